@@ -1,0 +1,1 @@
+"""nexcage: containers on Proxmox VE as state machines."""

@@ -1,0 +1,1 @@
+"""What nexcage decides: values and pure functions, no I/O."""

@@ -1,0 +1,1 @@
+"""Who does what, when, and how many at once."""

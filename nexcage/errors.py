@@ -1,0 +1,289 @@
+"""The exception tree. It answers what a caller does next: fix the input, wait, read what the tool said, or try another node.
+
+One line says what was tried, on what, and what is so; details are notes (``error.__notes__``) and attributes.
+``retryable`` says that the same call may succeed later by itself, ``uncertain`` that it may already have had its effect.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AlreadyExists",
+    "AuthRejected",
+    "Blocked",
+    "Busy",
+    "CommandFailed",
+    "HostKeyRejected",
+    "IllegalTransition",
+    "InvalidInput",
+    "InvalidName",
+    "InvalidPath",
+    "InvalidSpec",
+    "JournalError",
+    "Lagged",
+    "NexcageError",
+    "NoQuorum",
+    "NoRoute",
+    "NodeError",
+    "NodeNotUsable",
+    "NodeTimeout",
+    "NodeUnreachable",
+    "NotFound",
+    "NotOurs",
+    "SinkError",
+    "Uncertain",
+    "UnsupportedImage",
+    "escaped",
+]
+
+_SHOWN = 120  # characters of a refused value that an error repeats
+
+
+def escaped(value: object) -> str:
+    """``value`` as one harmless line of ASCII: control, non-ASCII and look-alike characters are shown as escapes, long ones cut."""
+    if isinstance(value, bytes):
+        text = ascii(value[: _SHOWN * 2])
+    elif isinstance(value, str):
+        text = ascii(value[: _SHOWN * 2])
+    else:
+        try:
+            text = ascii(value)
+        except Exception:  # a hostile __repr__ must not replace the error that is being made
+            text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}… ({len(value) if isinstance(value, (str, bytes)) else 'long'})"
+
+
+class NexcageError(Exception):
+    """Every error that nexcage raises on purpose."""
+
+    retryable: bool = False
+    """True when repeating the same call later may succeed without anybody changing anything."""
+    uncertain: bool = False
+    """True when the call may have had its effect although it raised; look before repeating."""
+    fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the attributes that carry data, in the order of the constructor; the journal keeps exactly these."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def noted(self, *notes: str) -> NexcageError:
+        """The same error with ``notes`` added (empty ones are left out)."""
+        for note in notes:
+            if note:
+                self.add_note(note)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restore, (type(self), self.args, self.__dict__.copy()))
+
+
+def _restore(kind: type[NexcageError], args: tuple[object, ...], state: dict[str, object]) -> NexcageError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidInput(NexcageError, ValueError):
+    """A value was refused before anything ran. ``reason`` says what is allowed."""
+
+    fields = ("field", "value", "reason")
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"invalid {field} {escaped(value)}: {reason}")
+        self.field: str = field
+        self.value: object = value
+        self.reason: str = reason
+
+
+class InvalidName(InvalidInput):
+    """An id, host name, VMID, tag, storage or other name."""
+
+
+class InvalidPath(InvalidInput):
+    """A path, or a path that should exist and does not."""
+
+
+class InvalidSpec(InvalidInput):
+    """A container description or a configuration document; ``field`` is the place inside it (JSON pointer or dotted key)."""
+
+
+class UnsupportedImage(InvalidInput):
+    """An image that no backend takes; the reason names the ways that exist."""
+
+
+class IllegalTransition(NexcageError):
+    """The operation is not possible in this state and changed nothing; ``allowed`` says what is possible now."""
+
+    fields = ("id", "op", "state", "allowed")
+
+    def __init__(self, id: str, op: str, state: str, allowed: tuple[str, ...] = (), reason: str = "") -> None:
+        super().__init__(f"cannot {op} container {escaped(id)}: {reason or f'it is {state}'}")
+        self.id: str = id
+        self.op: str = op
+        self.state: str = state
+        self.allowed: tuple[str, ...] = tuple(allowed)
+        if allowed:
+            self.add_note(f"allowed now: {', '.join(allowed)}")
+
+
+class NotFound(NexcageError, LookupError):
+    """Nobody knows this container (node, snapshot, ...)."""
+
+    fields = ("what", "name")
+
+    def __init__(self, what: str, name: object, reason: str = "does not exist") -> None:
+        super().__init__(f"{what} {escaped(name)} {reason}")
+        self.what: str = what
+        self.name: str = str(name)
+
+
+class AlreadyExists(NexcageError):
+    """The id is taken."""
+
+    fields = ("what", "name")
+
+    def __init__(self, what: str, name: object, reason: str = "already exists") -> None:
+        super().__init__(f"{what} {escaped(name)} {reason}")
+        self.what: str = what
+        self.name: str = str(name)
+
+
+class NoRoute(NexcageError):
+    """No backend or no node is left for this intent."""
+
+
+class NotOurs(NexcageError):
+    """The container on the node does not carry our mark, or another one has taken its place; nothing was changed."""
+
+    fields = ("id", "node", "vmid")
+
+    def __init__(self, id: str, node: str, vmid: int, reason: str) -> None:
+        super().__init__(f"will not touch {vmid} on {escaped(node)} for container {escaped(id)}: {reason}")
+        self.id: str = id
+        self.node: str = node
+        self.vmid: int = vmid
+
+
+class Busy(NexcageError):
+    """Someone else's operation or lock holds the container: wait, or ask ``owner``."""
+
+    retryable = True
+    fields = ("what", "owner")
+
+    def __init__(self, what: str, owner: str) -> None:
+        super().__init__(f"{what} is busy: {owner}")
+        self.what: str = what
+        self.owner: str = owner
+
+
+class Blocked(NexcageError):
+    """Cannot go on without a person; ``holder`` says what is in the way."""
+
+    fields = ("what", "holder")
+
+    def __init__(self, what: str, holder: str) -> None:
+        super().__init__(f"{what} is blocked by {holder}")
+        self.what: str = what
+        self.holder: str = holder
+
+
+class Uncertain(NexcageError):
+    """Nobody knows whether the operation happened; the container is ``UNKNOWN`` until someone looks (``reconcile``)."""
+
+    uncertain = True
+    fields = ("op_id", "reason")
+
+    def __init__(self, op_id: str, reason: str) -> None:
+        super().__init__(f"it is not known whether operation {op_id} happened: {reason}")
+        self.op_id: str = op_id
+        self.reason: str = reason
+
+
+class CommandFailed(NexcageError):
+    """A tool ran and said no. ``stderr`` is what it said (bytes decoded with escapes shown)."""
+
+    fields = ("node", "argv", "exit", "stderr")
+
+    def __init__(self, node: str, argv: tuple[str, ...], exit: int, stderr: str, stdout: str = "") -> None:
+        said = stderr.strip().splitlines()
+        super().__init__(f"{' '.join(argv[:2])} on {node} failed: {said[-1] if said else f'exit status {exit}, no message'}")
+        self.node: str = node
+        self.argv: tuple[str, ...] = tuple(argv)
+        self.exit: int = exit
+        self.stderr: str = stderr
+        self.stdout: str = stdout
+        self.noted(f"ran: {' '.join(escaped(a).strip(chr(39)) for a in argv)} (exit {exit})")
+        if len(said) > 1:
+            self.add_note("\n".join(said[-6:]))
+
+
+class NodeError(NexcageError):
+    """Something is wrong with a node, not with a container; try later or another node."""
+
+    fields = ("node", "reason")
+    says: ClassVar[str] = "cannot use node"
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(f"{self.says} {node}: {reason}")
+        self.node: str = node
+        self.reason: str = reason
+
+
+class NodeUnreachable(NodeError):
+    """No connection; nothing was started."""
+
+    retryable = True
+    says = "cannot reach node"
+
+
+class NodeTimeout(NodeError, TimeoutError):
+    """The node did not answer in time. When a command may have begun, ``uncertain`` is set on the instance."""
+
+    retryable = True
+    says = "no answer in time from node"
+
+
+class HostKeyRejected(NodeError):
+    """The host key is unknown or has changed; never retried."""
+
+    says = "host key rejected for node"
+
+
+class AuthRejected(NodeError):
+    """The login was refused; never retried."""
+
+    says = "login rejected by node"
+
+
+class NodeNotUsable(NodeError):
+    """The node answers but lacks what is needed (no ``pct``, no rights); the message says what to do."""
+
+    says = "cannot use node"
+
+
+class NoQuorum(NodeError):
+    """The node's cluster has no quorum: it can be read, not changed."""
+
+    retryable = True
+    says = "no quorum on node"
+
+
+class JournalError(NexcageError):
+    """The journal could not be written or read; no operation was begun."""
+
+
+class SinkError(NexcageError):
+    """An event sink failed and was unplugged; operations go on."""
+
+
+class Lagged(NexcageError):
+    """A subscriber fell behind and lost events; ``since`` is the number to resume from."""
+
+    fields = ("since", "missed")
+
+    def __init__(self, since: int, missed: int) -> None:
+        super().__init__(f"lagged behind by {missed} events; subscribe(since={since}) resumes")
+        self.since: int = since
+        self.missed: int = missed

@@ -51,7 +51,7 @@ def escaped(value: object) -> str:
             text = ascii(value)
         except Exception:  # a hostile __repr__ must not replace the error that is being made
             text = f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}… ({len(value) if isinstance(value, (str, bytes)) else 'long'})"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({len(value) if isinstance(value, (str, bytes)) else 'long'})"
 
 
 class NexcageError(Exception):

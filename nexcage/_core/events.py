@@ -1,0 +1,179 @@
+"""What happened, as values. A journal is a sequence of them; a machine is what folding them gives.
+
+Every event has ``seq`` (its number in the journal, from 1, without gaps), ``at`` (Unix seconds of the driver's clock, UTC) and the
+container's ``id``. A new field gets a default and an old one never changes its type: old journals must keep loading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from nexcage import errors
+from nexcage._core.intents import Intent
+from nexcage._core.states import Op, State
+
+__all__ = ["Attempted", "Began", "Ended", "Failed", "Interrupted", "NodeFound", "NodeLost", "Observed", "Problem", "Succeeded"]
+
+Datum: TypeAlias = str | int | float | bool | None
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as a value: its class, its one line, its notes and its data; `error` makes the exception again."""
+
+    type: str
+    message: str
+    notes: tuple[str, ...] = ()
+    retryable: bool = False
+    uncertain: bool = False
+    data: Mapping[str, Datum | tuple[str, ...]] = {}
+
+    def __str__(self) -> str:
+        return self.message
+
+    @classmethod
+    def of(cls, error: BaseException) -> Problem:
+        """What the journal keeps of ``error``: only the attributes that its class declares, no traceback, no other object."""
+        kind = type(error)
+        data: dict[str, Datum | tuple[str, ...]] = {}
+        if isinstance(error, errors.NexcageError):
+            for name in kind.fields:
+                value = getattr(error, name, None)
+                if isinstance(value, tuple):
+                    data[name] = tuple(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+                elif value is None or isinstance(value, (str, int, float, bool)):
+                    data[name] = value
+                else:
+                    data[name] = errors.escaped(value)
+        notes = tuple(str(n) for n in getattr(error, "__notes__", ()))
+        message = str(error) or kind.__name__
+        if not isinstance(error, errors.NexcageError):
+            message = f"{kind.__name__}: {message}"
+        return cls(
+            kind.__name__,
+            message,
+            notes,
+            bool(getattr(error, "retryable", False)),
+            bool(getattr(error, "uncertain", False)),
+            data,
+        )
+
+    def error(self) -> errors.NexcageError:
+        """The exception again, as far as it was kept; an unknown class becomes plain NexcageError."""
+        kind = getattr(errors, self.type, errors.NexcageError)
+        if not (isinstance(kind, type) and issubclass(kind, errors.NexcageError)):
+            kind = errors.NexcageError
+        made = kind.__new__(kind, self.message)
+        made.args = (self.message,)
+        for name in kind.fields:
+            setattr(made, name, self.data.get(name))
+        if made.retryable != self.retryable:
+            made.retryable = self.retryable
+        if made.uncertain != self.uncertain:
+            made.uncertain = self.uncertain
+        for note in self.notes:
+            made.add_note(note)
+        return made
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag=str.lower):
+    seq: int = 0
+    at: float = 0.0
+    id: str = ""
+
+
+class Began(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """An operation begins: durable before the first command that changes anything.
+
+    ``mark`` is the op id of the create that made the container (its identity on the node), ``boot_id`` the node's at that moment,
+    ``owner`` the driver: alive while it holds ``STATE_DIR/owners/OWNER``.
+    """
+
+    op: Op
+    op_id: str
+    before: State
+    via: State
+    intent: Intent
+    node: str = ""
+    backend: str = ""
+    vmid: int = 0
+    mark: str = ""
+    boot_id: str = ""
+    owner: str = ""
+
+
+class Attempted(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """One step of an operation, before its command runs; effects are counted per (op id, step). ``tries``: the VMID of a create."""
+
+    op: Op
+    op_id: str
+    step: int
+    tool: str
+    tries: Mapping[str, str | int] = {}
+
+
+class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """The wanted state was observed. ``resolved_by`` says who found out when the answer itself was lost (``probe``)."""
+
+    op: Op
+    op_id: str
+    state: State
+    changed: bool = True
+    node: str = ""
+    vmid: int = 0
+    backend: str = ""
+    mark: str = ""
+    pid: int = 0
+    seconds: float = 0.0
+    resolved_by: str = ""
+
+
+class Failed(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """It did not happen, and ``state`` is where the container is now."""
+
+    op: Op
+    op_id: str
+    state: State
+    error: Problem
+    pid: int = 0
+    seconds: float = 0.0
+    resolved_by: str = ""
+
+
+class Interrupted(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody knows whether it happened; the container is UNKNOWN until someone looks."""
+
+    op: Op
+    op_id: str
+    error: Problem
+    seconds: float = 0.0
+
+
+class Observed(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """Someone looked, and the container is in ``state``: after UNKNOWN, or because somebody else changed it (``why``)."""
+
+    state: State
+    why: str = ""
+    node: str = ""
+    vmid: int = 0
+    pid: int = 0
+    boot_id: str = ""
+
+
+class NodeLost(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A node stopped answering; its circuit is open until `NodeFound`."""
+
+    node: str
+    error: Problem
+
+
+class NodeFound(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A lost node answers again; another ``boot_id`` than before means that it was rebooted."""
+
+    node: str
+    boot_id: str = ""
+
+
+Ended: TypeAlias = Succeeded | Failed | Interrupted

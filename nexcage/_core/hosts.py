@@ -1,0 +1,124 @@
+"""Which machines: host strings, ranges of them, and how to log in to one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from nexcage.errors import InvalidInput, InvalidName
+
+__all__ = ["LOCAL", "Host", "hosts"]
+
+LOCAL = "local"
+"""The key of the node that is this machine."""
+
+_RANGE = re.compile(r"\[([0-9A-Za-z,-]{1,256})\]")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
+_V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,15})?")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+MOST = 100_000
+
+
+class Host(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node's login. ``key`` is the host string as given and names the node in its fleet; many hosts are called ``pve``.
+
+    Empty fields are left to ssh_config and its defaults. ``address`` is what to connect to when it is not the key's host.
+    ``known_hosts`` and ``identity_file`` are paths on this machine; ``jump`` is ``[user@]host[:port]``.
+    """
+
+    key: str
+    address: str = ""
+    user: str = ""
+    port: int = 0
+    identity_file: str = ""
+    known_hosts: str = ""
+    jump: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine, without SSH."""
+        return self.key == LOCAL and not self.address
+
+    @classmethod
+    def parse(cls, value: object) -> Host:
+        """From ``[user@]host[:port]`` (an IPv6 address in brackets when a port follows); raises InvalidName."""
+        if not isinstance(value, str):
+            raise InvalidName("host", value, "text: [user@]host[:port]")
+        user, at, rest = value.rpartition("@")
+        if at and not _USER.fullmatch(user):
+            raise InvalidName("host", value, "a login name before '@' of ASCII letters, digits and _ . -")
+        port = 0
+        if rest.startswith("["):
+            name, _, tail = rest[1:].partition("]")
+            digits = tail[1:] if tail.startswith(":") else ("" if not tail else "x")
+            pattern = _V6
+        elif rest.count(":") > 1:
+            name, digits, pattern = rest, "", _V6
+        else:
+            name, colon, digits = rest.partition(":")
+            pattern = _NAME
+            if colon and not digits:
+                digits = "x"
+        if not pattern.fullmatch(name):
+            raise InvalidName("host", value, "a host name or address of ASCII letters, digits and . - _, not beginning with '-'")
+        if digits:
+            if not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65535:
+                raise InvalidName("host", value, "a port from 1 to 65535 after ':'")
+            port = int(digits)
+        return cls(value, "" if value == LOCAL else name, user, port)
+
+
+def hosts(pattern: str | Iterable[str]) -> tuple[str, ...]:
+    """Host strings from patterns such as ``pve-[01-50].lan`` or ``root@pve[1,3-5]:2222``, commas or blanks between several.
+
+    Widths are kept (``[01-10]``), letters work (``[a-c]``), order is as written, doubles are dropped. Raises InvalidName for a
+    pattern that is not one, that runs backwards, or that gives more than 100,000.
+    """
+    if isinstance(pattern, str):
+        words = [word for word in re.split(r"[\s,]+(?![^\[]*\])", pattern) if word]
+    else:
+        words = [word for part in pattern for word in hosts(part)]
+    found: dict[str, None] = {}
+    for word in words:
+        for name in _expand(word, word):
+            Host.parse(name)
+            found[name] = None
+            if len(found) > MOST:
+                raise InvalidName("hosts", pattern, f"at most {MOST} hosts")
+    if not found:
+        raise InvalidName("hosts", pattern, "at least one host, such as pve-[01-50].lan")
+    return tuple(found)
+
+
+def _expand(word: str, whole: str) -> Iterable[str]:
+    match = _RANGE.search(word)
+    if not match or _is_v6(match.group(1)):
+        yield word
+        return
+    head, tail = word[: match.start()], word[match.end() :]
+    for item in match.group(1).split(","):
+        for value in _items(item, whole):
+            for rest in _expand(tail, whole):
+                yield head + value + rest
+
+
+def _is_v6(inside: str) -> bool:
+    return ":" in inside
+
+
+def _items(item: str, whole: str) -> Iterable[str]:
+    low, dash, high = item.partition("-")
+    if not dash:
+        if not item:
+            raise InvalidName("hosts", whole, "no empty items in [...]")
+        return (item,)
+    if low.isdigit() and high.isdigit():
+        if int(low) > int(high) or int(high) - int(low) > MOST:
+            raise InvalidName("hosts", whole, f"ranges that run upwards, at most {MOST} long")
+        width = len(low) if low.startswith("0") or len(low) == len(high) else 0
+        return (f"{n:0{width}d}" for n in range(int(low), int(high) + 1))
+    if len(low) == len(high) == 1 and low.isalpha() and high.isalpha() and low <= high:
+        return (chr(c) for c in range(ord(low), ord(high) + 1))
+    raise InvalidInput("hosts", whole, "ranges such as [01-50], [1,3-5] or [a-c]")

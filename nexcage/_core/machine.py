@@ -1,0 +1,215 @@
+"""A container as a machine: what folding its events gives, and the one place that decides whether an operation may begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import msgspec
+
+from nexcage._core.events import (
+    Attempted,
+    Began,
+    Ended,
+    Failed,
+    Interrupted,
+    NodeFound,
+    NodeLost,
+    Observed,
+    Succeeded,
+    _Event,  # pyright: ignore[reportPrivateUsage]
+)
+from nexcage._core.intents import Create, Intent, force_of
+from nexcage._core.spec import Spec
+from nexcage._core.states import Op, Rule, State, allowed, rule
+from nexcage.errors import AlreadyExists, Busy, IllegalTransition, JournalError, NexcageError, NotFound
+
+__all__ = ["Checkpointed", "Event", "Machine", "fold"]
+
+REMEMBERED = 8  # outcomes per container that a repeated op id is answered from
+
+
+class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One container as its events tell it. A value: `apply` gives the next one.
+
+    ``running`` is the operation under way, ``unresolved`` the one whose answer was lost. ``was`` is the last state that was true
+    (it differs from ``state`` in UNKNOWN and in transitional states). ``mark`` is the op id of its create; ``done`` holds its last
+    outcomes, newest last. ``pid`` is init's on the host, 0 when there is no process.
+    """
+
+    id: str
+    state: State = State.ABSENT
+    was: State = State.ABSENT
+    seq: int = 0
+    node: str = ""
+    vmid: int = 0
+    backend: str = ""
+    mark: str = ""
+    boot_id: str = ""
+    pid: int = 0
+    ran: bool = False
+    steps: int = 0
+    spec: Spec | None = None
+    running: Began | None = None
+    unresolved: Began | None = None
+    done: tuple[Ended, ...] = ()
+    created_at: float = 0.0
+    at: float = 0.0
+
+    def rule(self, intent: Intent, *, strict_oci: bool = False) -> Rule:
+        """The table's cell for ``intent`` now; raises NotFound, AlreadyExists or IllegalTransition for the cells that refuse."""
+        cell = rule(self.state, intent.op, force=force_of(intent), strict_oci=strict_oci)
+        if cell.kind == "refuse":
+            raise self.illegal(intent.op, strict_oci=strict_oci)
+        if cell.kind == "missing" and not (intent.op is Op.DELETE and force_of(intent)):
+            raise NotFound("container", self.id)
+        if cell.kind == "exists":
+            raise AlreadyExists("container", self.id)
+        return cell
+
+    def illegal(self, op: Op, reason: str = "", *, strict_oci: bool = False) -> NexcageError:
+        """The error for ``op`` here, with what is allowed instead."""
+        return IllegalTransition(self.id, str(op), str(self.state), allowed(self.state, strict_oci=strict_oci), reason)
+
+    def begin(
+        self,
+        intent: Intent,
+        *,
+        op_id: str,
+        node: str = "",
+        backend: str = "",
+        vmid: int = 0,
+        boot_id: str = "",
+        owner: str = "",
+        strict_oci: bool = False,
+    ) -> Began:
+        """The event that begins ``intent``. Raises what `rule` raises, Busy while another operation runs, and IllegalTransition
+        for what needs no operation at all (already so) or a look first (UNKNOWN). Changes nothing."""
+        if self.running is not None:
+            raise Busy(f"container '{self.id}'", f"{self.running.op} by {self.running.owner or 'another operation'}")
+        cell = self.rule(intent, strict_oci=strict_oci)
+        if cell.kind not in ("go", "keep"):
+            raise self.illegal(intent.op, f"it is {self.state} ({cell.kind})", strict_oci=strict_oci)
+        creating = isinstance(intent, Create)
+        return Began(
+            id=self.id,
+            op=intent.op,
+            op_id=op_id,
+            before=self.state,
+            via=cell.via or self.state,
+            intent=intent,
+            node=node or self.node,
+            backend=backend or self.backend,
+            vmid=0 if creating else vmid or self.vmid,
+            mark=op_id if creating else self.mark,
+            boot_id=boot_id,
+            owner=owner,
+        )
+
+    def outcome(self, op_id: str) -> Ended | None:
+        """How the operation with this key ended, as far as it is remembered."""
+        return next((end for end in reversed(self.done) if end.op_id == op_id), None)
+
+    def apply(self, event: Event) -> Machine:
+        """The machine after ``event``; raises JournalError when that event cannot follow."""
+        match event:
+            case Began():
+                if self.running is not None:
+                    raise self._misfit(event, f"{self.running.op} {self.running.op_id} is running")
+                return self._began(event)
+            case Attempted():
+                if self.running is None or self.running.op_id != event.op_id:
+                    raise self._misfit(event, "no such operation is running")
+                tried = event.tries.get("vmid")
+                return self._with(event, steps=event.step, vmid=tried if isinstance(tried, int) else self.vmid)
+            case Succeeded() | Failed() | Interrupted():
+                return self._ended(event)
+            case Observed():
+                return self._observed(event)
+            case Checkpointed():
+                return msgspec.structs.replace(event.machine, seq=event.seq)
+            case NodeLost() | NodeFound():
+                return self
+
+    def _began(self, event: Began) -> Machine:
+        if isinstance(event.intent, Create):
+            fresh = Machine(self.id, done=self.done, created_at=event.at, spec=event.intent.spec, mark=event.mark)
+            return fresh._with(
+                event, state=event.via, node=event.node, backend=event.backend, boot_id=event.boot_id, running=event
+            )
+        return self._with(
+            event,
+            state=event.via,
+            was=self.state,
+            node=event.node or self.node,
+            boot_id=event.boot_id or self.boot_id,
+            steps=0,
+            running=event,
+        )
+
+    def _ended(self, event: Ended) -> Machine:
+        began = self.running or self.unresolved
+        if began is None or began.op_id != event.op_id:
+            raise self._misfit(event, "no such operation is running")
+        done = (*self.done, event)[-REMEMBERED:]
+        if isinstance(event, Interrupted):
+            return self._with(event, state=State.UNKNOWN, running=None, unresolved=began, done=done)
+        ended = self._in(event, event.state, pid=event.pid, running=None, unresolved=None, done=done)
+        if isinstance(event, Failed) or event.state is State.ABSENT:
+            return ended
+        return msgspec.structs.replace(
+            ended,
+            node=event.node or ended.node,
+            vmid=event.vmid or ended.vmid,
+            backend=event.backend or ended.backend,
+            mark=event.mark or ended.mark,
+        )
+
+    def _observed(self, event: Observed) -> Machine:
+        if self.running is not None:
+            raise self._misfit(event, f"{self.running.op} {self.running.op_id} is running")
+        return self._in(
+            event,
+            event.state,
+            pid=event.pid,
+            node=event.node or self.node,
+            vmid=event.vmid or self.vmid,
+            boot_id=event.boot_id or self.boot_id,
+            unresolved=None,
+        )
+
+    def _in(self, event: Event, state: State, **changes: object) -> Machine:
+        ran = self.ran or state in (State.RUNNING, State.PAUSED)
+        if state is State.ABSENT:
+            changes |= {"pid": 0, "vmid": 0, "mark": ""}
+            ran = False
+        return self._with(event, state=state, was=state, ran=ran, **changes)
+
+    def _with(self, event: Event, **changes: object) -> Machine:
+        return msgspec.structs.replace(self, seq=event.seq, at=event.at, **changes)
+
+    def _misfit(self, event: Event, why: str) -> JournalError:
+        return JournalError(
+            f"record {event.seq} ({type(event).__name__.lower()}) does not follow for container '{self.id}': {why}"
+        )
+
+
+class Checkpointed(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """A machine as it was when its journal segment began, so that reading may start there."""
+
+    machine: Machine
+
+
+Event: TypeAlias = Began | Attempted | Succeeded | Failed | Interrupted | Observed | NodeLost | NodeFound | Checkpointed
+
+
+def fold(events: Iterable[Event], machines: Iterable[Machine] = ()) -> dict[str, Machine]:
+    """The machines that ``events`` give, by container id; deleted ones stay as ABSENT. ``machines`` is where to begin.
+
+    Raises JournalError for an event that cannot follow those before it.
+    """
+    folded = {machine.id: machine for machine in machines}
+    for event in events:
+        if event.id:
+            folded[event.id] = (folded.get(event.id) or Machine(event.id)).apply(event)
+    return folded

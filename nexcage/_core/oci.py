@@ -1,0 +1,78 @@
+"""The OCI view of a machine: ``state.json`` (runtime-spec 1.3.0, "State")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from nexcage._core.machine import Machine
+from nexcage._core.states import State
+
+__all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status"]
+
+OCI_VERSION = "1.3.0"
+
+_STATUS: dict[State, str] = {
+    State.CREATING: "creating",
+    State.CREATED: "created",
+    State.STARTING: "created",
+    State.RUNNING: "running",
+    State.PAUSING: "running",
+    State.STOPPING: "running",
+    State.PAUSED: "paused",
+    State.RESUMING: "paused",
+    State.STOPPED: "stopped",
+    State.DELETING: "stopped",
+    State.ABSENT: "stopped",
+}
+_ALIVE = frozenset({State.RUNNING, State.PAUSING, State.PAUSED, State.RESUMING, State.STOPPING})
+
+
+class OciState(msgspec.Struct, frozen=True):
+    """The document, in the order people read it. ``pid`` is init's on the host, 0 when there is no process."""
+
+    ociVersion: str  # noqa: N815 (the specification's spelling)
+    id: str
+    status: str
+    pid: int
+    bundle: str
+    annotations: Mapping[str, str] = {}
+
+
+def oci_status(machine: Machine) -> str:
+    """The OCI word for where it is; in UNKNOWN the last one that was true (an annotation says so)."""
+    if machine.state is State.UNKNOWN:
+        before = machine.was
+        if before is State.ABSENT:
+            return "creating"
+        return _STATUS[before]
+    if machine.state is State.DELETING and machine.was in _ALIVE:
+        return _STATUS[machine.was]
+    return _STATUS[machine.state]
+
+
+def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciState:
+    """``state.json`` for ``machine``; ``run_dir`` (absolute) stands in for a bundle that it does not have."""
+    spec = machine.spec
+    annotations = dict(spec.annotations) if spec else {}
+    ours = {
+        "node": machine.node,
+        "vmid": str(machine.vmid) if machine.vmid else "",
+        "backend": machine.backend,
+        "image": spec.image if spec else "",
+        "op": machine.running.op_id if machine.running else (machine.done[-1].op_id if machine.done else ""),
+        "state": str(machine.state),
+        "seq": str(machine.seq),
+        "stale": "true" if stale else "",
+    }
+    annotations |= {f"org.nexcage.{key}": value for key, value in ours.items() if value}
+    alive = machine.state in _ALIVE or (machine.state in (State.UNKNOWN, State.DELETING) and machine.was in _ALIVE)
+    return OciState(
+        ociVersion=OCI_VERSION,
+        id=machine.id,
+        status=oci_status(machine),
+        pid=machine.pid if alive else 0,
+        bundle=(spec.bundle if spec and spec.bundle else f"{run_dir.rstrip('/')}/{machine.id}"),
+        annotations=annotations,
+    )

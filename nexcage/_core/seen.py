@@ -1,0 +1,143 @@
+"""What one look at a node shows, and what it says about an operation whose answer was lost (design 7 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from nexcage._core.events import Began
+from nexcage._core.machine import Machine
+from nexcage._core.states import Op, State
+
+__all__ = ["Guest", "Look", "Mark", "Task", "Verdict", "observed", "probe", "task_of"]
+
+Verdict = Literal["done", "not", "wait", "unknown"]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How a container on a node says whose it is: one line of its description."""
+
+    fleet: str
+    id: str
+    vmid: int
+    op: str
+
+    def __str__(self) -> str:
+        return f"nexcage fleet={self.fleet} id={self.id} vmid={self.vmid} op={self.op}"
+
+    @classmethod
+    def find(cls, description: str) -> Mark | None:
+        """The mark in a description, if it has exactly one well-formed line of it."""
+        lines = [line for line in description.split("\n") if line.startswith("nexcage fleet=")]
+        if len(lines) != 1:
+            return None
+        given = dict(word.split("=", 1) for word in lines[0].split(" ")[1:] if "=" in word)
+        vmid = given.get("vmid", "")
+        if set(given) != {"fleet", "id", "vmid", "op"} or not (vmid.isascii() and vmid.isdigit() and len(vmid) < 10):
+            return None
+        return cls(given["fleet"], given["id"], int(vmid), given["op"])
+
+
+class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One container on a node, ours or not. ``started`` is init's start time in clock ticks since boot (tells a reused pid)."""
+
+    vmid: int
+    running: bool = False
+    frozen: bool = False
+    pid: int = 0
+    started: int = 0
+    name: str = ""
+    lock: str = ""
+    template: bool = False
+    tags: tuple[str, ...] = ()
+    mark: Mark | None = None
+    memory: int = 0
+    broken: bool = False
+
+    @property
+    def copy(self) -> bool:
+        """Whether its mark names another VMID: clone and restore copy the description."""
+        return self.mark is not None and self.mark.vmid != self.vmid
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A live PVE task: its type (``vzcreate``), the guest it works on, and the worker's pid."""
+
+    upid: str
+    type: str
+    vmid: int
+    pid: int
+
+
+class Look(msgspec.Struct, frozen=True):
+    """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it."""
+
+    node: str
+    pve: str
+    boot_id: str
+    guests: Mapping[int, Guest]
+    vmids: Mapping[int, str]
+    tasks: tuple[Task, ...] = ()
+    quorate: bool = True
+    at: float = 0.0
+
+    def find(self, fleet: str, id: str, op: str = "") -> Guest | None:
+        """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count."""
+        for guest in self.guests.values():
+            mark = guest.mark
+            if mark and not guest.copy and mark.fleet == fleet and mark.id == id and op in ("", mark.op):
+                return guest
+        return None
+
+
+def observed(guest: Guest | None, machine: Machine) -> State:
+    """The state that looking shows. CREATED or STOPPED depends on whether it ever ran, which only the journal knows."""
+    if guest is None:
+        return State.ABSENT
+    if guest.running:
+        # PVE freezes the inner cgroup while it snapshots or backs up: that is not a pause (design 7).
+        return State.PAUSED if guest.frozen and guest.lock not in ("snapshot", "backup") else State.RUNNING
+    return State.STOPPED if machine.ran else State.CREATED
+
+
+def task_of(look: Look, vmid: int) -> Task | None:
+    """The live task that works on ``vmid``."""
+    return next((task for task in look.tasks if task.vmid == vmid), None)
+
+
+def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
+    """Whether the operation happened, by the table of design 8. ``wait``: a task still works on it; look again.
+
+    ``unknown``: looking cannot tell (a signal leaves no trace), or a half-made container stands there with no task alive.
+    """
+    vmid = machine.vmid
+    if vmid and task_of(look, vmid):
+        return "wait"
+    if began.op is Op.CREATE:
+        made = look.find(fleet, began.id, began.op_id)
+        if made is not None:
+            return "done" if made.lock != "create" else "unknown"
+        standing = look.guests.get(vmid) if vmid else None
+        return "unknown" if standing is not None and standing.lock == "create" else "not"
+    guest = look.guests.get(vmid)
+    ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
+    if began.op is Op.DELETE:
+        if guest is None:
+            return "not" if vmid in look.vmids else "done"
+        return "not" if ours and guest.lock != "destroyed" else "unknown"
+    if not ours or guest is None:
+        return "unknown"
+    state = observed(guest, machine)
+    match began.op:
+        case Op.START:
+            return "done" if state is State.RUNNING and guest.pid else "not"
+        case Op.STOP:
+            return "not" if guest.running else "done"
+        case Op.PAUSE:
+            return "done" if state is State.PAUSED else "not"
+        case Op.RESUME:
+            return "done" if state is State.RUNNING else "not"
+        case _:
+            return "unknown"

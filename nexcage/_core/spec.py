@@ -1,0 +1,166 @@
+"""What a container should be: the values of a create."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from nexcage import names
+from nexcage.errors import InvalidSpec
+
+__all__ = ["Net", "Spec"]
+
+_IFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+_MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
+_V4 = re.compile(r"((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])")
+_V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
+_SSH_KEY = re.compile(r"[\x20-\x7e]{16,16384}")
+_BACKEND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+def _refuse(field: str, value: object, reason: str) -> None:
+    raise InvalidSpec(field, value, reason)
+
+
+def _integer(field: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        _refuse(field, value, f"an integer from {low} to {high}")
+
+
+def _full(pattern: re.Pattern[str], field: str, value: object, reason: str) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        _refuse(field, value, reason)
+
+
+def _cidr(field: str, value: str, address: re.Pattern[str], low: int, high: int) -> None:
+    host, slash, prefix = value.partition("/")
+    if not (slash and address.fullmatch(host) and re.fullmatch("[0-9]{1,3}", prefix) and low <= int(prefix) <= high):
+        _refuse(field, value, f"ADDRESS/PREFIX with a prefix from {low} to {high}, 'dhcp' or 'manual'")
+
+
+class Net(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One network interface (PVE's ``netN``, pve-commands 2.3). ``rate`` is in megabytes per second."""
+
+    name: str = "eth0"
+    bridge: str | None = "vmbr0"
+    ip: str | None = "dhcp"
+    gw: str | None = None
+    ip6: str | None = None
+    gw6: str | None = None
+    hwaddr: str | None = None
+    tag: int | None = None
+    mtu: int | None = None
+    rate: float | None = None
+    firewall: bool | None = None
+
+    def __post_init__(self) -> None:
+        _full(_IFACE, "net.name", self.name, "an interface name of 1 to 15 ASCII characters [A-Za-z0-9_.-]")
+        if self.bridge is not None:
+            _full(_BRIDGE, "net.bridge", self.bridge, "a bridge name such as vmbr0")
+        if self.ip not in (None, "dhcp", "manual"):
+            _cidr("net.ip", str(self.ip), _V4, 8, 32)
+        if self.ip6 not in (None, "dhcp", "manual", "auto"):
+            _cidr("net.ip6", str(self.ip6), _V6, 8, 128)
+        if self.gw is not None:
+            _full(_V4, "net.gw", self.gw, "an IPv4 address")
+        if self.gw6 is not None:
+            _full(_V6, "net.gw6", self.gw6, "an IPv6 address")
+        if self.hwaddr is not None:
+            _full(_MAC, "net.hwaddr", self.hwaddr, "a unicast MAC address XX:XX:XX:XX:XX:XX")
+        if self.tag is not None:
+            _integer("net.tag", self.tag, 1, 4094)
+        if self.mtu is not None:
+            _integer("net.mtu", self.mtu, 64, 65535)
+        if self.rate is not None and not (isinstance(self.rate, (int, float)) and 0 < self.rate < 1e6):
+            _refuse("net.rate", self.rate, "megabytes per second, above 0")
+
+    @classmethod
+    def parse(cls, value: str) -> Net:
+        """From PVE's own spelling, ``name=eth0,bridge=vmbr0,ip=dhcp``; raises InvalidSpec for keys that are not known here."""
+        given: dict[str, str] = {}
+        for part in value.split(","):
+            key, equals, word = part.partition("=")
+            if not equals or key in given:
+                _refuse("net", value, "KEY=VALUE pairs joined by commas, each key once")
+            if key not in cls.__struct_fields__ and key != "type":
+                _refuse("net", key, f"one of {', '.join(cls.__struct_fields__)}")
+            given[key] = word
+        if given.pop("type", "veth") != "veth":
+            _refuse("net.type", value, "veth")
+        try:
+            return cls(
+                name=given.get("name", ""),
+                bridge=given.get("bridge"),
+                ip=given.get("ip"),
+                gw=given.get("gw"),
+                ip6=given.get("ip6"),
+                gw6=given.get("gw6"),
+                hwaddr=given.get("hwaddr"),
+                tag=int(given["tag"]) if "tag" in given else None,
+                mtu=int(given["mtu"]) if "mtu" in given else None,
+                rate=float(given["rate"]) if "rate" in given else None,
+                firewall={"1": True, "0": False}[given["firewall"]] if "firewall" in given else None,
+            )
+        except (ValueError, KeyError) as error:
+            if isinstance(error, InvalidSpec):
+                raise
+            raise InvalidSpec("net", value, "numbers for tag, mtu and rate, 0 or 1 for firewall") from None
+
+
+class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A container to create. Checked when made: raises InvalidSpec or another InvalidInput that names the field.
+
+    ``memory`` and ``swap`` in MiB (PVE's floor is 16), ``cores`` whole cores (None = all of the node), ``size`` of the root file
+    system in GiB on ``storage`` (None = the configured storage, else the node's ``local``). ``hostname`` None = the container id
+    where that is a valid host name. ``node`` pins it, ``backend`` names one explicitly (``lxc``), which also permits image
+    references. ``ssh_public_keys`` are lines of an authorized_keys file. ``description`` follows our mark in PVE's notes.
+    """
+
+    image: str
+    memory: int = msgspec.field(default=512)
+    swap: int = 512
+    cores: int | None = None
+    hostname: str | None = None
+    storage: str | None = None
+    size: int | None = None
+    nets: tuple[Net, ...] = (Net(),)
+    ssh_public_keys: tuple[str, ...] = ()
+    unprivileged: bool = True
+    onboot: bool = False
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    backend: str | None = None
+    node: str | None = None
+    bundle: str | None = None
+    annotations: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        names.image(self.image)
+        _integer("memory", self.memory, 16, 1 << 30)
+        _integer("swap", self.swap, 0, 1 << 30)
+        if self.cores is not None:
+            _integer("cores", self.cores, 1, 8192)
+        if self.size is not None:
+            _integer("size", self.size, 1, 1 << 20)
+        if self.hostname is not None:
+            names.hostname(self.hostname)
+        if self.storage is not None:
+            names.storage(self.storage)
+        if len(self.nets) > 32 or len({net.name for net in self.nets}) != len(self.nets):
+            _refuse("nets", [net.name for net in self.nets], "at most 32 interfaces, each name once")
+        for tag in self.tags:
+            names.tag(tag)
+        for key in self.ssh_public_keys:
+            _full(_SSH_KEY, "ssh_public_keys", key, "one line of an authorized_keys file, printable ASCII")
+        if self.backend is not None:
+            _full(_BACKEND, "backend", self.backend, "a backend's name, such as lxc")
+        if self.bundle is not None:
+            names.path(self.bundle)
+        if len(self.description) > 4096 or re.search(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]", self.description):
+            _refuse("description", self.description, "at most 4096 characters, newline as the only control character")
+        for key, value in self.annotations.items():
+            if not isinstance(key, str) or not key or "\x00" in key or not isinstance(value, str):
+                _refuse("annotations", key, "non-empty text keys and text values")

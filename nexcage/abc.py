@@ -1,0 +1,185 @@
+"""Contracts for the parts that can be replaced: transports, backends, journals, sinks, placements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import msgspec
+
+from nexcage._core.command import Command, Result
+from nexcage._core.machine import Event, Machine
+from nexcage._core.seen import Look, Mark
+from nexcage._core.spec import Spec
+from nexcage.names import ImageRef
+
+__all__ = ["Backend", "Draft", "Journal", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
+
+T = TypeVar("T")
+
+
+class Ref(msgspec.Struct, frozen=True):
+    """Which container, where: its id, its VMID (0 before it is made, or where the backend has none) and its node's key."""
+
+    id: str
+    vmid: int
+    node: str
+
+
+class Stream(Protocol):
+    """A running command: what it prints, as it comes. Leaving its context cancels the command by its class and reaps it."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[Literal["stdout", "stderr"], bytes]]: ...
+
+    async def send(self, data: bytes) -> None:
+        """Write to its standard input; waits while it does not read."""
+        ...
+
+    async def send_eof(self) -> None:
+        """Close its standard input."""
+        ...
+
+    async def wait(self) -> Result:
+        """Its end; the output is what iterating has not taken, within the command's cap."""
+        ...
+
+
+class Transport(Protocol):
+    """How an argv reaches a node.
+
+    Raises a NodeError only when the command surely did not begin. Once it may have begun, a lost link or a deadline is a Result
+    without an exit status. A cancelled call ends the command by its class first (shielded, with a deadline).
+    """
+
+    async def run(self, command: Command[Any]) -> Result:
+        """Run it to its end. Neither ``parse`` nor ``classify`` is looked at."""
+        ...
+
+    def stream(self, command: Command[Any]) -> AbstractAsyncContextManager[Stream]:
+        """Run it and hand out what it prints as it comes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the link; running commands lose their answer."""
+        ...
+
+
+class Node(Protocol):
+    """A machine that runs commands, as a backend sees it during one operation.
+
+    `run` journals each command that is not ``safe`` as a step before it runs, adds claim and deadline, and raises what the command's
+    ``classify`` makes of a failure. A lost answer raises and must not be caught by a backend.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key of the node in its fleet: the host string as given."""
+        ...
+
+    @property
+    def seen(self) -> Look:
+        """What the look before this operation showed."""
+        ...
+
+    @property
+    def vmids(self) -> range:
+        """The VMIDs that the fleet may use."""
+        ...
+
+    def mark(self, id: str, vmid: int) -> Mark:
+        """The mark that a container made by this operation carries."""
+        ...
+
+    async def run(self, command: Command[T]) -> T:
+        """Run it; the parsed answer."""
+        ...
+
+    async def run_unless_hurried(self, command: Command[T]) -> T | None:
+        """The same, but ends the command and gives None when a forced stop no longer wants to wait for it."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """How an operation becomes commands: each verb is the list of commands an operator would type.
+
+    Verbs neither journal nor retry nor wait for a state: the engine does, and asks `observe` for the truth afterwards.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def accepts(self, image: ImageRef) -> bool:
+        """Whether it can make a container from that kind of image."""
+        ...
+
+    async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
+        """Make it with the mark of this operation; the ref with its VMID. Raises AlreadyExists only when no VMID is free."""
+        ...
+
+    async def start(self, node: Node, ref: Ref) -> int:
+        """Start it; init's pid on the host, 0 when the commands did not tell."""
+        ...
+
+    async def stop(self, node: Node, ref: Ref, *, timeout: float, force: bool) -> None: ...
+
+    async def kill(self, node: Node, ref: Ref, signal: int) -> None: ...
+
+    async def pause(self, node: Node, ref: Ref) -> None: ...
+
+    async def resume(self, node: Node, ref: Ref) -> None: ...
+
+    async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None: ...
+
+    def observe(self, node: str) -> Command[Look]:
+        """The one command whose answer is the truth about all containers of the node."""
+        ...
+
+
+Draft: TypeAlias = Event | Callable[[Mapping[str, Machine]], Event]
+"""An event to append, or a function that makes it from the machines as they are under the journal's lock (raising refuses it)."""
+
+
+class Journal(Protocol):
+    """Where events become facts."""
+
+    @property
+    def machines(self) -> Mapping[str, Machine]:
+        """Every machine as the last durable record left it."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """The number of the last durable record that was read or written."""
+        ...
+
+    async def append(self, *drafts: Draft) -> tuple[Event, ...]:
+        """Number the events and make them durable, all or none; they are published before it returns.
+
+        Raises what a draft raises (nothing of this call is written then) and JournalError when the disk refuses.
+        """
+        ...
+
+    async def refresh(self) -> None:
+        """Read what other processes have appended."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes events after they are durable. Best effort: one that raises is reported once and unplugged."""
+
+    async def put(self, event: Event) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Placement(Protocol):
+    """Which node takes a new container: a function of a snapshot of the fleet."""
+
+    def place(self, id: str, spec: Spec, nodes: Sequence[Look]) -> str:
+        """The key of one of ``nodes``; raises NoRoute when none will do."""
+        ...

@@ -42,16 +42,20 @@ _SHOWN = 120  # characters of a refused value that an error repeats
 
 def escaped(value: object) -> str:
     """``value`` as one harmless line of ASCII: control, non-ASCII and look-alike characters are shown as escapes, long ones cut."""
-    if isinstance(value, bytes):
-        text = ascii(value[: _SHOWN * 2])
-    elif isinstance(value, str):
-        text = ascii(value[: _SHOWN * 2])
-    else:
-        try:
+    # By type(value) and the base types' own slots: a lying __class__, a hostile __getitem__ or __repr__ must not replace
+    # the error that is being made, and a __repr__ may well have line breaks.
+    length = "long"
+    try:
+        if issubclass(type(value), (str, bytes)):
+            base: Any = str if issubclass(type(value), str) else bytes  # Any: one of two types with the same slots
+            length = base.__len__(value)
+            text = ascii(base.__getitem__(value, slice(_SHOWN * 2)))
+        else:
             text = ascii(value)
-        except Exception:  # a hostile __repr__ must not replace the error that is being made
-            text = f"<{type(value).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({len(value) if isinstance(value, (str, bytes)) else 'long'})"
+    except Exception:
+        text = ascii(type.__repr__(type(value)))[1:-1]
+    text = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text[: _SHOWN * 2])
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({length})"
 
 
 class NexcageError(Exception):

@@ -72,7 +72,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it."""
+    """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``memory``: MiB available."""
 
     node: str
     pve: str
@@ -81,6 +81,7 @@ class Look(msgspec.Struct, frozen=True):
     vmids: Mapping[int, str]
     tasks: tuple[Task, ...] = ()
     quorate: bool = True
+    memory: int = 0
     at: float = 0.0
 
     def find(self, fleet: str, id: str, op: str = "") -> Guest | None:

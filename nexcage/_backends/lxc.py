@@ -1,0 +1,90 @@
+"""System containers on Proxmox VE: ``pct`` for what changes a configuration, LXC's own tools for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from zlib import crc32
+
+from nexcage._core.command import Command
+from nexcage._core.seen import Guest, Look
+from nexcage._core.spec import Spec
+from nexcage.abc import Node, Ref
+from nexcage.errors import AlreadyExists, UnsupportedImage
+from nexcage.names import ImageRef, image
+from nexcage.tools import lxc, pct
+
+__all__ = ["Lxc", "candidates"]
+
+TRIES = 32  # VMIDs that one create tries before it gives up
+
+
+class Lxc:
+    """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
+
+    name: str = "lxc"
+    holds_created: bool = False  # a PVE container that was created has no process, so there is nothing to signal
+
+    def accepts(self, image: ImageRef) -> bool:
+        return image.kind == "template"
+
+    async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
+        template = image(spec.image)
+        if not self.accepts(template):
+            raise UnsupportedImage("image", spec.image, "the lxc backend takes a template, such as local:vztmpl/NAME.tar.zst")
+        hostname = pct.hostname_for(ref.id, spec)
+        for vmid in candidates(ref.id, node.vmids, node.seen):
+            try:
+                await node.run(pct.create(node.mark(ref.id, vmid), str(template), spec, hostname))
+            except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
+                continue
+            return Ref(ref.id, vmid, ref.node)
+        raise AlreadyExists("VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container")
+
+    async def start(self, node: Node, ref: Ref) -> int:
+        await node.run(_ours(node, ref, pct.start(ref.vmid)))
+        return 0
+
+    async def stop(self, node: Node, ref: Ref, *, timeout: float, force: bool) -> None:
+        if force:
+            await node.run(_ours(node, ref, pct.stop(ref.vmid)))
+            return
+        if _guest(node, ref).frozen:  # a frozen container acts on no signal: its shutdown would only time out
+            await node.run(lxc.guarded(node.mark(ref.id, ref.vmid), lxc.unfreeze(ref.vmid)))
+        if not await node.run_unless_hurried(_ours(node, ref, pct.shutdown(ref.vmid, timeout))):
+            await node.run(_ours(node, ref, pct.stop(ref.vmid, overrule=True)))
+
+    async def kill(self, node: Node, ref: Ref, signal: int) -> None:
+        await node.run(lxc.signal(node.mark(ref.id, ref.vmid), signal))
+
+    async def pause(self, node: Node, ref: Ref) -> None:
+        await node.run(_ours(node, ref, lxc.freeze(ref.vmid)))
+
+    async def resume(self, node: Node, ref: Ref) -> None:
+        await node.run(_ours(node, ref, lxc.unfreeze(ref.vmid)))
+
+    async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
+        await node.run(_ours(node, ref, pct.destroy(ref.vmid, force=force, purge=purge)))
+
+    def observe(self, node: str) -> Command[Look]:
+        return lxc.look(node)
+
+
+def candidates(id: str, vmids: range, seen: Look) -> Iterator[int]:
+    """VMIDs to try, from a hash of the id onwards, without those that the cluster has: two drivers rarely want the same one."""
+    first = crc32(id.encode()) % len(vmids)
+    tried = 0
+    for step in range(len(vmids)):
+        vmid = vmids[(first + step) % len(vmids)]
+        if vmid not in seen.vmids and vmid not in seen.guests:
+            yield vmid
+            tried += 1
+            if tried == TRIES:
+                return
+
+
+def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:
+    return lxc.guarded(node.mark(ref.id, ref.vmid), command)
+
+
+def _guest(node: Node, ref: Ref) -> Guest:
+    return node.seen.guests.get(ref.vmid) or Guest(ref.vmid)

@@ -1,0 +1,243 @@
+"""LXC's own tools, and looking at a node without starting a Perl tool (pve-commands 3.5).
+
+Every path is below ``${NEXCAGE_NODE_ROOT-}``, which real nodes never set. The output is framed by marker lines, because a login
+shell may print a banner first; a look without its last marker is not an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from nexcage._core.command import Command, Result, nothing, shown
+from nexcage._core.seen import Guest, Look, Mark, Task
+from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeNotUsable, NotOurs
+from nexcage.tools import config
+
+__all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "unfreeze"]
+
+LOOK = r"""R=${NEXCAGE_NODE_ROOT-}
+exec 2>/dev/null
+set -f
+echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
+echo '@nexcage name'; readlink "$R/etc/pve/local"
+echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
+echo '@nexcage members'; cat "$R/etc/pve/.members"
+echo '@nexcage vmlist'; cat "$R/etc/pve/.vmlist"
+echo '@nexcage running'
+for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/net/unix" | sort -nu); do
+  m= p= s=
+  read -r m < "$R/sys/fs/cgroup/lxc.monitor/$id/cgroup.procs" && read -r p s < "$R/proc/$m/task/$m/children"
+  case $p in ''|*[!0-9]*) p=$(lxc-info -n "$id" -p -H) ;; esac
+  s=
+  read -r s < "$R/proc/$p/stat"
+  set -- ${s##*) }
+  echo "$id ${p:-0} ${20:-0}"
+done
+set +f
+echo '@nexcage frozen'
+cd "$R/sys/fs/cgroup/lxc" && grep -ls '^1' */cgroup.freeze
+cd "$R/sys/fs/cgroup/freezer/lxc" && grep -ls FROZEN */freezer.state
+echo '@nexcage tasks'
+while read -r u saved ended rest; do
+  [ -z "$ended" ] || continue
+  p=${u#UPID:*:} p=${p%%:*}
+  case $p in ''|*[!0-9A-F]*) continue ;; esac
+  [ -d "$R/proc/$((0x$p))" ] && echo "$u"
+done < "$R/var/log/pve/tasks/active"
+echo '@nexcage configs'
+cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }
+echo '@nexcage end'
+"""
+
+# The mark is looked for in the same breath as the command that follows: whoever replaced the container a moment ago is left alone.
+GUARD = r"""R=${NEXCAGE_NODE_ROOT-}
+if [ -e "$R/etc/pve/lxc/$2.conf" ] && ! grep -qxF -e "#$1" "$R/etc/pve/lxc/$2.conf"; then
+  echo 'nexcage: the container does not carry our mark' >&2
+  exit 9
+fi
+shift 2
+exec "$@"
+"""
+
+SIGNAL = r"""R=${NEXCAGE_NODE_ROOT-}
+grep -qxF -e "#$1" "$R/etc/pve/lxc/$2.conf" || { echo 'nexcage: the container does not carry our mark' >&2; exit 9; }
+pid=$(lxc-info -n "$2" -p -H)
+case $pid in ''|*[!0-9]*) echo "nexcage: container $2 has no init process" >&2; exit 8 ;; esac
+env kill "-$3" "$pid" && echo "$pid"
+"""
+
+_UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
+_CONF = re.compile(r"([1-9][0-9]{2,8})\.conf")
+
+
+def freeze(vmid: int) -> Command[None]:
+    """Pause: the container's own cgroup freezer; freezing a frozen one succeeds."""
+    return Command(("lxc-freeze", "-n", str(vmid)), nothing, timeout=60.0)
+
+
+def unfreeze(vmid: int) -> Command[None]:
+    """Resume; does nothing (exit 0) unless LXC itself believes that it is frozen."""
+    return Command(("lxc-unfreeze", "-n", str(vmid)), nothing, timeout=60.0)
+
+
+def guarded(mark: Mark, command: Command[None]) -> Command[None]:
+    """``command``, run only while the container still carries ``mark`` (or has no config at all)."""
+    wrapped = ("sh", "-c", GUARD, "nexcage", str(mark), str(mark.vmid), *command.argv)
+    return msgspec.structs.replace(command, argv=wrapped, classify=_guard_errors(mark, command))
+
+
+def signal(mark: Mark, number: int) -> Command[int]:
+    """Send signal ``number`` to init from the host; its pid as it was at that moment. Raises NotOurs, IllegalTransition."""
+
+    def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
+        if result.exit == 8:
+            return IllegalTransition(mark.id, "kill", "stopped", reason="it has no process")
+        return _identity(mark, result, node) or CommandFailed(node, _short(command), result.exit or 1, shown(result.stderr))
+
+    argv = ("sh", "-c", SIGNAL, "nexcage", str(mark), str(mark.vmid), str(number))
+    return Command(argv, _pid, timeout=30.0, classify=classify)
+
+
+def look(node: str) -> Command[Look]:
+    """Everything about all containers of a node in one command that only reads files."""
+    return Command(
+        ("sh", "-c", LOOK, "nexcage"),
+        lambda result: _look(node, result),
+        safe=True,
+        weight="read",
+        timeout=30.0,
+        cap=64 << 20,
+    )
+
+
+def _guard_errors(mark: Mark, inner: Command[None]) -> Callable[[Command[Any], Result, str], NexcageError]:
+    def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
+        return _identity(mark, result, node) or inner.classify(inner, result, node)
+
+    return classify
+
+
+def _identity(mark: Mark, result: Result, node: str) -> NexcageError | None:
+    if result.exit == 9 and b"does not carry our mark" in result.stderr:
+        return NotOurs(mark.id, node, mark.vmid, "it does not carry our mark")
+    return None
+
+
+def _short(command: Command[Any]) -> tuple[str, ...]:
+    return ("kill", *command.argv[-2:])
+
+
+def _pid(result: Result) -> int:
+    word = result.stdout.split()[-1:]
+    if not word or not word[0].isdigit():
+        raise ValueError("no pid in the answer")
+    return int(word[0])
+
+
+# ---- reading a look ------------------------------------------------------------------------------------------------------------
+
+
+def _look(node: str, result: Result) -> Look:
+    if result.dropped:
+        raise ValueError(f"the look at {node} is longer than {len(result.stdout)} bytes")
+    parts = _sections(result.stdout)
+    if "end" not in parts:
+        raise ValueError("the look ended early")
+    pve = shown(parts["name"]).strip().rsplit("/", 1)[-1]
+    if not pve:
+        raise NodeNotUsable(node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)")
+    members = _json(parts["members"])
+    cluster = members.get("cluster") if isinstance(members, dict) else None
+    return Look(
+        node=node,
+        pve=pve,
+        boot_id=shown(parts["boot"]).strip(),
+        guests=dict(_guests(parts)),
+        vmids=dict(_vmids(parts["vmlist"])),
+        tasks=tuple(_tasks(parts["tasks"])),
+        quorate=not isinstance(cluster, dict) or cluster.get("quorate", 1) not in (0, "0"),
+        memory=_kib(parts["memory"]) // 1024,
+    )
+
+
+def _sections(stdout: bytes) -> dict[str, bytes]:
+    parts: dict[str, bytes] = {}
+    blocks = re.split(rb"(?:^|(?<=\n))@nexcage ([a-z]+)\n", stdout)
+    for name, body in zip(blocks[1::2], blocks[2::2], strict=False):
+        parts.setdefault(name.decode(), body)
+    for name in ("boot", "name", "memory", "members", "vmlist", "running", "frozen", "tasks", "configs", "texts"):
+        parts.setdefault(name, b"")
+    return parts
+
+
+def _json(data: bytes) -> object:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _kib(data: bytes) -> int:
+    word = data.split()[:1]
+    return int(word[0]) if word and word[0].isdigit() and len(word[0]) < 19 else 0
+
+
+def _vmids(data: bytes) -> Iterator[tuple[int, str]]:
+    document = _json(data)
+    ids = document.get("ids") if isinstance(document, dict) else None
+    for word, entry in (ids.items() if isinstance(ids, dict) else ()):
+        if isinstance(word, str) and word.isascii() and word.isdigit() and len(word) < 10 and isinstance(entry, dict):
+            yield int(word), str(entry.get("node", ""))
+
+
+def _tasks(data: bytes) -> Iterator[Task]:
+    for match in map(_UPID.match, data.decode("utf-8", "replace").splitlines()):
+        if match and match[6].isdigit() and len(match[6]) < 10:
+            yield Task(match[0], match[5], int(match[6]), int(match[2], 16))
+
+
+def _guests(parts: Mapping[str, bytes]) -> Iterator[tuple[int, Guest]]:
+    running: dict[int, tuple[int, int]] = {}
+    for line in parts["running"].splitlines():
+        words = line.split()
+        if len(words) == 3 and all(word.isdigit() and len(word) < 19 for word in words):
+            running[int(words[0])] = (int(words[1]), int(words[2]))
+    frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
+    texts: dict[bytes, list[bytes]] = {}
+    for line in parts["texts"].split(b"\n"):
+        name, colon, rest = line.partition(b":")
+        if colon:
+            texts.setdefault(name, []).append(rest)
+    for name in parts["configs"].split():
+        match = _CONF.fullmatch(name.decode("ascii", "replace"))
+        if match:
+            vmid = int(match[1])
+            known = _known(vmid, b"\n".join(texts.get(name, ())))
+            pid, started = running.get(vmid, (0, 0))
+            alive = vmid in running
+            yield vmid, (
+                msgspec.structs.replace(known, running=True, frozen=vmid in frozen, pid=pid, started=started) if alive else known
+            )
+
+
+@lru_cache(maxsize=20_000)
+def _known(vmid: int, text: bytes) -> Guest:
+    """What the config file says; cached by its text, because most files have not changed since the last look."""
+    parsed = config.parse(text.decode("utf-8", "backslashreplace"))
+    main = parsed.values
+    memory = main.get("memory", "")
+    return Guest(
+        vmid,
+        name=main.get("hostname", f"CT{vmid}"),
+        lock=main.get("lock", ""),
+        template=main.get("template", "") == "1",
+        tags=tuple(tag for tag in re.split(r"[;, ]+", main.get("tags", "")) if tag),
+        mark=Mark.find(parsed.description),
+        memory=int(memory) if memory.isascii() and memory.isdigit() and len(memory) < 12 else 0,
+        broken=bool(parsed.broken),
+    )

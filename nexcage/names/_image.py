@@ -90,9 +90,9 @@ def image(value: object) -> ImageRef:
 def _path(given: str) -> ImageRef:
     # Leading ../ say where a relative path begins; one further on would only hide where it ends.
     beyond = given
-    while beyond == ".." or beyond.startswith("../"):
+    while beyond.startswith("../"):
         beyond = beyond[3:]
-    if fault := path_fault(beyond):
+    if fault := path_fault(beyond or ".."):
         raise InvalidPath("image", given, fault)
     name = given.rpartition("/")[2]
     if given.startswith("/") and _TAR.fullmatch(name):

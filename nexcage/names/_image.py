@@ -23,17 +23,17 @@ _WAYS = (
     f"STORAGE:vztmpl/NAME.tar.zst, a file name ending in {_ENDINGS}, a path (/x ./x ../x), "
     "or a reference such as ubuntu:20.04"
 )
-_TAR = re.compile(r".+\.tar(?:\.zst|\.xz|\.gz|\.bz2)?")
-_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*")
+_TAR = r".+\.tar(?:\.zst|\.xz|\.gz|\.bz2)?"
+_TEMPLATE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*"
 _OSTEMPLATE_MAX = 255  # of pct create's argument
 
-_PRINTABLE = re.compile(r"[ -~]{1,4095}")
+_PRINTABLE = r"[ -~]{1,4095}"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
-_REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+_REGISTRY = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?"
+_REPOSITORY_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
+_IMAGE_ID = r"[0-9a-f]{64}"
 
 
 class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,13 +76,13 @@ def image(value: object) -> ImageRef:
     if type(value) is ImageRef:
         value = value.text
     given = text("image", value, UnsupportedImage)
-    if not _PRINTABLE.fullmatch(given):
+    if not re.fullmatch(_PRINTABLE, given):
         raise UnsupportedImage("image", given, "1 to 4095 printable ASCII characters")
     if given.startswith(("/", "./", "../")) or given in (".", ".."):
         return _path(given)
     if ":vztmpl/" in given:
         return _volume(given)
-    if _TAR.fullmatch(given) and _TEMPLATE_NAME.fullmatch(given):
+    if re.fullmatch(_TAR, given) and re.fullmatch(_TEMPLATE_NAME, given):
         return ImageRef(given, "template", name=given)
     return _reference(given)
 
@@ -95,7 +95,7 @@ def _path(given: str) -> ImageRef:
     if fault := path_fault(beyond or ".."):
         raise InvalidPath("image", given, fault)
     name = given.rpartition("/")[2]
-    if given.startswith("/") and _TAR.fullmatch(name):
+    if given.startswith("/") and re.fullmatch(_TAR, name):
         return ImageRef(given, "template", name=name, path=given)
     return ImageRef(given, "path", path=given)
 
@@ -106,7 +106,7 @@ def _volume(given: str) -> ImageRef:
         _words.storage(storage)
     except InvalidInput as error:
         raise UnsupportedImage("image", given, f"STORAGE:vztmpl/NAME whose storage is {error.reason}") from None
-    if not _TAR.fullmatch(name) or not _TEMPLATE_NAME.fullmatch(name) or len(given) > _OSTEMPLATE_MAX:
+    if not re.fullmatch(_TAR, name) or not re.fullmatch(_TEMPLATE_NAME, name) or len(given) > _OSTEMPLATE_MAX:
         raise UnsupportedImage("image", given, f"at most {_OSTEMPLATE_MAX} characters, and the name ends in {_ENDINGS}")
     return ImageRef(given, "template", storage=storage, name=name)
 
@@ -137,16 +137,18 @@ def _name_fault(registry: str, repository: str) -> str:
         return "registry and repository have at most 255 characters"
     if repository != repository.lower():
         return "a repository has no upper-case letters"
-    if not _REGISTRY.fullmatch(registry) or not all(_REPOSITORY_PART.fullmatch(part) for part in repository.split("/")):
+    if not re.fullmatch(_REGISTRY, registry) or not all(
+        re.fullmatch(_REPOSITORY_PART, part) for part in repository.split("/")
+    ):
         return _WAYS
-    if _IMAGE_ID.fullmatch(repository.removeprefix("library/")):
+    if re.fullmatch(_IMAGE_ID, repository.removeprefix("library/")):
         return "an image id is no reference; give a name, or NAME@sha256:..."
     return ""
 
 
 def _version_fault(tag: str | None, digest: str | None) -> str:
-    if tag is not None and not _TAG.fullmatch(tag):
+    if tag is not None and not re.fullmatch(_TAG, tag):
         return "a tag is 1 to 128 of A-Z a-z 0-9 _ . - and does not begin with . or -"
-    if digest is not None and not _DIGEST.fullmatch(digest):
+    if digest is not None and not re.fullmatch(_DIGEST, digest):
         return "a digest is sha256: and 64 lower-case hex digits (or sha384:, sha512:)"
     return ""

@@ -21,12 +21,12 @@ _BOOLEANS: dict[str, bool] = {"1": True, "on": True, "yes": True, "true": True}
 _BOOLEANS.update({"0": False, "off": False, "no": False, "false": False})
 _MOUNT_OPTIONS = frozenset(("discard", "lazytime", "noatime", "nodev", "noexec", "nosuid"))
 
-_NEW = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
-_TARGET = re.compile(r"/[!-~](?:[ -~]*[!-~])?")
-_SIZE = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?[KMGT]?")
+_NEW = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
+_VOLUME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
+_TARGET = r"/[!-~](?:[ -~]*[!-~])?"
+_SIZE = r"[0-9]{1,15}(?:\.[0-9]{1,9})?[KMGT]?"
 _RANGE = r"[ug]:[0-9]{1,10}:[0-9]{1,10}:[1-9][0-9]{0,9}"
-_IDMAP = re.compile(rf"passthrough|{_RANGE}(?:;{_RANGE}){{0,339}}")  # the kernel takes 340 lines
+_IDMAP = rf"passthrough|{_RANGE}(?:;{_RANGE}){{0,339}}"  # the kernel takes 340 lines
 
 
 class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,7 +57,7 @@ class Mount(msgspec.Struct, frozen=True, omit_defaults=True):
         """What ``source`` is."""
         if self.source.startswith("/"):
             return "device" if self.source.startswith("/dev/") else "bind"
-        return "new" if _NEW.fullmatch(self.source.partition(":")[2]) else "volume"
+        return "new" if re.fullmatch(_NEW, self.source.partition(":")[2]) else "volume"
 
     @property
     def storage(self) -> str | None:
@@ -128,13 +128,13 @@ def _source_fault(source: object) -> str:
         _words.storage(storage)
     except InvalidInput:
         colon = ""
-    if colon and (_NEW.fullmatch(name) or (len(source) <= 255 and _VOLUME.fullmatch(name))):
+    if colon and (re.fullmatch(_NEW, name) or (len(source) <= 255 and re.fullmatch(_VOLUME, name))):
         return ""
     return "the source is STORAGE:VOLUME, STORAGE:GIB for a new volume, /dev/... or another absolute path"
 
 
 def _target_fault(target: object) -> str:
-    if type(target) is not str or len(target) > 4095 or not _TARGET.fullmatch(target):
+    if type(target) is not str or len(target) > 4095 or not re.fullmatch(_TARGET, target):
         return "mp= is an absolute path of printable ASCII, not / itself, without a blank at its end"
     if "," in target or not target.strip("/") or not {".", ".."}.isdisjoint(target.split("/")):
         return "mp= must not be / or hold a comma, a . or a .. component"
@@ -146,7 +146,7 @@ def _option_fault(mount: Mount) -> str:
         if type(getattr(mount, flag)) not in (bool, type(None)):
             return f"{flag} is true or false"
     size, idmap, words = mount.size, mount.idmap, mount.mountoptions
-    if size is not None and (type(size) is not str or not _SIZE.fullmatch(size)):
+    if size is not None and (type(size) is not str or not re.fullmatch(_SIZE, size)):
         return "size is a number with K, M, G, T or nothing behind it"
     if idmap is not None and (type(idmap) is not str or not _idmap(idmap)):
         return "idmap is passthrough or u|g:CONTAINER:DISK:COUNT;... with ids below 4294967296"
@@ -158,6 +158,6 @@ def _option_fault(mount: Mount) -> str:
 
 
 def _idmap(value: str) -> bool:
-    if len(value) > 16_384 or not _IDMAP.fullmatch(value):
+    if len(value) > 16_384 or not re.fullmatch(_IDMAP, value):
         return False
     return all(int(number) < 2**32 for number in re.findall("[0-9]+", value))

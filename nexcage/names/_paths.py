@@ -7,7 +7,7 @@ import re
 from nexcage.errors import InvalidPath, InvalidSpec
 from nexcage.names._checks import climbs, text, unwritable
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _PATH_MAX = 4095  # PATH_MAX without the NUL
 _ARGUMENT_MAX = 131_071  # MAX_ARG_STRLEN without the NUL: the longest single argument that Linux hands to a program
 
@@ -39,7 +39,7 @@ def env(value: object) -> tuple[str, str]:
     """``(name, value)`` from one ``K=V``. The value may be empty and hold tabs, but no other control character."""
     entry = text("env", value, InvalidSpec)
     name, equals, content = entry.partition("=")
-    if not equals or not _ENV_NAME.fullmatch(name):
+    if not equals or not re.fullmatch(_ENV_NAME, name):
         raise InvalidSpec("env", entry, "NAME=VALUE with a name of A-Z a-z 0-9 _ that does not begin with a digit")
     if unwritable(content, tab=True):
         raise InvalidSpec("env", entry, "the value must be UTF-8 text without control characters (but tab)")

@@ -16,9 +16,9 @@ _RTMIN, _RTMAX = 34, 64
 _NUMBERS = {name: number for number, name in enumerate(_IN_ORDER.split(), start=1)}
 _NUMBERS.update(IOT=_NUMBERS["ABRT"], CLD=_NUMBERS["CHLD"], POLL=_NUMBERS["IO"], RTMIN=_RTMIN, RTMAX=_RTMAX)
 
-_DIGITS = re.compile(r"[1-9][0-9]?")
-_NAME = re.compile(r"(?:SIG)?([A-Z][A-Z0-9]*)")
-_REAL_TIME = re.compile(r"(?:SIG)?RTM(?:IN\+|AX-)(0|[1-9][0-9]?)")
+_DIGITS = r"[1-9][0-9]?"
+_NAME = r"(?:SIG)?([A-Z][A-Z0-9]*)"
+_REAL_TIME = r"(?:SIG)?RTM(?:IN\+|AX-)(0|[1-9][0-9]?)"
 
 
 def signal(value: object) -> int:
@@ -36,11 +36,11 @@ def _read(word: str) -> int | None:
     if not word.isascii() or len(word) > 16:
         return None
     word = word.upper()
-    if _DIGITS.fullmatch(word):
+    if re.fullmatch(_DIGITS, word):
         return int(word)
-    if found := _REAL_TIME.fullmatch(word):
+    if found := re.fullmatch(_REAL_TIME, word):
         steps = int(found[1])
         number = _RTMIN + steps if "+" in word else _RTMAX - steps
         return number if _RTMIN <= number <= _RTMAX else None
-    found = _NAME.fullmatch(word)
+    found = re.fullmatch(_NAME, word)
     return _NUMBERS.get(found[1]) if found else None

@@ -7,19 +7,19 @@ import re
 from nexcage.errors import InvalidName
 from nexcage.names._checks import matched, text, whole
 
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127}")
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_HOSTNAME = re.compile(rf"{_LABEL.pattern}(?:\.{_LABEL.pattern})*")
-_VMID = re.compile(r"[1-9][0-9]{2,8}")
-_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]*")
-_SNAPSHOT = re.compile(r"[A-Za-z][A-Za-z0-9_-]+")
-_OP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_CONTAINER_ID = r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127}"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = rf"{_LABEL}(?:\.{_LABEL})*"
+_VMID = r"[1-9][0-9]{2,8}"
+_STORAGE = r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_+.-]*"
+_SNAPSHOT = r"[A-Za-z][A-Za-z0-9_-]+"
+_OP_ID = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _WORD = "1 to 128 of A-Z a-z 0-9 _ + . - and the first one a letter, a digit or _"
 _DNS = "labels of 1 to 63 of A-Z a-z 0-9 - joined by dots, none beginning or ending with -, at most 255 in all"
 _STORAGE_ID = "2 to 100 of A-Z a-z 0-9 . _ - beginning with a letter and ending with a letter or digit"
-_DATASET_PART = re.compile(r"[A-Za-z0-9_.: -]+")
-_RESERVED_POOL = re.compile(r"(?:mirror|raidz|draid|spare).*|log")
+_DATASET_PART = r"[A-Za-z0-9_.: -]+"
+_RESERVED_POOL = r"(?:mirror|raidz|draid|spare).*|log"
 
 
 def container_id(value: object) -> str:
@@ -58,7 +58,7 @@ def vmid(value: object) -> int:
     number = whole(value)
     if number is None and issubclass(type(value), str):
         digits = text("vmid", value)
-        number = int(digits) if _VMID.fullmatch(digits) else None
+        number = int(digits) if re.fullmatch(_VMID, digits) else None
     if number is None or not 100 <= number <= 999_999_999:
         raise InvalidName("vmid", value, "a whole number from 100 to 999999999")
     return number
@@ -89,9 +89,9 @@ def _dataset_fault(name: str) -> str:
     parts = name.split("/")
     if len(parts) > 50:
         return "at most 50 levels"
-    if any(not _DATASET_PART.fullmatch(part) or part in (".", "..") for part in parts):
+    if any(not re.fullmatch(_DATASET_PART, part) or part in (".", "..") for part in parts):
         return "POOL[/NAME...] with names of A-Z a-z 0-9 - _ . : and blank, none of them empty, . or .."
     pool = parts[0]
     if not pool[0].isalpha() or len(pool) > 239:
         return "the pool begins with a letter and has at most 239 characters"
-    return "ZFS keeps this pool name for itself" if _RESERVED_POOL.fullmatch(pool) else ""
+    return "ZFS keeps this pool name for itself" if re.fullmatch(_RESERVED_POOL, pool) else ""

@@ -14,7 +14,7 @@ from nexcage._core.seen import Look, Mark
 from nexcage._core.spec import Spec
 from nexcage.names import ImageRef
 
-__all__ = ["Backend", "Draft", "Journal", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
+__all__ = ["Backend", "Candidate", "Draft", "Journal", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
 
 T = TypeVar("T")
 
@@ -95,8 +95,8 @@ class Node(Protocol):
         """Run it; the parsed answer."""
         ...
 
-    async def run_unless_hurried(self, command: Command[T]) -> T | None:
-        """The same, but ends the command and gives None when a forced stop no longer wants to wait for it."""
+    async def run_unless_hurried(self, command: Command[Any]) -> bool:
+        """The same, but ends the command and gives False when a forced stop no longer wants to wait for it."""
         ...
 
 
@@ -112,6 +112,10 @@ class Backend(Protocol):
 
     def accepts(self, image: ImageRef) -> bool:
         """Whether it can make a container from that kind of image."""
+        ...
+
+    def check(self, id: str, spec: Spec) -> None:
+        """Refuse, before anything runs, what this backend cannot make: raises InvalidInput."""
         ...
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
@@ -132,8 +136,11 @@ class Backend(Protocol):
 
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None: ...
 
-    def observe(self, node: str) -> Command[Look]:
-        """The one command whose answer is the truth about all containers of the node."""
+    def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
+        """The one command whose answer is the truth about all containers of the node.
+
+        ``ops``: operation ids that the answer's ``Look.ops`` must list while a process of theirs is alive.
+        """
         ...
 
 
@@ -177,9 +184,17 @@ class Sink(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A node that could take a new container: its newest look, and how many creates of ours are on their way to it."""
+
+    node: str
+    look: Look
+    coming: int = 0
+
+
 class Placement(Protocol):
     """Which node takes a new container: a function of a snapshot of the fleet."""
 
-    def place(self, id: str, spec: Spec, nodes: Sequence[Look]) -> str:
-        """The key of one of ``nodes``; raises NoRoute when none will do."""
+    def place(self, id: str, spec: Spec, nodes: Sequence[Candidate]) -> str:
+        """The key of one of ``nodes`` (never empty); raises NoRoute when none will do."""
         ...

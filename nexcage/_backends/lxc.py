@@ -27,14 +27,17 @@ class Lxc:
     def accepts(self, image: ImageRef) -> bool:
         return image.kind == "template"
 
+    def check(self, id: str, spec: Spec) -> None:
+        if not self.accepts(image(spec.image)):
+            ways = "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, or an alias of one in [images]"
+            raise UnsupportedImage("image", spec.image, ways)
+        pct.hostname_for(id, spec)
+
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
-        template = image(spec.image)
-        if not self.accepts(template):
-            raise UnsupportedImage("image", spec.image, "the lxc backend takes a template, such as local:vztmpl/NAME.tar.zst")
-        hostname = pct.hostname_for(ref.id, spec)
+        template, hostname = str(image(spec.image)), pct.hostname_for(ref.id, spec)
         for vmid in candidates(ref.id, node.vmids, node.seen):
             try:
-                await node.run(pct.create(node.mark(ref.id, vmid), str(template), spec, hostname))
+                await node.run(pct.create(node.mark(ref.id, vmid), template, spec, hostname))
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
             return Ref(ref.id, vmid, ref.node)
@@ -65,8 +68,8 @@ class Lxc:
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
         await node.run(_ours(node, ref, pct.destroy(ref.vmid, force=force, purge=purge)))
 
-    def observe(self, node: str) -> Command[Look]:
-        return lxc.look(node)
+    def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
+        return lxc.look(node, ops)
 
 
 def candidates(id: str, vmids: range, seen: Look) -> Iterator[int]:

@@ -72,7 +72,8 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``memory``: MiB available."""
+    """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
+    operations among the ones asked for that still have a process there. ``memory``: MiB available."""
 
     node: str
     pve: str
@@ -80,6 +81,7 @@ class Look(msgspec.Struct, frozen=True):
     guests: Mapping[int, Guest]
     vmids: Mapping[int, str]
     tasks: tuple[Task, ...] = ()
+    ops: tuple[str, ...] = ()
     quorate: bool = True
     memory: int = 0
     at: float = 0.0
@@ -111,17 +113,15 @@ def task_of(look: Look, vmid: int) -> Task | None:
 def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
     """Whether the operation happened, by the table of design 8. ``wait``: a task still works on it; look again.
 
-    ``unknown``: looking cannot tell (a signal leaves no trace), or a half-made container stands there with no task alive.
+    ``unknown``: looking cannot tell: a signal leaves no trace, and another container may have taken the place.
     """
     vmid = machine.vmid
-    if vmid and task_of(look, vmid):
+    if began.op_id in look.ops or (vmid and task_of(look, vmid)):
         return "wait"
     if began.op is Op.CREATE:
+        # Without a mark it is not made: what a killed worker left (`lock: create`) never becomes whole, and is not proof of ours.
         made = look.find(fleet, began.id, began.op_id)
-        if made is not None:
-            return "done" if made.lock != "create" else "unknown"
-        standing = look.guests.get(vmid) if vmid else None
-        return "unknown" if standing is not None and standing.lock == "create" else "not"
+        return "done" if made is not None and made.lock != "create" else "not"
     guest = look.guests.get(vmid)
     ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
     if began.op is Op.DELETE:

@@ -22,7 +22,6 @@ __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "un
 
 LOOK = r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
-set -f
 echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
 echo '@nexcage name'; readlink "$R/etc/pve/local"
 echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
@@ -35,10 +34,8 @@ for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/n
   case $p in ''|*[!0-9]*) p=$(lxc-info -n "$id" -p -H) ;; esac
   s=
   read -r s < "$R/proc/$p/stat"
-  set -- ${s##*) }
-  echo "$id ${p:-0} ${20:-0}"
+  echo "$id ${p:-0} ${s##*) }"
 done
-set +f
 echo '@nexcage frozen'
 cd "$R/sys/fs/cgroup/lxc" && grep -ls '^1' */cgroup.freeze
 cd "$R/sys/fs/cgroup/freezer/lxc" && grep -ls FROZEN */freezer.state
@@ -49,6 +46,11 @@ while read -r u saved ended rest; do
   case $p in ''|*[!0-9A-F]*) continue ;; esac
   [ -d "$R/proc/$((0x$p))" ] && echo "$u"
 done < "$R/var/log/pve/tasks/active"
+echo '@nexcage ops'
+for op in "$@"; do
+  # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
+  printf 'NEXCAGE_OP_ID=%s\n' "$op" | grep -qsaF -f - "$R"/proc/[0-9]*/environ "$R"/proc/[0-9]*/cmdline && echo "$op"
+done
 echo '@nexcage configs'
 cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }
 echo '@nexcage end'
@@ -103,10 +105,13 @@ def signal(mark: Mark, number: int) -> Command[int]:
     return Command(argv, _pid, timeout=30.0, classify=classify)
 
 
-def look(node: str) -> Command[Look]:
-    """Everything about all containers of a node in one command that only reads files."""
+def look(node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
+    """Everything about all containers of a node in one command that only reads files.
+
+    ``ops``: operation ids to look for among the node's processes (in their environment); a lost command may still be running.
+    """
     return Command(
-        ("sh", "-c", LOOK, "nexcage"),
+        ("sh", "-c", LOOK, "nexcage", *ops),
         lambda result: _look(node, result),
         safe=True,
         weight="read",
@@ -160,6 +165,7 @@ def _look(node: str, result: Result) -> Look:
         guests=dict(_guests(parts)),
         vmids=dict(_vmids(parts["vmlist"])),
         tasks=tuple(_tasks(parts["tasks"])),
+        ops=tuple(shown(parts["ops"]).split()),
         quorate=not isinstance(cluster, dict) or cluster.get("quorate", 1) not in (0, "0"),
         memory=_kib(parts["memory"]) // 1024,
     )
@@ -170,7 +176,7 @@ def _sections(stdout: bytes) -> dict[str, bytes]:
     blocks = re.split(rb"(?:^|(?<=\n))@nexcage ([a-z]+)\n", stdout)
     for name, body in zip(blocks[1::2], blocks[2::2], strict=False):
         parts.setdefault(name.decode(), body)
-    for name in ("boot", "name", "memory", "members", "vmlist", "running", "frozen", "tasks", "configs", "texts"):
+    for name in ("boot", "name", "memory", "members", "vmlist", "running", "frozen", "tasks", "ops", "configs", "texts"):
         parts.setdefault(name, b"")
     return parts
 
@@ -205,8 +211,10 @@ def _guests(parts: Mapping[str, bytes]) -> Iterator[tuple[int, Guest]]:
     running: dict[int, tuple[int, int]] = {}
     for line in parts["running"].splitlines():
         words = line.split()
-        if len(words) == 3 and all(word.isdigit() and len(word) < 19 for word in words):
-            running[int(words[0])] = (int(words[1]), int(words[2]))
+        if len(words) >= 2 and all(word.isdigit() and len(word) < 19 for word in words[:2]):
+            # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
+            started = words[21] if len(words) > 21 and words[21].isdigit() and len(words[21]) < 19 else b"0"
+            running[int(words[0])] = (int(words[1]), int(started))
     frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
     texts: dict[bytes, list[bytes]] = {}
     for line in parts["texts"].split(b"\n"):

@@ -1,0 +1,185 @@
+"""Settings as values, and reading them from TOML documents; later documents win, unknown keys are errors with a suggestion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import msgspec
+
+from nexcage import names
+from nexcage._core.hosts import Host, hosts
+from nexcage.errors import InvalidSpec
+
+__all__ = ["Config", "Defaults", "Limits", "NodeConfig", "Route", "merge", "read"]
+
+T = TypeVar("T")
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every bound in one place. Times in seconds.
+
+    ``total`` operations at once in the fleet, ``per_node`` on a node, ``creates_per_node`` of them creates (they are heavy).
+    ``op_timeout`` bounds one operation with its retries, ``settle_timeout`` the wait for the wanted state after the commands said yes,
+    ``probe_timeout`` the search for the truth after a lost answer. ``retries`` per operation; over the whole fleet at most
+    ``retry_share`` of the operations plus ten. A node is left alone for ``breaker_seconds`` after ``breaker_failures`` failures in a row.
+    """
+
+    total: int = 200
+    per_node: int = 8
+    creates_per_node: int = 4
+    op_timeout: float = 1800.0
+    connect_timeout: float = 15.0
+    settle_timeout: float = 20.0
+    probe_timeout: float = 60.0
+    retries: int = 4
+    retry_share: float = 0.1
+    retry_base: float = 0.5
+    retry_most: float = 20.0
+    breaker_failures: int = 3
+    breaker_seconds: float = 10.0
+    subscriber_queue: int = 4096
+
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+                raise InvalidSpec(f"limits.{field}", value, "a number from 0 to 1e9")
+        for field in ("total", "per_node", "creates_per_node", "subscriber_queue"):
+            if getattr(self, field) < 1:
+                raise InvalidSpec(f"limits.{field}", getattr(self, field), "at least 1")
+
+
+class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The login of one node where the host string alone does not say it."""
+
+    address: str = ""
+    user: str = ""
+    port: int = 0
+    identity_file: str = ""
+    known_hosts: str = ""
+    jump: str = ""
+
+
+class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a create gets when it does not say."""
+
+    backend: str = "lxc"
+    storage: str = ""
+    bridge: str = ""
+
+
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A routing rule: when the id (glob, or a regex between slashes), the image kind and the tags match, this backend and these nodes."""
+
+    id: str = "*"
+    image: str = ""
+    tag: str = ""
+    backend: str = ""
+    nodes: str = "*"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean the defaults of design 5."""
+
+    fleet: str = ""
+    state_dir: str = ""
+    run_dir: str = ""
+    hosts: tuple[str, ...] = ()
+    nodes: Mapping[str, NodeConfig] = {}
+    known_hosts: str = ""
+    ssh_config: str = ""
+    trust_on_first_use: bool = False
+    limits: Limits = Limits()
+    vmids: tuple[int, int] = (10_000, 999_999)
+    defaults: Defaults = Defaults()
+    images: Mapping[str, str] = {}
+    routing: tuple[Route, ...] = ()
+    bundle_roots: tuple[str, ...] = ("/var/lib/nexcage/bundles",)
+    strict_oci: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.vmids
+        if not 100 <= low <= high <= 999_999_999:
+            raise InvalidSpec("vmids", list(self.vmids), "[LOW, HIGH] within 100..999999999")
+        if self.fleet and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.fleet):
+            raise InvalidSpec("fleet", self.fleet, "1 to 64 ASCII letters, digits and _ . -")
+        for index, route in enumerate(self.routing):
+            if route.id.startswith("/"):
+                try:
+                    re.compile(route.id.strip("/"))
+                except re.error:
+                    raise InvalidSpec(f"routing[{index}].id", route.id, "a valid regular expression between slashes") from None
+
+    def logins(self) -> tuple[Host, ...]:
+        """The hosts with everything known about their logins, in order; those named only under ``nodes`` too."""
+        keys = hosts(self.hosts) if self.hosts else tuple(self.nodes)
+        return tuple(self.login(key) for key in keys)
+
+    def login(self, key: str) -> Host:
+        """The login of one host string; raises InvalidName."""
+        host = Host.parse(key)
+        known = self.nodes.get(key, NodeConfig())
+        return Host(
+            key,
+            address=known.address or host.address,
+            user=known.user or host.user,
+            port=known.port or host.port,
+            identity_file=known.identity_file,
+            known_hosts=known.known_hosts or self.known_hosts,
+            jump=known.jump,
+        )
+
+
+def merge(*documents: Mapping[str, Any]) -> dict[str, Any]:  # Any: TOML values
+    """One document out of several: tables are merged key by key, everything else is replaced by the later one."""
+    merged: dict[str, Any] = {}
+    for document in documents:
+        for key, value in document.items():
+            before = merged.get(key)
+            if isinstance(before, dict) and isinstance(value, Mapping):
+                merged[key] = merge(before, value)  # pyright: ignore[reportUnknownArgumentType]
+            else:
+                merged[key] = value
+    return merged
+
+
+def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
+    """The settings of a document. Raises InvalidSpec with the dotted key, what is allowed, and the closest known key."""
+    _known_keys(document, Config, "")
+    for key in document.get("nodes", {}) if isinstance(document.get("nodes"), dict) else ():
+        Host.parse(key)
+    try:
+        config = msgspec.convert(document, Config)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, InvalidSpec):
+            raise cause from None
+        message, _, where = str(error).partition(" - at `")
+        raise InvalidSpec(where.strip("`$.") or "config", document.get(where.strip("`$.").split(".")[0], document), message) from None
+    for alias, target in config.images.items():
+        names.image(alias)
+        names.image(target)
+    return config
+
+
+_INNER: dict[str, type[msgspec.Struct]] = {"limits": Limits, "defaults": Defaults, "nodes.*": NodeConfig, "routing.*": Route}
+
+
+def _known_keys(table: Mapping[str, Any], kind: type[msgspec.Struct], prefix: str) -> None:
+    for key, value in table.items():
+        dotted = f"{prefix}{key}"
+        if key not in kind.__struct_fields__:
+            close = get_close_matches(str(key), kind.__struct_fields__, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"one of {', '.join(kind.__struct_fields__)}"
+            raise InvalidSpec(dotted, key, f"no such setting: {hint}")
+        if prefix:
+            continue
+        if key in _INNER and isinstance(value, Mapping):
+            _known_keys(value, _INNER[key], f"{dotted}.")  # pyright: ignore[reportUnknownArgumentType]
+        many = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        for name, inner in many if f"{key}.*" in _INNER else ():
+            if isinstance(inner, Mapping):
+                _known_keys(inner, _INNER[f"{key}.*"], f"{dotted}.{name}.")  # pyright: ignore[reportUnknownArgumentType]

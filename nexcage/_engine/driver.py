@@ -1,0 +1,527 @@
+"""One intent to its end: ask the table, record, run the commands, look, record.
+
+What is true when we die on any line: before `Began` is durable nothing has been changed; after it the container is in a
+transitional state whose owner is gone, and whoever comes next looks (`Observer`). Lost answers, cancellation and our own
+deadline all end in `Interrupted` and UNKNOWN unless a look said what is so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from random import Random
+
+import anyio
+import msgspec
+
+from nexcage import names
+from nexcage._core.config import Config, Limits
+from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
+from nexcage._core.intents import Create, Delete, Intent, Kill, Pause, Resume, Start, Stop
+from nexcage._core.machine import Event, Machine
+from nexcage._core.outcome import Done
+from nexcage._core.route import plan
+from nexcage._core.seen import Look, observed, probe
+from nexcage._core.states import TABLE, Op, Rule, State
+from nexcage._engine.gate import Gate
+from nexcage._engine.node import FleetNode, Lost
+from nexcage._engine.observe import Observer
+from nexcage._engine.retry import Budget, again, pause
+from nexcage._engine.steps import Steps
+from nexcage.abc import Backend, Candidate, Journal, Placement, Ref
+from nexcage.errors import (
+    AlreadyExists,
+    Busy,
+    CommandFailed,
+    IllegalTransition,
+    JournalError,
+    NexcageError,
+    NodeError,
+    NodeTimeout,
+    NodeUnreachable,
+    NoQuorum,
+    NoRoute,
+    Uncertain,
+)
+
+__all__ = ["Driver"]
+
+_log = logging.getLogger("nexcage")
+_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})
+_SUPERSEDED = frozenset({Op.START, Op.PAUSE, Op.RESUME})
+_ROUNDS = 16
+
+
+class _Raced(NexcageError):
+    """The journal moved between deciding and beginning; decide again."""
+
+
+class _Operation:
+    """An intent on its way."""
+
+    def __init__(self, intent: Intent, op_id: str) -> None:
+        self.intent = intent
+        self.op_id = op_id
+        self.at = anyio.current_time()
+        self.began: Began | None = None
+        self.retries = 0
+        self.hurry = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self.superseded_by: Op | None = None
+
+
+class Driver:
+    """Takes intents to their ends. One operation at a time per container; in this process they queue, elsewhere the journal decides."""
+
+    def __init__(
+        self,
+        *,
+        fleet: str,
+        owner: str,
+        journal: Journal,
+        nodes: Mapping[str, FleetNode],
+        backends: Mapping[str, Backend],
+        config: Config,
+        limits: Limits,
+        observer: Observer,
+        placement: Placement,
+        alive: Callable[[str], bool],
+        random: Random,
+        strict_oci: bool,
+    ) -> None:
+        self._fleet = fleet
+        self._owner = owner
+        self._journal = journal
+        self._nodes = nodes
+        self._backends = backends
+        self._config = config
+        self._limits = limits
+        self._observer = observer
+        self._placement = placement
+        self._alive = alive
+        self._random = random
+        self._strict = strict_oci
+        self._gate = Gate(limits, len(nodes))
+        self._budget = Budget(limits)
+        self._locks: dict[str, anyio.Lock] = {}
+        self._holders: dict[str, _Operation] = {}
+        self._coming: dict[str, int] = {}
+
+    # ---- taking turns ------------------------------------------------------------------------------------------------------
+
+    async def do(self, intent: Intent, *, wait: bool = False) -> Done:
+        """Drive ``intent`` to its end, or raise. ``wait``: for an operation of another driver too, instead of raising Busy.
+
+        Cancelling records `Interrupted` when it had begun; the container is then UNKNOWN.
+        """
+        op = _Operation(intent, intent.op_id or f"{self._random.getrandbits(64):016x}")
+        self._meet(intent)
+        lock = self._locks.setdefault(intent.id, anyio.Lock())
+        try:
+            async with lock:
+                self._holders[intent.id] = op
+                try:
+                    with op.scope:
+                        return await self._in_time(op, wait)
+                    raise self._superseded(op)
+                finally:
+                    del self._holders[intent.id]
+        finally:
+            statistics = lock.statistics()
+            if not statistics.locked and not statistics.tasks_waiting:
+                self._locks.pop(intent.id, None)
+
+    def _meet(self, intent: Intent) -> None:
+        """What a new intent means for the one that holds the container now."""
+        holder = self._holders.get(intent.id)
+        if holder is None:
+            return
+        if holder.began is None:
+            if intent.op in (Op.STOP, Op.DELETE) and holder.intent.op in _SUPERSEDED:
+                holder.superseded_by = intent.op
+                holder.scope.cancel()
+            return
+        machine = self._observer.machine(intent.id)
+        if TABLE[machine.state, intent.op].kind in ("refuse", "exists") and holder.began.via is machine.state is not holder.began.before:
+            machine.rule(intent, strict_oci=self._strict)
+        if isinstance(intent, Stop) and intent.force and holder.intent.op is Op.STOP:
+            holder.hurry.set()
+
+    def _superseded(self, op: _Operation) -> NexcageError:
+        machine = self._observer.machine(op.intent.id)
+        return machine.illegal(op.intent.op, f"{op.superseded_by} came before it began")
+
+    async def _in_time(self, op: _Operation, wait: bool) -> Done:
+        timeout = self._limits.op_timeout
+        with anyio.move_on_after(timeout):
+            return await self._drive(op, wait)
+        if op.superseded_by is not None:
+            raise self._superseded(op)
+        machine = self._observer.machine(op.intent.id)
+        error = NodeTimeout(machine.node or "?", f"{op.intent.op} of '{op.intent.id}' took longer than {timeout:g} s (limits.op_timeout)")
+        error.uncertain = op.began is not None
+        raise error
+
+    # ---- deciding ----------------------------------------------------------------------------------------------------------
+
+    async def _drive(self, op: _Operation, wait: bool) -> Done:
+        self._budget.earn()
+        for attempt in itertools.count():
+            try:
+                return await self._decide(op, wait)
+            except NexcageError as error:
+                own = op.began is not None or error.uncertain or not error.retryable or isinstance(error, Busy)
+                if own or not self._may_retry(attempt):
+                    raise
+                op.retries += 1
+            await anyio.sleep(pause(attempt, self._limits, self._random))
+        raise AssertionError
+
+    def _may_retry(self, attempt: int) -> bool:
+        return attempt < self._limits.retries and self._budget.spend()
+
+    async def _decide(self, op: _Operation, wait: bool) -> Done:
+        intent = op.intent
+        for round_ in range(_ROUNDS):
+            machine = self._observer.machine(intent.id)
+            ended = machine.outcome(op.op_id)
+            if ended is not None:
+                return self._repeated(op, machine, ended)
+            if machine.running is not None and not await self._free(machine, intent, wait, round_):
+                continue
+            try:
+                cell = machine.rule(intent, strict_oci=self._strict)
+            except NexcageError:
+                if round_ == 0:  # before refusing, read what other processes have written
+                    await self._journal.refresh()
+                    continue
+                raise
+            done = await self._by(cell, op, machine)
+            if done is not None:
+                return done
+        raise Busy(f"container '{intent.id}'", "it keeps changing while we look")
+
+    async def _by(self, cell: Rule, op: _Operation, machine: Machine) -> Done | None:
+        """Act on the table's cell; None means: decide again."""
+        match cell.kind:
+            case "missing":
+                return Done(intent=op.intent, op_id=op.op_id, state=State.ABSENT, changed=False)
+            case "look":
+                if await self._observer.observe(machine.id) is None and self._observer.machine(machine.id).state is State.UNKNOWN:
+                    raise Uncertain(machine.unresolved.op_id if machine.unresolved else "?", "looking did not tell")
+                return None
+            case "already":
+                return None if await self._observer.observe(machine.id) else self._done(op, machine, changed=False)
+            case _:
+                try:
+                    return await self._perform(op, machine, cell)
+                except _Raced:
+                    return None
+
+    async def _free(self, machine: Machine, intent: Intent, wait: bool, round_: int) -> bool:
+        """Whether nobody drives it now: recover what a dead driver left, wait for a live one or raise Busy."""
+        running = machine.running
+        assert running is not None
+        if running.owner == self._owner or not self._alive(running.owner):
+            await self._journal.refresh()
+            if self._observer.machine(machine.id).running == running:
+                await self._observer.abandon(machine)
+            return False
+        if not wait and TABLE[machine.state, intent.op].kind != "queue":
+            raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
+        until = anyio.current_time() + self._limits.op_timeout
+        nap = 0.02
+        while self._observer.machine(machine.id).running == running and self._alive(running.owner):
+            if anyio.current_time() > until:
+                raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
+            await anyio.sleep(nap * self._random.uniform(0.5, 1.5))
+            nap = min(nap * 2, 1.0)
+            await self._journal.refresh()
+        return False
+
+    # ---- where -------------------------------------------------------------------------------------------------------------
+
+    async def _perform(self, op: _Operation, machine: Machine, cell: Rule) -> Done | None:
+        intent = op.intent
+        if isinstance(intent, Create):
+            wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
+            backend = self._backends[wanted.backend]
+            backend.check(intent.id, wanted.spec)
+            intent = msgspec.structs.replace(intent, spec=wanted.spec)
+            node = await self._place(intent, wanted.nodes)
+            self._coming[node.key] = self._coming.get(node.key, 0) + 1
+            try:
+                return await self._at(op, intent, machine, cell, node, backend)
+            finally:
+                self._coming[node.key] -= 1
+        backend = self._backends.get(machine.backend)
+        if backend is None:
+            raise NoRoute(f"container '{machine.id}' belongs to backend '{machine.backend}', which is not installed")
+        if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
+            raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
+        return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
+
+    async def _place(self, intent: Create, keys: tuple[str, ...]) -> FleetNode:
+        if len(keys) == 1:
+            return self._nodes[keys[0]]
+        able = [node for node in map(self._nodes.__getitem__, keys) if not node.lost] or [self._nodes[key] for key in keys]
+        unseen = [node for node in able if node.seen is None]
+        errors: list[NexcageError] = []
+        if unseen:
+
+            async def first_look(node: FleetNode) -> None:
+                try:
+                    await node.look()
+                except NexcageError as error:
+                    errors.append(error)
+
+            async with anyio.create_task_group() as tasks:
+                for node in unseen:
+                    tasks.start_soon(first_look, node)
+        candidates = [Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost]
+        if not candidates:
+            raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
+        return self._nodes[self._placement.place(intent.id, intent.spec, candidates)]
+
+    async def _at(
+        self, op: _Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
+    ) -> Done | None:
+        async with self._gate.slot(node.key, create=isinstance(intent, Create)):
+            look = await node.look()
+            if not look.quorate and not isinstance(intent, Kill):
+                raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
+            if isinstance(intent, Create):
+                standing = look.find(self._fleet, intent.id)
+                if standing is not None:
+                    raise AlreadyExists("container", intent.id, f"already exists as {standing.vmid} on {node.key}; reconcile finds it")
+            elif await self._observer.record(machine, look) is not None:
+                return None
+            began = await self._begin(op, intent, machine, node, backend, look)
+            steps = Steps(
+                node,
+                began,
+                look,
+                self._journal,
+                fleet=self._fleet,
+                vmids=range(self._config.vmids[0], self._config.vmids[1] + 1),
+                hurry=op.hurry,
+            )
+            return await self._carry_out(op, began, cell, steps, node, backend)
+
+    async def _begin(
+        self, op: _Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
+    ) -> Began:
+        def draft(machines: Mapping[str, Machine]) -> Event:
+            now = machines.get(intent.id) or Machine(intent.id)
+            if now.running is not None or (now.state, now.mark, now.vmid) != (machine.state, machine.mark, machine.vmid):
+                raise _Raced
+            return now.begin(
+                intent,
+                op_id=op.op_id,
+                node=node.key,
+                backend=backend.name,
+                boot_id=look.boot_id,
+                owner=self._owner,
+                strict_oci=self._strict,
+            )
+
+        (began,) = await self._journal.append(draft)
+        assert isinstance(began, Began)
+        op.began = began
+        return began
+
+    # ---- doing -------------------------------------------------------------------------------------------------------------
+
+    async def _carry_out(
+        self, op: _Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
+    ) -> Done:
+        try:
+            ended, error = await self._until_known(op, began, cell, steps, node, backend)
+        except JournalError:
+            raise
+        except BaseException as cause:
+            problem = Problem.of(Uncertain(op.op_id, f"{began.op} was cancelled"))
+            if isinstance(cause, Exception):  # a defect of a backend or of ours: what it did is not known
+                _log.exception("%s of %s broke", began.op, began.id)
+                problem = Problem.of(cause)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(30):
+                await self._journal.append(self._interrupted(op, began, problem))
+            if isinstance(cause, Exception):
+                raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
+            raise
+        with anyio.CancelScope(shield=True):  # it is known now: a cancel must not turn it into UNKNOWN
+            await self._journal.append(ended)
+        if error is not None:
+            raise error
+        assert isinstance(ended, Succeeded)
+        return self._done(op, self._observer.machine(began.id), changed=ended.changed, resolved_by=ended.resolved_by)
+
+    async def _until_known(
+        self, op: _Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
+    ) -> tuple[Ended, NexcageError | None]:
+        """Run the backend's verb and look, again where that is harmless, until it is known how it ended or that nobody can know."""
+        for attempt in itertools.count():
+            error: NexcageError | None = None
+            lost = False
+            before = steps.count
+            try:
+                pid = await _verb(backend, steps, began, self._observer.machine(began.id))
+                if began.op is Op.KILL:
+                    return self._succeeded(op, began, began.before, self._observer.machine(began.id).pid), None
+                del pid
+            except Lost as answer:
+                error, lost = Uncertain(op.op_id, str(answer)), True
+            except JournalError:
+                raise
+            except NexcageError as refused:
+                error = refused
+            if began.op is Op.KILL and lost:
+                return self._give_up(op, began, error)
+            if isinstance(error, NodeError) and not lost and steps.count <= before + 1 and attempt == 0 and steps.count <= 1:
+                verdict, state, pid = "not", began.before, self._observer.machine(began.id).pid  # nothing was started
+            else:
+                try:
+                    verdict, state, pid = await self._verdict(op, began, node, cell, certain=error is None)
+                except NexcageError as blind:
+                    return self._give_up(op, began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
+            if verdict == "done":
+                changed = not (isinstance(error, CommandFailed) and not lost)
+                by = "probe" if lost else ""
+                return self._succeeded(op, began, cell.to or began.before, pid, changed=changed, resolved_by=by), None
+            if verdict == "unknown":
+                return self._give_up(op, began, error)
+            again_ = lost or (error is not None and error.retryable)
+            if not (again_ and began.op in _REPEATABLE and self._may_retry(attempt)):
+                return self._failed(op, began, state, pid, lost, error)
+            op.retries += 1
+            await anyio.sleep(pause(attempt, self._limits, self._random))
+        raise AssertionError
+
+    async def _verdict(
+        self, op: _Operation, began: Began, node: FleetNode, cell: Rule, *, certain: bool
+    ) -> tuple[str, State, int]:
+        """Look until it is known; (verdict, state, pid). ``certain``: the commands said yes, so wait for it to show.
+
+        Raises the NodeError of a node that cannot be seen for ``probe_timeout``.
+        """
+        start = anyio.current_time()
+        for attempt in itertools.count():
+            spent = anyio.current_time() - start
+            try:
+                look = await node.look(() if certain and attempt == 0 else (began.op_id,))
+            except NexcageError as error:
+                if not error.retryable or spent > self._limits.probe_timeout:
+                    raise
+                await anyio.sleep(pause(attempt, self._limits, self._random))
+                continue
+            machine = self._observer.machine(began.id)
+            verdict = probe(began, machine, look, self._fleet)
+            if verdict != "wait" and not (verdict == "not" and certain and spent < self._limits.settle_timeout):
+                guest = look.find(self._fleet, began.id, began.mark)
+                state = observed(guest, machine) if began.op is not Op.CREATE or guest is not None else State.ABSENT
+                if began.op is Op.CREATE and verdict == "done":
+                    state = State.CREATED
+                return verdict, state, guest.pid if guest else 0
+            await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
+        raise AssertionError
+
+    # ---- ends --------------------------------------------------------------------------------------------------------------
+
+    def _seconds(self, op: _Operation) -> float:
+        return round(anyio.current_time() - op.at, 6)
+
+    def _succeeded(
+        self, op: _Operation, began: Began, state: State, pid: int, *, changed: bool = True, resolved_by: str = ""
+    ) -> Succeeded:
+        machine = self._observer.machine(began.id)
+        return Succeeded(
+            id=began.id,
+            op=began.op,
+            op_id=op.op_id,
+            state=state,
+            changed=changed,
+            node=began.node,
+            vmid=machine.vmid,
+            backend=began.backend,
+            mark=began.mark,
+            pid=pid,
+            seconds=self._seconds(op),
+            resolved_by=resolved_by,
+        )
+
+    def _failed(
+        self, op: _Operation, began: Began, state: State, pid: int, lost: bool, error: NexcageError | None
+    ) -> tuple[Failed, NexcageError]:
+        if lost:
+            error = NodeTimeout(began.node, f"{began.op} of '{began.id}' got no answer; looking shows that it did not happen")
+        if error is None:
+            said = f"{began.op} said it was done, but the container is {state}"
+            error = CommandFailed(began.node, (str(began.op), began.id), 0, said)
+        problem = Problem.of(error)
+        return Failed(
+            id=began.id, op=began.op, op_id=op.op_id, state=state, pid=pid, error=problem, seconds=self._seconds(op)
+        ), error
+
+    def _interrupted(self, op: _Operation, began: Began, problem: Problem) -> Interrupted:
+        return Interrupted(id=began.id, op=began.op, op_id=op.op_id, error=problem, seconds=self._seconds(op))
+
+    def _give_up(self, op: _Operation, began: Began, error: NexcageError | None) -> tuple[Interrupted, NexcageError]:
+        unsure = error if isinstance(error, Uncertain) else Uncertain(op.op_id, str(error or "looking did not tell"))
+        if error is not unsure and error is not None:
+            unsure.noted(*getattr(error, "__notes__", ()))
+        return self._interrupted(op, began, Problem.of(unsure)), unsure
+
+    def _done(self, op: _Operation, machine: Machine, *, changed: bool, resolved_by: str = "") -> Done:
+        vmid = machine.vmid or (op.began.vmid if op.began else 0)
+        return Done(
+            intent=op.intent,
+            op_id=op.op_id,
+            state=machine.state,
+            changed=changed,
+            node=machine.node,
+            vmid=vmid,
+            pid=machine.pid,
+            seconds=self._seconds(op),
+            retries=op.retries,
+            resolved_by=resolved_by,
+        )
+
+    def _repeated(self, op: _Operation, machine: Machine, ended: Ended) -> Done:
+        """The same key again: the same outcome, and nothing runs."""
+        if ended.op is not op.intent.op:
+            reason = f"op id {op.op_id} belongs to an earlier {ended.op}"
+            raise IllegalTransition(machine.id, str(op.intent.op), str(machine.state), reason=reason)
+        if not isinstance(ended, Succeeded):
+            raise ended.error.error()
+        return Done(
+            intent=op.intent,
+            op_id=op.op_id,
+            state=ended.state,
+            changed=ended.changed,
+            node=ended.node,
+            vmid=ended.vmid,
+            pid=ended.pid,
+            seconds=ended.seconds,
+            resolved_by=ended.resolved_by,
+        )
+
+
+async def _verb(backend: Backend, steps: Steps, began: Began, machine: Machine) -> int:
+    ref = Ref(machine.id, machine.vmid, began.node)
+    match began.intent:
+        case Create(spec=spec):
+            await backend.create(steps, Ref(machine.id, 0, began.node), spec)
+        case Start():
+            return await backend.start(steps, ref)
+        case Stop(timeout=timeout, force=force):
+            await backend.stop(steps, ref, timeout=timeout, force=force)
+        case Kill(signal=signal):
+            await backend.kill(steps, ref, names.signal(signal))
+        case Pause():
+            await backend.pause(steps, ref)
+        case Resume():
+            await backend.resume(steps, ref)
+        case Delete(force=force, purge=purge):
+            await backend.delete(steps, ref, force=force, purge=purge)
+    return 0

@@ -1,0 +1,183 @@
+"""A node of the fleet: its link, its circuit breaker, and looks that many callers share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from nexcage._core.command import Command, Result, shown
+from nexcage._core.config import Limits
+from nexcage._core.hosts import Host
+from nexcage._core.seen import Look
+from nexcage._engine.retry import Breaker, again
+from nexcage.abc import Transport
+from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable
+
+__all__ = ["FleetNode", "Lost", "answer"]
+
+T = TypeVar("T")
+_log = logging.getLogger("nexcage.command")
+
+
+class Lost(Exception):
+    """A command may have begun and its answer is gone; never leaves the engine."""
+
+    def __init__(self, node: str, command: Command[Any], result: Result) -> None:
+        super().__init__(f"the answer of {' '.join(command.argv[:2])} on {node} was lost ({result.lost or 'link'})")
+        self.node: str = node
+        self.result: Result = result
+
+
+class _Shared:
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.look: Look | None = None
+        self.error: NexcageError | None = None
+
+
+class FleetNode:
+    """One node. ``key`` is its host string; ``seen`` the newest look (None before the first)."""
+
+    def __init__(
+        self,
+        host: Host,
+        transport: Transport,
+        observe: Callable[[str, tuple[str, ...]], Command[Look]],
+        *,
+        limits: Limits,
+        tasks: TaskGroup,
+        clock: Callable[[], float],
+        random: Random,
+        changed: Callable[[str, NexcageError | None, str], None],
+    ) -> None:
+        self.key: str = host.key
+        self.host: Host = host
+        self.seen: Look | None = None
+        self._transport = transport
+        self._observe = observe
+        self._tasks = tasks
+        self._clock = clock
+        self._changed = changed
+        self._breaker = Breaker(host.key, limits, anyio.current_time, random)
+        self._next: _Shared | None = None
+        self._looking = False
+        self._closed = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is given up for now."""
+        return self._breaker.open
+
+    def forgive(self) -> None:
+        """Close the circuit by hand: after a rejected login or host key was put right."""
+        self._breaker.reset()
+
+    def __repr__(self) -> str:
+        if self.lost:
+            return f"<Node {self.key}: lost ({self._breaker.last})>"
+        return f"<Node {self.key}: {len(self.seen.guests)} guests>" if self.seen else f"<Node {self.key}: not seen yet>"
+
+    async def call(self, command: Command[Any], env: Mapping[str, str] | None = None) -> Result:
+        """Run a command; raises a NodeError only when it surely did not begin."""
+        self._breaker.admit()
+        if env:
+            command = msgspec.structs.replace(command, env={**command.env, **env})
+        began = anyio.current_time()
+        try:
+            result = await self._transport.run(command)
+        except NodeError as error:
+            _log.debug("%s: %s: %s", self.key, command, error)
+            self._failed(error)
+            raise
+        if _log.isEnabledFor(logging.DEBUG):
+            spent = anyio.current_time() - began
+            _log.debug("%s: %s: exit %s in %.3f s %s", self.key, command, result.exit, spent, shown(result.stderr[-200:]).strip())
+        if result.exit is None and result.lost == "link":
+            self._failed(NodeUnreachable(self.key, "the link was lost"))
+        elif result.exit is not None and self._breaker.answered():
+            self._changed(self.key, None, self.seen.boot_id if self.seen else "")
+        return result
+
+    def _failed(self, error: NexcageError) -> None:
+        if self._breaker.failed(error):
+            self._changed(self.key, error, "")
+
+    async def run(self, command: Command[T], env: Mapping[str, str] | None = None) -> T:
+        """Run a command and parse its answer; raises Lost when there is none."""
+        return answer(command, await self.call(command, env), self.key)
+
+    async def look(self, ops: tuple[str, ...] = ()) -> Look:
+        """What is so now: a look that began after this call. Callers at the same time share one, unless they ask for ``ops``.
+
+        Raises NodeError when the node cannot be seen.
+        """
+        if ops:
+            return await self._look(ops)
+        if self._closed:
+            raise NodeUnreachable(self.key, "the fleet is closing")
+        if self._next is None:
+            self._next = _Shared()
+            if not self._looking:
+                self._looking = True
+                self._tasks.start_soon(self._looks)
+        shared = self._next
+        await shared.done.wait()
+        if shared.look is None:
+            raise again(shared.error or NodeUnreachable(self.key, "the fleet is closing"))
+        return shared.look
+
+    async def _looks(self) -> None:
+        shared: _Shared | None = None
+        try:
+            while self._next is not None:
+                shared, self._next = self._next, None
+                try:
+                    shared.look = await self._look(())
+                except NexcageError as error:
+                    shared.error = error
+                shared.done.set()
+        finally:
+            self._looking = False
+            for left in (shared, self._next):
+                if left is not None:
+                    left.done.set()
+
+    async def _look(self, ops: tuple[str, ...]) -> Look:
+        try:
+            look = await self.run(self._observe(self.key, ops))
+        except Lost as lost:
+            if lost.result.lost == "deadline":
+                raise NodeTimeout(self.key, "it did not show its containers in time") from None
+            raise NodeUnreachable(self.key, "the link was lost while looking") from None
+        self.seen = msgspec.structs.replace(look, at=self._clock())
+        return self.seen
+
+    async def aclose(self) -> None:
+        """Close the link."""
+        self._closed = True
+        await self._transport.aclose()
+
+
+def answer(command: Command[T], result: Result, node: str) -> T:
+    """The value of a result: raises Lost without an exit status, and what the command's vocabulary makes of a failure."""
+    if result.exit is None:
+        raise Lost(node, command, result)
+    if command.check is not None:
+        refused = command.check(command, result, node)
+        if refused is not None:
+            raise refused
+    if result.exit != 0:
+        raise command.classify(command, result, node)
+    try:
+        return command.parse(result)
+    except NexcageError:
+        raise
+    except ValueError as error:
+        said = f"its answer cannot be read: {error}"
+        raise CommandFailed(node, command.argv, 0, said, shown(result.stdout)) from None

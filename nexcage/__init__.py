@@ -7,30 +7,279 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nexcage._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from nexcage._core.command import Command as Command
     from nexcage._core.command import Result as Result
+    from nexcage._core.command import failed as failed
+    from nexcage._core.command import number as number
+    from nexcage._core.command import shown as shown
+    from nexcage._core.command import text as text
+    from nexcage._core.config import Config as Config
+    from nexcage._core.config import Defaults as Defaults
+    from nexcage._core.config import Limits as Limits
+    from nexcage._core.config import NodeConfig as NodeConfig
+    from nexcage._core.config import Route as Route
+    from nexcage._core.events import Attempted as Attempted
+    from nexcage._core.events import Began as Began
+    from nexcage._core.events import Failed as Failed
+    from nexcage._core.events import Interrupted as Interrupted
+    from nexcage._core.events import NodeFound as NodeFound
+    from nexcage._core.events import NodeLost as NodeLost
+    from nexcage._core.events import Observed as Observed
+    from nexcage._core.events import Problem as Problem
+    from nexcage._core.events import Succeeded as Succeeded
+    from nexcage._core.hosts import Host as Host
+    from nexcage._core.hosts import hosts as hosts
+    from nexcage._core.intents import Create as Create
+    from nexcage._core.intents import Delete as Delete
+    from nexcage._core.intents import Intent as Intent
+    from nexcage._core.intents import Kill as Kill
+    from nexcage._core.intents import Pause as Pause
+    from nexcage._core.intents import Resume as Resume
+    from nexcage._core.intents import Start as Start
+    from nexcage._core.intents import Stop as Stop
+    from nexcage._core.machine import Checkpointed as Checkpointed
+    from nexcage._core.machine import Event as Event
+    from nexcage._core.machine import Machine as Machine
+    from nexcage._core.machine import fold as fold
+    from nexcage._core.oci import OciState as OciState
+    from nexcage._core.outcome import Done as Done
+    from nexcage._core.outcome import Failure as Failure
+    from nexcage._core.outcome import Outcome as Outcome
+    from nexcage._core.outcome import Report as Report
+    from nexcage._core.route import Plan as Plan
+    from nexcage._core.seen import Guest as Guest
+    from nexcage._core.seen import Look as Look
+    from nexcage._core.seen import Mark as Mark
+    from nexcage._core.seen import Task as Task
+    from nexcage._core.selector import Selector as Selector
+    from nexcage._core.spec import Net as Net
+    from nexcage._core.spec import Spec as Spec
+    from nexcage._core.states import Op as Op
+    from nexcage._core.states import State as State
+    from nexcage._engine.container import Container as Container
+    from nexcage._engine.fleet import Fleet as Fleet
+    from nexcage._open import load_config as load_config
+    from nexcage._open import open_fleet as open_fleet
+    from nexcage._sinks.follow import follow as follow
+    from nexcage._sinks.lines import text_line as text_line
+    from nexcage._sinks.segments import read_journal as read_journal
+    from nexcage.abc import Ref as Ref
+    from nexcage.errors import AlreadyExists as AlreadyExists
+    from nexcage.errors import AuthRejected as AuthRejected
+    from nexcage.errors import Blocked as Blocked
+    from nexcage.errors import Busy as Busy
+    from nexcage.errors import CommandFailed as CommandFailed
+    from nexcage.errors import HostKeyRejected as HostKeyRejected
+    from nexcage.errors import IllegalTransition as IllegalTransition
+    from nexcage.errors import InvalidInput as InvalidInput
+    from nexcage.errors import InvalidName as InvalidName
+    from nexcage.errors import InvalidPath as InvalidPath
+    from nexcage.errors import InvalidSpec as InvalidSpec
+    from nexcage.errors import JournalError as JournalError
+    from nexcage.errors import Lagged as Lagged
+    from nexcage.errors import NexcageError as NexcageError
+    from nexcage.errors import NoQuorum as NoQuorum
+    from nexcage.errors import NoRoute as NoRoute
+    from nexcage.errors import NodeError as NodeError
+    from nexcage.errors import NodeNotUsable as NodeNotUsable
+    from nexcage.errors import NodeTimeout as NodeTimeout
+    from nexcage.errors import NodeUnreachable as NodeUnreachable
+    from nexcage.errors import NotFound as NotFound
+    from nexcage.errors import NotOurs as NotOurs
+    from nexcage.errors import SinkError as SinkError
+    from nexcage.errors import Uncertain as Uncertain
+    from nexcage.errors import UnsupportedImage as UnsupportedImage
+    from nexcage.names import ImageRef as ImageRef
+    from nexcage.names import Mount as Mount
+
+__all__ = [
+    "AlreadyExists",
+    "Attempted",
+    "AuthRejected",
+    "Began",
+    "Blocked",
+    "Busy",
+    "Checkpointed",
+    "Command",
+    "CommandFailed",
+    "Config",
+    "Container",
+    "Create",
+    "Defaults",
+    "Delete",
+    "Done",
+    "Event",
+    "Failed",
+    "Failure",
+    "Fleet",
+    "Guest",
+    "Host",
+    "HostKeyRejected",
+    "IllegalTransition",
+    "ImageRef",
+    "Intent",
+    "Interrupted",
+    "InvalidInput",
+    "InvalidName",
+    "InvalidPath",
+    "InvalidSpec",
+    "JournalError",
+    "Kill",
+    "Lagged",
+    "Limits",
+    "Look",
+    "Machine",
+    "Mark",
+    "Mount",
+    "Net",
+    "NexcageError",
+    "NoQuorum",
+    "NoRoute",
+    "NodeConfig",
+    "NodeError",
+    "NodeFound",
+    "NodeLost",
+    "NodeNotUsable",
+    "NodeTimeout",
+    "NodeUnreachable",
+    "NotFound",
+    "NotOurs",
+    "Observed",
+    "OciState",
+    "Op",
+    "Outcome",
+    "Pause",
+    "Plan",
+    "Problem",
+    "Ref",
+    "Report",
+    "Result",
+    "Resume",
+    "Route",
+    "Selector",
+    "SinkError",
+    "Spec",
+    "Start",
+    "State",
+    "Stop",
+    "Succeeded",
+    "Task",
+    "Uncertain",
+    "UnsupportedImage",
+    "__version__",
+    "failed",
+    "fold",
+    "follow",
+    "hosts",
+    "load_config",
+    "number",
+    "open_fleet",
+    "read_journal",
+    "shown",
+    "text",
+    "text_line",
+]
 
 _HOME: dict[str, str] = {
-    "nexcage._core.command": "Command Result number shown text",
-    "nexcage._core.events": "Attempted Began Failed Interrupted NodeFound NodeLost Observed Problem Succeeded",
-    "nexcage._core.intents": "Create Delete Intent Kill Pause Resume Start Stop",
-    "nexcage._core.machine": "Checkpointed Event Machine fold",
-    "nexcage._core.oci": "OciState",
-    "nexcage._core.seen": "Guest Look Mark Task",
-    "nexcage._core.spec": "Net Spec",
-    "nexcage._core.states": "Op State",
-    "nexcage.abc": "Ref",
-    "nexcage.errors": "NexcageError",
+    "Command": "nexcage._core.command",
+    "Result": "nexcage._core.command",
+    "failed": "nexcage._core.command",
+    "number": "nexcage._core.command",
+    "shown": "nexcage._core.command",
+    "text": "nexcage._core.command",
+    "Config": "nexcage._core.config",
+    "Defaults": "nexcage._core.config",
+    "Limits": "nexcage._core.config",
+    "NodeConfig": "nexcage._core.config",
+    "Route": "nexcage._core.config",
+    "Attempted": "nexcage._core.events",
+    "Began": "nexcage._core.events",
+    "Failed": "nexcage._core.events",
+    "Interrupted": "nexcage._core.events",
+    "NodeFound": "nexcage._core.events",
+    "NodeLost": "nexcage._core.events",
+    "Observed": "nexcage._core.events",
+    "Problem": "nexcage._core.events",
+    "Succeeded": "nexcage._core.events",
+    "Host": "nexcage._core.hosts",
+    "hosts": "nexcage._core.hosts",
+    "Create": "nexcage._core.intents",
+    "Delete": "nexcage._core.intents",
+    "Intent": "nexcage._core.intents",
+    "Kill": "nexcage._core.intents",
+    "Pause": "nexcage._core.intents",
+    "Resume": "nexcage._core.intents",
+    "Start": "nexcage._core.intents",
+    "Stop": "nexcage._core.intents",
+    "Checkpointed": "nexcage._core.machine",
+    "Event": "nexcage._core.machine",
+    "Machine": "nexcage._core.machine",
+    "fold": "nexcage._core.machine",
+    "OciState": "nexcage._core.oci",
+    "Done": "nexcage._core.outcome",
+    "Failure": "nexcage._core.outcome",
+    "Outcome": "nexcage._core.outcome",
+    "Report": "nexcage._core.outcome",
+    "Plan": "nexcage._core.route",
+    "Guest": "nexcage._core.seen",
+    "Look": "nexcage._core.seen",
+    "Mark": "nexcage._core.seen",
+    "Task": "nexcage._core.seen",
+    "Selector": "nexcage._core.selector",
+    "Net": "nexcage._core.spec",
+    "Spec": "nexcage._core.spec",
+    "Op": "nexcage._core.states",
+    "State": "nexcage._core.states",
+    "Container": "nexcage._engine.container",
+    "Fleet": "nexcage._engine.fleet",
+    "load_config": "nexcage._open",
+    "open_fleet": "nexcage._open",
+    "follow": "nexcage._sinks.follow",
+    "text_line": "nexcage._sinks.lines",
+    "read_journal": "nexcage._sinks.segments",
+    "Ref": "nexcage.abc",
+    "AlreadyExists": "nexcage.errors",
+    "AuthRejected": "nexcage.errors",
+    "Blocked": "nexcage.errors",
+    "Busy": "nexcage.errors",
+    "CommandFailed": "nexcage.errors",
+    "HostKeyRejected": "nexcage.errors",
+    "IllegalTransition": "nexcage.errors",
+    "InvalidInput": "nexcage.errors",
+    "InvalidName": "nexcage.errors",
+    "InvalidPath": "nexcage.errors",
+    "InvalidSpec": "nexcage.errors",
+    "JournalError": "nexcage.errors",
+    "Lagged": "nexcage.errors",
+    "NexcageError": "nexcage.errors",
+    "NoQuorum": "nexcage.errors",
+    "NoRoute": "nexcage.errors",
+    "NodeError": "nexcage.errors",
+    "NodeNotUsable": "nexcage.errors",
+    "NodeTimeout": "nexcage.errors",
+    "NodeUnreachable": "nexcage.errors",
+    "NotFound": "nexcage.errors",
+    "NotOurs": "nexcage.errors",
+    "SinkError": "nexcage.errors",
+    "Uncertain": "nexcage.errors",
+    "UnsupportedImage": "nexcage.errors",
+    "ImageRef": "nexcage.names",
+    "Mount": "nexcage.names",
 }
-_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name in _WHERE:
+    if name in _HOME:
         from importlib import import_module
 
-        value = getattr(import_module(_WHERE[name]), name)
+        value: object = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'nexcage' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,7 +20,7 @@ from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
 from nexcage._core.intents import Create, Delete, Intent, Kill, Pause, Resume, Start, Stop
 from nexcage._core.machine import Event, Machine
-from nexcage._core.outcome import Done
+from nexcage._core.outcome import Done, Failure, Outcome
 from nexcage._core.route import plan
 from nexcage._core.seen import Look, observed, probe
 from nexcage._core.states import TABLE, Op, Rule, State
@@ -115,7 +115,31 @@ class Driver:
 
         Cancelling records `Interrupted` when it had begun; the container is then UNKNOWN.
         """
-        op = _Operation(intent, intent.op_id or f"{self._random.getrandbits(64):016x}")
+        return await self._take(self._operation(intent), wait)
+
+    async def outcome(self, intent: Intent, *, wait: bool = False) -> Outcome:
+        """The same, with an error of ours as a value."""
+        op = self._operation(intent)
+        try:
+            return await self._take(op, wait)
+        except NexcageError as error:
+            machine = self._observer.machine(intent.id)
+            return Failure(
+                intent=intent,
+                error=error,
+                op_id=op.op_id,
+                state=machine.state,
+                node=error.node if isinstance(error, NodeError) else machine.node,
+                vmid=machine.vmid,
+                seconds=self._seconds(op),
+                retries=op.retries,
+            )
+
+    def _operation(self, intent: Intent) -> _Operation:
+        return _Operation(intent, intent.op_id or f"{self._random.getrandbits(64):016x}")
+
+    async def _take(self, op: _Operation, wait: bool) -> Done:
+        intent = op.intent
         self._meet(intent)
         lock = self._locks.setdefault(intent.id, anyio.Lock())
         try:

@@ -1,0 +1,290 @@
+"""The nodes you opened, and everything one can ask of them together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import get_args
+
+import anyio
+
+from nexcage import names
+from nexcage._core.config import Config
+from nexcage._core.events import Observed
+from nexcage._core.intents import Intent
+from nexcage._core.machine import Machine
+from nexcage._core.oci import OciState, oci_state
+from nexcage._core.outcome import Done, Outcome, Report
+from nexcage._core.route import Plan, plan
+from nexcage._core.seen import Look
+from nexcage._core.selector import Selector
+from nexcage._core.spec import Spec
+from nexcage._core.states import State
+from nexcage._engine.bus import Events
+from nexcage._engine.container import Container
+from nexcage._engine.driver import Driver
+from nexcage._engine.node import FleetNode
+from nexcage._engine.observe import Observer
+from nexcage.abc import Backend, Journal
+from nexcage.errors import InvalidInput, NexcageError, NotFound
+
+__all__ = ["Fleet"]
+
+OUTSTANDING = 4096  # intents that have a task at once; the bounds on work are in Limits
+
+
+class Fleet:
+    """Made by ``nexcage.open_fleet``; usable until its context is left. One node is a fleet of one."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        owner: str,
+        state_dir: Path,
+        run_dir: Path,
+        config: Config,
+        journal: Journal,
+        nodes: Mapping[str, FleetNode],
+        backends: Mapping[str, Backend],
+        events: Events,
+        observer: Observer,
+        driver: Driver,
+    ) -> None:
+        self.id: str = id
+        self.owner: str = owner
+        self.state_dir: Path = state_dir
+        self.run_dir: Path = run_dir
+        self.config: Config = config
+        self.nodes: Mapping[str, FleetNode] = nodes
+        self.backends: Mapping[str, Backend] = backends
+        self.events: Events = events
+        self._journal = journal
+        self._observer = observer
+        self._driver = driver
+
+    @property
+    def machines(self) -> Mapping[str, Machine]:
+        """Every container that the journal knows, deleted ones as ABSENT."""
+        return self._journal.machines
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest event."""
+        return self._journal.seq
+
+    def __getitem__(self, id: str) -> Container:
+        return Container(self, names.container_id(id))
+
+    def __iter__(self) -> Iterator[Container]:
+        return (Container(self, id) for id, machine in sorted(self.machines.items()) if machine.state is not State.ABSENT)
+
+    def __repr__(self) -> str:
+        lost = sum(node.lost for node in self.nodes.values())
+        return f"<Fleet {self.id}: {len(self.nodes)} nodes ({lost} lost), {sum(1 for _ in self)} containers>"
+
+    # ---- doing -------------------------------------------------------------------------------------------------------------
+
+    async def do(self, intent: Intent, *, wait: bool = False) -> Done:
+        """Drive one intent to its end; raises its error. ``wait``: for another driver's operation, instead of raising Busy."""
+        return await self._driver.do(intent, wait=wait)
+
+    async def run(self, intents: Iterable[Intent], *, wait: bool = False) -> Report:
+        """Drive them all and wait; intents for one container run in the order given. Failures are in the report, never raised.
+
+        A cancel records what had begun as Interrupted and is raised on.
+        """
+        outcomes: dict[int, Outcome] = {}
+
+        async def keep(index: int, outcome: Outcome) -> None:
+            outcomes[index] = outcome
+
+        wanted = _checked(list(intents))
+        await self._feed(wanted, keep, wait)
+        lost = {key for key, node in self.nodes.items() if node.lost}
+        return Report((outcomes[index] for index in range(len(wanted))), lost)
+
+    @asynccontextmanager
+    async def stream(self, intents: Iterable[Intent], *, wait: bool = False) -> AsyncIterator[AsyncIterator[Outcome]]:
+        """The outcomes as they finish. They push back: an outcome that nobody takes keeps its place in the bounds.
+
+        Leaving early cancels the rest, and what had begun is recorded as Interrupted.
+        """
+        send, receive = anyio.create_memory_object_stream[Outcome]()
+        wanted = _checked(intents)
+
+        async def hand_out(index: int, outcome: Outcome) -> None:
+            await send.send(outcome)
+
+        async def work() -> None:
+            async with send:
+                await self._feed(wanted, hand_out, wait)
+
+        failure: BaseException | None = None
+        async with receive, anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            try:
+                yield receive
+            except BaseException as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:  # out of the task group, so that the caller's exception stays bare
+            raise failure
+
+    async def _feed(
+        self, intents: Iterable[Intent], take: Callable[[int, Outcome], Awaitable[None]], wait: bool
+    ) -> None:
+        """A task per intent, a bounded number at once; those of one container one after the other."""
+        room = anyio.Semaphore(OUTSTANDING)
+        last: dict[str, anyio.Event] = {}
+        broken: list[BaseException] = []
+
+        async def one(index: int, intent: Intent, before: anyio.Event | None, done: anyio.Event) -> None:
+            try:
+                if before is not None:
+                    await before.wait()
+                await take(index, await self._driver.outcome(intent, wait=wait))
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                tasks.cancel_scope.cancel()  # nobody takes outcomes any more
+            except Exception as error:
+                broken.append(error)
+                tasks.cancel_scope.cancel()
+            finally:
+                done.set()
+                if last.get(intent.id) is done:
+                    del last[intent.id]
+                room.release()
+
+        async with anyio.create_task_group() as tasks:
+            for index, intent in enumerate(intents):
+                await room.acquire()
+                done = anyio.Event()
+                before, last[intent.id] = last.get(intent.id), done
+                tasks.start_soon(one, index, intent, before, done)
+        if broken:
+            raise broken[0]
+
+    # ---- looking -----------------------------------------------------------------------------------------------------------
+
+    async def look(self, *keys: str) -> dict[str, Look | NexcageError]:
+        """See these nodes (all without ``keys``) at the same time, one command each; an error in the place of a node that failed."""
+        wanted = [self._node(key) for key in keys] or list(self.nodes.values())
+        seen: dict[str, Look | NexcageError] = {}
+
+        async def one(node: FleetNode) -> None:
+            try:
+                seen[node.key] = await node.look()
+            except NexcageError as error:
+                seen[node.key] = error
+
+        async with anyio.create_task_group() as tasks:
+            for node in wanted:
+                tasks.start_soon(one, node)
+        return {node.key: seen[node.key] for node in wanted}
+
+    def _node(self, key: str) -> FleetNode:
+        try:
+            return self.nodes[key]
+        except KeyError:
+            raise NotFound("node", key, "is not in this fleet") from None
+
+    async def reconcile(self, *ids: str) -> list[Observed]:
+        """Look at these containers (all without ``ids``) and record what differs; UNKNOWN ones become known.
+
+        One look per node. A node that cannot be seen leaves its containers as they are; asked for one id, its error is raised.
+        """
+        await self._journal.refresh()
+        wanted = [names.container_id(id) for id in ids] or [id for id, m in self.machines.items() if m.state is not State.ABSENT]
+        found: list[Observed] = []
+        failures: list[NexcageError] = []
+
+        async def one(id: str) -> None:
+            try:
+                event = await self._observer.observe(id)
+            except NexcageError as error:
+                failures.append(error)
+            else:
+                if event is not None:
+                    found.append(event)
+
+        async with anyio.create_task_group() as tasks:
+            for id in wanted:
+                tasks.start_soon(one, id)
+        if failures and len(ids) == 1:
+            raise failures[0]
+        return sorted(found, key=lambda event: event.seq)
+
+    async def states(self, *ids: str) -> dict[str, OciState]:
+        """The OCI states of these containers (all without ``ids``), looked up with one command per node; see `Container.state`."""
+        await self._journal.refresh()
+        wanted = [names.container_id(id) for id in ids] or [container.id for container in self]
+        known: dict[str, Machine] = {}
+        for id in wanted:
+            machine = self.machines.get(id)
+            if machine is None or (machine.state is State.ABSENT and machine.running is None):
+                raise NotFound("container", id)
+            known[id] = machine
+        stale: set[str] = set()
+
+        async def one(id: str) -> None:
+            try:
+                await self._observer.observe(id)
+            except NexcageError:
+                stale.add(id)
+
+        async with anyio.create_task_group() as tasks:
+            for id in known:
+                tasks.start_soon(one, id)
+        answers: dict[str, OciState] = {}
+        for id in known:
+            machine = self.machines[id]
+            if machine.state is State.ABSENT and ids:
+                raise NotFound("container", id, "is gone")
+            if machine.state is not State.ABSENT:
+                answers[id] = oci_state(machine, run_dir=str(self.run_dir), stale=id in stale)
+        return answers
+
+    # ---- finding -----------------------------------------------------------------------------------------------------------
+
+    def select(self, selector: str | Selector = "") -> list[str]:
+        """Ids of the existing containers that match ``tag=web node=pve-0* state=stopped id~^web-``; raises InvalidInput."""
+        chosen = selector if isinstance(selector, Selector) else Selector.parse(selector)
+        return [container.id for container in self if chosen.matches(container.machine)]
+
+    async def find(self, word: str) -> str:
+        """The container that ``word`` means: its id, else its VMID. A VMID on two nodes raises InvalidInput that lists both."""
+        await self._journal.refresh()
+        id = names.container_id(word)
+        machine = self.machines.get(id)
+        if machine is not None and (machine.state is not State.ABSENT or machine.running is not None):
+            return id
+        if word.isascii() and word.isdigit() and len(word) < 10:
+            having = [m for m in self.machines.values() if m.vmid == int(word) and m.state is not State.ABSENT]
+            if len(having) > 1:
+                places = ", ".join(f"'{m.id}' on {m.node}" for m in having)
+                raise InvalidInput("container", word, f"an id; this VMID means {places}")
+            if having:
+                return having[0].id
+        return id
+
+    def route(self, id: str, spec: Spec) -> Plan:
+        """Where a create of ``id`` would go and why; runs nothing. Raises what the create would raise for its route."""
+        return plan(names.container_id(id), spec, self.config, self.nodes, self.backends)
+
+    async def refresh(self) -> None:
+        """Read what other processes have written to the journal."""
+        await self._journal.refresh()
+
+
+def _checked(intents: Iterable[Intent]) -> Iterable[Intent]:
+    """``intents``, each one seen to be one: all at once when they are all here, else as they come."""
+    if isinstance(intents, Sequence):
+        return [_intent(intent) for intent in intents]
+    return map(_intent, intents)
+
+
+def _intent(value: Intent) -> Intent:
+    if not isinstance(value, get_args(Intent)):
+        raise InvalidInput("intent", value, "an intent such as nexcage.Start('web-1')")
+    return value

@@ -1,0 +1,319 @@
+"""The one place that puts concrete parts together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import tomllib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import anyio
+
+from nexcage._core import config as _config
+from nexcage._core.command import Command
+from nexcage._core.config import Config, Limits
+from nexcage._core.hosts import LOCAL, Host, hosts
+from nexcage._core.machine import Event, Machine
+from nexcage._core.seen import Look
+from nexcage._engine.bus import Events
+from nexcage._engine.driver import Driver
+from nexcage._engine.fleet import Fleet
+from nexcage._engine.node import FleetNode
+from nexcage._engine.observe import Observer
+from nexcage._engine.placement import Spread
+from nexcage._sinks.journal import open_journal
+from nexcage._sinks.owners import owner_alive
+from nexcage._sinks.segments import read_journal
+from nexcage.abc import Backend, Placement, Sink, Transport
+from nexcage.errors import InvalidPath, InvalidSpec, NexcageError, SinkError
+
+__all__ = ["backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
+
+_log = logging.getLogger("nexcage")
+
+
+def config_paths() -> tuple[Path, ...]:
+    """The files that are read when they exist, in order; later ones win."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return (Path("/etc/nexcage/config.toml"), Path(home) / "nexcage" / "config.toml")
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    origins: dict[str, str] | None = None,
+) -> Config:
+    """The settings: the system's file, the user's, then ``path``, then ``NEXCAGE_STATE_DIR``, ``_RUN_DIR``, ``_HOSTS``, ``_FLEET``.
+
+    ``path`` must exist; it also leaves out the other files when it names a complete fleet (``state_dir`` set). ``origins`` is filled
+    with dotted key → where its value came from. Raises InvalidPath and InvalidSpec; a syntax error names file and line.
+    """
+    documents: list[tuple[str, Mapping[str, Any]]] = []
+    given = None if path is None else _toml(Path(path))
+    if given is None or "state_dir" not in given:
+        documents += [(str(p), _toml(p)) for p in config_paths() if p.is_file()]
+    if given is not None:
+        documents.append((str(path), given))
+    variables: dict[str, Any] = {}
+    for key in ("state_dir", "run_dir", "fleet"):
+        if environ.get(f"NEXCAGE_{key.upper()}"):
+            variables[key] = environ[f"NEXCAGE_{key.upper()}"]
+    if environ.get("NEXCAGE_HOSTS"):
+        variables["hosts"] = list(hosts(environ["NEXCAGE_HOSTS"]))
+    documents.append(("environment", variables))
+    if origins is not None:
+        for origin, document in documents:
+            origins.update(dict.fromkeys(_dotted(document), origin))
+    return _config.read(_config.merge(*(document for _, document in documents)))
+
+
+def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            yield f"{prefix}{key}"
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise InvalidPath("config", str(path), f"a readable file ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidSpec("config", str(path), f"TOML ({error})") from None
+
+
+def state_dir_of(config: Config) -> Path:
+    """Where the journal is: the setting, else ``/var/lib/nexcage``, else (not root) ``$XDG_STATE_HOME/nexcage``."""
+    if config.state_dir:
+        return Path(config.state_dir).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/nexcage")
+    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "nexcage"
+
+
+def run_dir_of(config: Config) -> Path:
+    """Where ``ID/state.json`` are: the setting, else ``/run/nexcage``, else (not root) ``$XDG_RUNTIME_DIR/nexcage`` or STATE_DIR/run."""
+    if config.run_dir:
+        return Path(config.run_dir).absolute()
+    if config.state_dir or os.geteuid() != 0:
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        return Path(runtime) / "nexcage" if runtime and not config.state_dir else state_dir_of(config) / "run"
+    return Path("/run/nexcage")
+
+
+def backends() -> dict[str, Backend]:
+    """The installed backends by name; one that cannot be loaded is named in the log and left out."""
+    found: dict[str, Backend] = {}
+    for entry in entry_points(group="nexcage.backends"):
+        try:
+            backend = entry.load()()
+        except Exception as error:
+            _log.warning("backend %s cannot be loaded and is left out: %s", entry.name, error)
+            continue
+        found[backend.name] = backend
+    if "lxc" not in found:  # running from a source tree that is not installed
+        from nexcage._backends.lxc import Lxc
+
+        found["lxc"] = Lxc()
+    return found
+
+
+def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
+    logins: Any = None  # Any: its module is imported when the first remote node is opened
+
+    def connect(host: Host) -> Transport:
+        nonlocal logins
+        if host.local:
+            from nexcage._transports.local import LocalTransport
+
+            return LocalTransport()
+        from nexcage._transports.ssh import Logins, SshSettings, SshTransport
+
+        logins = logins or Logins()
+        settings = SshSettings(
+            connect_timeout=config.limits.connect_timeout,
+            known_hosts=config.known_hosts,
+            trust_on_first_use=config.trust_on_first_use,
+            ssh_config=config.ssh_config,
+        )
+        return SshTransport(host, settings=settings, logins=logins, random=random)
+
+    return connect
+
+
+@asynccontextmanager
+async def open_fleet(
+    hosts: Iterable[str | Host] | str | None = None,
+    *,
+    config: Config | str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+    state_dir: str | os.PathLike[str] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    strict_oci: bool | None = None,
+    placement: Placement | None = None,
+    backend: Iterable[Backend] = (),
+    sinks: Iterable[Sink] = (),
+    connect: Callable[[Host], Transport] | None = None,
+    random: Random | None = None,
+    clock: Callable[[], float] = time.time,
+    inline: bool = False,
+) -> AsyncIterator[Fleet]:
+    """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
+
+    Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the other options win
+    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock`` and ``inline`` (journal without
+    threads) are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
+
+    Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
+    """
+    settings = config if isinstance(config, Config) else load_config(config)
+    changes: dict[str, Any] = {}
+    if state_dir is not None:
+        changes["state_dir"] = os.fspath(state_dir)
+    if run_dir is not None:
+        changes["run_dir"] = os.fspath(run_dir)
+    if limits is not None:
+        changes["limits"] = limits
+    if strict_oci is not None:
+        changes["strict_oci"] = strict_oci
+    settings = _replaced(settings, changes)
+    logins = _logins(hosts, settings)
+    chance = random or SystemRandom()
+    known = backends() | {one.name: one for one in backend}
+    owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
+    where, run = state_dir_of(settings), run_dir_of(settings)
+
+    failure: BaseException | None = None
+    async with AsyncExitStack() as stack:
+        bus: Events | None = None
+        watching = list(sinks)
+
+        def publish(events: tuple[Event, ...], machines: Mapping[str, Machine]) -> None:
+            if bus is not None:
+                bus.publish(events)
+
+        journal = await stack.enter_async_context(
+            open_journal(
+                where, owner=owner, run_dir=run, fleet=settings.fleet, clock=clock, inline=inline, on_events=publish
+            )
+        )
+        bus = Events(lambda since: read_journal(where, since=since), lambda: journal.seq, settings.limits.subscriber_queue)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+
+        def observe(key: str, ops: tuple[str, ...]) -> Command[Look]:
+            return known[_backend_of(settings)].observe(key, ops)
+
+        def changed(key: str, error: NexcageError | None, boot_id: str) -> None:
+            tasks.start_soon(_tell, journal, key, error, boot_id)
+
+        make = connect or _connect(settings, chance)
+        nodes = {
+            host.key: FleetNode(
+                host, make(host), observe, limits=settings.limits, tasks=tasks, clock=clock, random=chance, changed=changed
+            )
+            for host in logins
+        }
+        stack.push_async_callback(_close, list(nodes.values()))
+        observer = Observer(journal.fleet, journal, nodes, settings.limits, chance)
+        driver = Driver(
+            fleet=journal.fleet,
+            owner=owner,
+            journal=journal,
+            nodes=nodes,
+            backends=known,
+            config=settings,
+            limits=settings.limits,
+            observer=observer,
+            placement=placement or Spread(),
+            alive=lambda other: owner_alive(where, other),
+            random=chance,
+            strict_oci=settings.strict_oci,
+        )
+        for sink in watching:
+            tasks.start_soon(_feed, bus, sink)
+        fleet = Fleet(
+            id=journal.fleet,
+            owner=owner,
+            state_dir=where,
+            run_dir=run,
+            config=settings,
+            journal=journal,
+            nodes=nodes,
+            backends=known,
+            events=bus,
+            observer=observer,
+            driver=driver,
+        )
+        try:
+            yield fleet
+        except BaseException as error:
+            failure = error  # raised outside of the task group, so that it stays bare
+        bus.close()
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _backend_of(settings: Config) -> str:
+    from nexcage._core.route import ALIASES
+
+    return ALIASES.get(settings.defaults.backend, settings.defaults.backend)
+
+
+def _replaced(settings: Config, changes: Mapping[str, Any]) -> Config:
+    import msgspec
+
+    return msgspec.structs.replace(settings, **changes) if changes else settings
+
+
+def _logins(given: Iterable[str | Host] | str | None, settings: Config) -> tuple[Host, ...]:
+    if given is None:
+        return settings.logins() or (Host(LOCAL),)
+    if isinstance(given, str):
+        given = hosts(given)
+    found: dict[str, Host] = {}
+    for one in given:
+        host = one if isinstance(one, Host) else settings.login(one)
+        found[host.key] = host
+    if not found:
+        raise InvalidSpec("hosts", [], "at least one host, or None for this machine")
+    return tuple(found.values())
+
+
+async def _close(nodes: list[FleetNode]) -> None:
+    with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+        async with anyio.create_task_group() as closing:
+            for node in nodes:
+                closing.start_soon(node.aclose)
+
+
+async def _tell(journal: Any, key: str, error: NexcageError | None, boot_id: str) -> None:  # Any: FileJournal
+    from nexcage._core.events import NodeFound, NodeLost, Problem
+
+    event = NodeFound(node=key, boot_id=boot_id) if error is None else NodeLost(node=key, error=Problem.of(error))
+    try:
+        await journal.append(event)
+    except NexcageError as trouble:
+        _log.warning("%s", trouble)
+
+
+async def _feed(bus: Events, sink: Sink) -> None:
+    """Give a sink its events until it breaks: then it is named once and unplugged."""
+    try:
+        async with bus.subscribe() as events:
+            async for event in events:
+                await sink.put(event)
+    except Exception as error:
+        _log.warning("%s", SinkError(f"sink {type(sink).__name__} failed and was unplugged: {error}"))
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            await sink.aclose()

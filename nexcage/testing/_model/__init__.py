@@ -1,0 +1,49 @@
+"""The model of PVE nodes and the pretend tools that work on it. ``TOOLS`` finds a tool by its program name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import cast
+
+from nexcage.testing._model.tool import Tool
+
+__all__ = ["TOOLS"]
+
+_WHERE: dict[str, str] = {
+    "pct": "pct:run",
+    **{
+        name: f"lxc:{name.replace('-', '_')}"
+        for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()
+    },
+    **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
+    **{name: f"pve:{name}" for name in "pvesm pveam pveversion pvesh".split()},
+    **{name: f"host:{name}" for name in "kill df ip".split()},
+}
+_WHERE |= {name: f"host:{name}_" for name in ("true", "false", "echo", "cat", "sleep", "id", "uname", "hostname")}
+_WHERE |= {"date": "host:date_", "which": "host:which_", "sh": "shell:sh", "env": "shell:env"}
+ON_DISK = tuple(name for name in _WHERE if not _WHERE[name].startswith("shell:") and not _WHERE[name].endswith("_"))
+"""The programs that a simulated node on disk puts on PATH; the others are the machine's own there."""
+
+
+class _Tools(Mapping[str, Tool]):
+    """Imports a tool when it is first looked up: each call of an executable pays only for its own."""
+
+    def __init__(self) -> None:
+        self._taught: dict[str, Tool] = {}
+
+    def __getitem__(self, name: str) -> Tool:
+        found = self._taught.get(name)
+        if found is None:
+            module, _, attribute = _WHERE[name].partition(":")
+            found = self._taught[name] = cast("Tool", getattr(import_module(f"{__name__}.{module}"), attribute))
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_WHERE)
+
+    def __len__(self) -> int:
+        return len(_WHERE)
+
+
+TOOLS: Mapping[str, Tool] = _Tools()

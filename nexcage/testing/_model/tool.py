@@ -1,0 +1,115 @@
+"""What a pretend tool is: a generator that does its work in steps and says what it waits for between them.
+
+Between two yields nothing else happens on the cluster, so a step reads, decides and writes without locks. Over a yield
+anything may change: read again. A tool that is killed (SIGKILL, SIGHUP) is simply dropped and its traces stay, as on a real
+node; :class:`Interrupted` is thrown in for SIGTERM and SIGINT, where the real tools clean up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from nexcage.testing._model.node import Node
+
+__all__ = ["Ctx", "Flock", "Interrupted", "Sleep", "Steps", "Tool", "Unlock", "Wait", "tracked"]
+
+
+class Sleep(NamedTuple):
+    """Wait this long."""
+
+    seconds: float
+
+
+class Flock(NamedTuple):
+    """Wait for an exclusive flock on ``path``; the answer is True, or False when it was not free in time.
+
+    It is given back by :class:`Unlock` or when the tool ends, however it ends.
+    """
+
+    path: str
+    timeout: float
+
+
+class Unlock(NamedTuple):
+    """Give a flock back."""
+
+    path: str
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT reached the tool."""
+
+
+Wait: TypeAlias = Sleep | Flock | Unlock
+Steps: TypeAlias = Generator[Wait, Any, int]  # Any: what a wait is answered with depends on the wait
+
+
+class Ctx:
+    """One call of a tool: where it runs, with which words, and where its output goes."""
+
+    __slots__ = ("_err", "_out", "argv", "env", "node", "pids", "seq", "stderr", "stdin", "stdout")
+
+    def __init__(
+        self,
+        node: Node,
+        argv: tuple[str, ...],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        out: Callable[[bytes], object] | None = None,
+        err: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self.node: Node = node
+        self.argv: tuple[str, ...] = argv
+        self.stdin: bytes = stdin
+        self.env: Mapping[str, str] = {} if env is None else env
+        self.stdout: bytearray = bytearray()
+        self.stderr: bytearray = bytearray()
+        self.seq: int | None = None
+        """The number of this call in the effects log, once it changed something."""
+        self.pids: set[int] = set()
+        """The model's processes that live as long as this call works."""
+        self._out: Callable[[bytes], object] = self.stdout.extend if out is None else out
+        self._err: Callable[[bytes], object] = self.stderr.extend if err is None else err
+
+    def out(self, text: str | bytes) -> None:
+        """Write to standard output."""
+        self._out(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+
+    def err(self, text: str | bytes) -> None:
+        """Write to standard error."""
+        self._err(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+
+    def called(self, argv: tuple[str, ...]) -> Ctx:
+        """A program that this one starts: same output, other words; drive it with :func:`tracked`."""
+        return Ctx(self.node, argv, stdin=self.stdin, env=self.env, out=self._out, err=self._err)
+
+
+Tool: TypeAlias = Callable[[Ctx], Steps]
+
+
+def tracked(tool: Tool, ctx: Ctx) -> Steps:
+    """``tool`` with its changes recorded as its own, and its exit status when it ends. Drivers start tools through this."""
+    node = ctx.node
+    steps = tool(ctx)
+    answer: Any = None  # Any: whatever the driver answers a wait with
+    thrown: Interrupted | None = None
+    while True:
+        outer, node.current = node.current, ctx
+        try:
+            wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
+        except StopIteration as end:
+            status: int = end.value
+            node.finished(ctx, status)
+            return status
+        except Interrupted:
+            node.finished(ctx, 143)
+            raise
+        finally:
+            node.current = outer
+        try:
+            answer, thrown = (yield wait), None
+        except Interrupted as error:
+            thrown = error

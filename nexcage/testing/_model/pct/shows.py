@@ -178,7 +178,7 @@ def cpusets(job: Job) -> Steps:
         job.say("no running containers\n")
         return 0
     rows = [f"{vmid}:  {' '.join(str(n) for n in range(1))}" for vmid in running]
-    rule = "-" * max(len(row) - 1 for row in rows)
+    rule = "-" * max(len(row) for row in rows)
     job.say(f"{rule}\n" + "".join(f"{row}\n" for row in rows) + f"{rule}\n")
     return 0
 

@@ -6,10 +6,13 @@ line without that member. So ``jq`` reads it, ``tail -f`` shows it, and a flippe
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, cast
 
 import msgspec
@@ -17,11 +20,23 @@ import msgspec
 from nexcage._core.machine import Event
 from nexcage.errors import JournalError, escaped
 
-__all__ = ["LONGEST", "Record", "line_of", "records", "segment_name", "segments_in"]
+__all__ = [
+    "LONGEST",
+    "Record",
+    "Sequence",
+    "first_of",
+    "folder_of",
+    "line_of",
+    "read_journal",
+    "records",
+    "segment_name",
+    "segments_in",
+    "shared",
+]
 
-LONGEST = (
-    8 << 20
-)  # bytes of one line: nothing we write comes near it, so a longer one is damage and is not kept in memory
+_LOG = logging.getLogger("nexcage")
+LONGEST = 8 << 20
+"""Bytes of one line. Nothing we write comes near it, so a longer one is damage and is not kept in memory."""
 _CHUNK = 1 << 18
 _NAME = re.compile(r"[0-9]{20}\.jsonl")
 _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
@@ -161,3 +176,117 @@ def _id_of(line: bytes, head: _Head | None) -> str:
         return head.id
     found = _ID.search(line)
     return found[1].decode() if found else ""
+
+
+class Sequence:
+    """Takes records in order and says what is wrong between them: bad ones, gaps, numbers that come twice."""
+
+    def __init__(self, seq: int = 0) -> None:
+        self.seq: int = seq
+        """The number of the last record that was taken; 0 before the first, which may have any."""
+        self._bad = False
+
+    def take(self, record: Record) -> tuple[Event | None, str]:
+        """The event to go on with, if any, and the complaint, if any."""
+        if record.fault:
+            self._bad = True
+            return None, f"a bad record at byte {record.start}: {record.fault}"
+        if record.seq <= self.seq:
+            return None, f"record {record.seq} comes after record {self.seq}"
+        complaint = ""
+        if self.seq and record.seq > self.seq + 1 and not self._bad:
+            complaint = f"records {self.seq + 1} to {record.seq - 1} are missing before byte {record.start}"
+        elif record.event is None:
+            complaint = f"record {record.seq} is of a kind that this version does not know"
+        self.seq, self._bad = record.seq, False
+        return record.event, complaint
+
+
+@contextlib.contextmanager
+def shared(folder: str) -> Generator[None]:
+    """Holds the journal's lock shared: no writer is between its write and its sync. A copy without a lock file has no writers."""
+    try:
+        fd = os.open(os.path.join(folder, "lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+def read_journal(path: str | os.PathLike[str], *, since: int = 0, strict: bool = False) -> Iterator[Event]:
+    """The events of a state directory, a journal directory or one segment, in order, as they are now; with numbers above ``since``.
+
+    What is damaged is skipped and named in the log; with ``strict`` it raises JournalError, as does a path that cannot be read.
+    A reader takes the lock only to see how far the files go, so writers go on while it iterates.
+    """
+    name = os.fspath(path)
+    try:
+        found = _spans(name)
+    except OSError as error:
+        raise JournalError(f"cannot read the journal {name}: {error}") from None
+    return _events(found, since, strict)
+
+
+def folder_of(path: str) -> str:
+    """The directory of segments that ``path`` means: itself, or ``journal`` in it."""
+    inner = os.path.join(path, "journal")
+    return inner if os.path.isdir(inner) else path
+
+
+def _spans(path: str) -> list[tuple[str, int]]:
+    """The segments and how far each goes; all of that is durable."""
+    if not os.path.isdir(path):
+        with shared(os.path.dirname(path) or "."):
+            return [(path, os.stat(path).st_size)]
+    folder = folder_of(path)
+    with shared(folder):
+        paths = [os.path.join(folder, name) for name in segments_in(folder)]
+        return [(path, os.stat(path).st_size) for path in paths]
+
+
+def first_of(name: str) -> int:
+    """The number that a segment's name promises for its first record; 0 for other files."""
+    base = os.path.basename(name)
+    return int(base[:20]) if _NAME.fullmatch(base) else 0
+
+
+def _events(spans: list[tuple[str, int]], since: int, strict: bool) -> Iterator[Event]:
+    begin = max((n for n, (path, _) in enumerate(spans) if first_of(path) <= since + 1), default=0)
+    sequence = Sequence()
+    for path, stop in spans[begin:]:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # retention was faster
+            _complain(path, "was deleted while it was being read", strict)
+            continue
+        except OSError as error:
+            raise JournalError(f"cannot read the journal {path}: {error}") from None
+        try:
+            for record in records(_reader(fd, path), 0, stop):
+                event, complaint = sequence.take(record)
+                if complaint:
+                    _complain(path, complaint, strict)
+                if event is not None and event.seq > since:
+                    yield event
+        finally:
+            os.close(fd)
+
+
+def _reader(fd: int, path: str) -> Callable[[int, int], bytes]:
+    def read(size: int, offset: int) -> bytes:
+        try:
+            return os.pread(fd, size, offset)
+        except OSError as error:
+            raise JournalError(f"cannot read the journal {path}: {error}") from None
+
+    return read
+
+
+def _complain(path: str, what: str, strict: bool) -> None:
+    if strict:
+        raise JournalError(f"{path}: {what}")
+    _LOG.warning("%s: %s", path, what)

@@ -53,7 +53,7 @@ class Call:
 
 
 class News:
-    """What a commit brought: the events that are new here, others' too, in order, and the machines that changed (None: dropped)."""
+    """What a commit brought: events that are new here, others' too, in order, and the machines that changed (None: dropped)."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -191,7 +191,7 @@ class Store:
         self.project(changed.values())
 
     def _judge(self, call: Call, changed: dict[str, Machine], events: list[Event], lines: list[bytes]) -> None:
-        """The call's events with their numbers, folded onto what the batch has so far; all of them or, when one is refused, none."""
+        """The call's events with their numbers, folded onto what the batch has so far; all of them, or none if one is refused."""
         mine: dict[str, Machine] = {}
         view = ChainMap(mine, changed, self.machines)
         numbered: list[Event] = []

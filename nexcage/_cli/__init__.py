@@ -1,0 +1,1 @@
+"""People talk here: words on a command line become intents, outcomes become lines. It uses the public surface only."""

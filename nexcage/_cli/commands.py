@@ -1,0 +1,368 @@
+"""Every command and option as a table. The parser, the help texts, the completion scripts and the man page are made from it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+__all__ = ["COMMANDS", "GLOBAL", "GROUPS", "OUTPUTS", "Command", "Option", "options_of"]
+
+Complete = Literal["", "id", "file", "dir", "signal", "node"]
+
+
+class Option(NamedTuple):
+    """One option. ``value`` is its metavar, empty for a flag; ``choices`` are offered by completion and, unless ``open``, checked."""
+
+    flags: tuple[str, ...]
+    help: str
+    value: str = ""
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    complete: Complete = ""
+    hidden: bool = False
+    open: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the parsed value is called."""
+        long = next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
+        return long.lstrip("-").replace("-", "_")
+
+
+class Command(NamedTuple):
+    """One command. ``usage`` is what follows ``nexcage NAME``; ``words`` says how its positionals are completed."""
+
+    name: str
+    usage: str
+    summary: str
+    text: str = ""
+    options: tuple[Option, ...] = ()
+    examples: tuple[str, ...] = ()
+    words: Complete = ""
+    choices: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+OUTPUTS = ("table", "json", "jsonl", "name")
+
+GLOBAL: tuple[Option, ...] = (
+    Option(("-h", "--help"), "show help and do nothing else"),
+    Option(("--version",), "print the version and do nothing else"),
+    Option(("--config",), "read this configuration file after the usual ones", "FILE", complete="file"),
+    Option(("--hosts",), "drive these nodes: 'pve-[01-50].lan', commas between several", "HOSTS", many=True),
+    Option(("--state-dir",), "where journal and fleet id live", "DIR", complete="dir"),
+    Option(("--run-dir",), "where ID/state.json files are written", "DIR", complete="dir"),
+    Option(("-o", "--output"), "how results are printed: table, json, jsonl or name", "FORMAT", choices=OUTPUTS + ("text",)),
+    Option(("--debug",), "show on stderr each command with its node, exit status and time"),
+    Option(("-v", "--verbose"), "show on stderr what happens"),
+    Option(("--log-file",), "append log lines to this file", "FILE", complete="file"),
+    Option(
+        ("--log-level",),
+        "debug, info, warning or error",
+        "LEVEL",
+        choices=("debug", "info", "warning", "error"),
+    ),
+    Option(("--root",), "OCI: state below DIR, strict OCI rules, runc's messages, exit 1", "DIR", complete="dir"),
+    Option(("--log",), "OCI: write errors to this file too", "FILE", complete="file"),
+    Option(("--log-format",), "OCI: text or json", "FORMAT", choices=("text", "json")),
+    Option(("--systemd-cgroup",), "OCI: accepted; on PVE the node's systemd has the cgroups anyway"),
+)
+
+_NAME = Option(("--name",), "the container's id, when it is not the positional", "ID", complete="id")
+_RUNTIME = Option(
+    ("--runtime", "--backend"),
+    "the backend: lxc (also proxmox-lxc, pct)",
+    "NAME",
+    choices=("lxc", "proxmox-lxc", "pct"),
+    open=True,
+)
+_ALL = Option(("-a", "--all"), "every container of the fleet")
+_SELECT = Option(("-l", "--selector"), "those that match: 'tag=web node=pve-0* state=stopped id~^web-'", "SELECTOR", many=True)
+_OP_ID = Option(("--op-id",), "idempotency key: the same key again gives the same outcome, no second effect", "KEY")
+_NO_WAIT = Option(("--no-wait",), "do not wait for another operation on the container, say who holds it")
+_TARGETS = (_NAME, _RUNTIME, _ALL, _SELECT, _OP_ID, _NO_WAIT)
+_SELECTOR_TEXT = (
+    "Each ID is a container id or its VMID; an exact id wins. Selectors: KEY=GLOB, KEY!=GLOB or KEY~REGEX with the keys id, tag, "
+    "node, state, backend, vmid and image; blanks mean 'and'."
+)
+
+_CREATE = (
+    Option(("--image",), "template (STORAGE:vztmpl/NAME or a file), bundle directory, or an alias", "IMAGE", complete="file"),
+    _NAME,
+    _RUNTIME,
+    Option(("--memory",), "memory in MiB, or with M or G (512)", "MIB"),
+    Option(("--swap",), "swap in MiB, or with M or G (512)", "MIB"),
+    Option(("--cores",), "whole cores (all of the node)", "N"),
+    Option(("--hostname",), "host name (the id, where it is a valid one)", "NAME"),
+    Option(("--storage",), "storage of the root file system", "STORAGE"),
+    Option(("--size",), "size of the root file system in GiB", "GIB"),
+    Option(("--net",), "interface in PVE's spelling: name=eth0,bridge=vmbr0,ip=dhcp; or none", "NET", many=True),
+    Option(("--ssh-public-keys",), "authorized_keys lines from FILE, - for stdin", "FILE", complete="file"),
+    Option(("--unprivileged",), "in a user namespace (the default)"),
+    Option(("--privileged",), "not in a user namespace"),
+    Option(("--onboot",), "start it when its node boots"),
+    Option(("--tag",), "tag it; several times for several", "TAG", many=True),
+    Option(("--description",), "notes shown by PVE", "TEXT"),
+    Option(("--node",), "on this node", "NODE", complete="node"),
+    Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
+    Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
+    _OP_ID,
+    Option(("--console-socket",), "not supported", "PATH", hidden=True),
+    Option(("--preserve-fds",), "not supported", "N", hidden=True),
+    Option(("--no-pivot",), "accepted", hidden=True),
+    Option(("--no-new-keyring",), "accepted", hidden=True),
+)
+
+_DIR = Option(("--dir",), "directory of the simulated cluster", "DIR", complete="dir")
+_SIM_NODE = Option(("--node",), "name of the simulated node, such as pve-01", "NODE")
+
+_LIST: tuple[Command, ...] = (
+    Command(
+        "create",
+        "ID --image IMAGE [OPTION...]",
+        "make a container; it does not run yet",
+        "Also: create --name ID IMAGE, and the OCI runtime's create --bundle DIR --pid-file FILE ID.",
+        _CREATE,
+        (
+            "nexcage create web-1 --image local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst --memory 1024",
+            "nexcage create web-1 --image debian:12 --net name=eth0,bridge=vmbr0,ip=10.0.0.5/24,gw=10.0.0.1",
+            "nexcage create --name web-1 --runtime lxc --node pve-02 debian-12.tar.zst",
+        ),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "run",
+        "ID --image IMAGE [OPTION...]",
+        "create and start",
+        "Takes the options of create. If the start fails the container stays, unless --rm is given.",
+        (
+            *_CREATE,
+            Option(("--rm",), "delete the container again if its start fails"),
+            Option(("-d", "--detach"), "accepted: it always runs in the background", hidden=True),
+        ),
+        ("nexcage run web-1 --image debian:12 --memory 1024 --rm",),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "start",
+        "ID... | --all | -l SELECTOR",
+        "run created or stopped containers",
+        _SELECTOR_TEXT,
+        _TARGETS,
+        ("nexcage start web-1", "nexcage start -l 'tag=web state=stopped'"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "stop",
+        "ID... | --all | -l SELECTOR [--timeout N | --force]",
+        "ask containers to shut down, then force them",
+        _SELECTOR_TEXT,
+        (
+            *_TARGETS,
+            Option(("-t", "--timeout"), "seconds to wait before forcing (60)", "SECONDS"),
+            Option(("-f", "--force"), "do not ask, stop at once"),
+        ),
+        ("nexcage stop web-1 --timeout 30", "nexcage stop --all --force"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "kill",
+        "ID [SIGNAL] | -s SIGNAL ID...",
+        "send a signal to init, from the host (TERM)",
+        "SIGNAL is a name in any case, with or without SIG, or a number: TERM, sighup, 9, RTMIN+3. " + _SELECTOR_TEXT,
+        (*_TARGETS, Option(("-s", "--signal"), "the signal; every positional is an ID then", "SIGNAL", complete="signal")),
+        ("nexcage kill web-1 HUP", "nexcage kill -s KILL web-1 web-2"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "pause",
+        "ID... | --all | -l SELECTOR",
+        "freeze every process of running containers",
+        _SELECTOR_TEXT,
+        _TARGETS,
+        ("nexcage pause web-1",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "resume",
+        "ID... | --all | -l SELECTOR",
+        "thaw paused containers",
+        _SELECTOR_TEXT,
+        _TARGETS,
+        ("nexcage resume web-1",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "delete",
+        "ID... | --all | -l SELECTOR [--force] [--purge]",
+        "destroy containers with their volumes",
+        _SELECTOR_TEXT,
+        (
+            *_TARGETS,
+            Option(("-f", "--force"), "stop running ones first; no error for an unknown ID"),
+            Option(("--purge",), "drop it from backup jobs, replication and HA too"),
+        ),
+        ("nexcage delete web-1", "nexcage delete --force -l tag=scratch"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "list",
+        "[-l SELECTOR] [--all-guests]",
+        "containers, what the journal knows joined with a look at the nodes",
+        _SELECTOR_TEXT,
+        (
+            _RUNTIME,
+            _SELECT,
+            Option(("--all-guests",), "also those that are not managed by this fleet"),
+            Option(("-q", "--quiet"), "print ids only, as --output name does"),
+            Option(("-f", "--format"), "table or json, as the OCI runtimes take it", "FORMAT", choices=("table", "json")),
+        ),
+        ("nexcage list", "nexcage list -l 'node=pve-0* state=running' --output jsonl"),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "state",
+        "ID...",
+        "the OCI state of containers, after looking",
+        "Prints OCI JSON. With the node away: the last record, with the annotation org.nexcage.stale, and exit status 3.",
+        (_NAME, _RUNTIME),
+        ("nexcage state web-1", "nexcage state 104 --output table"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "events",
+        "[--follow] [--since N] [--id ID] [--op OP]",
+        "what happened, from the journal",
+        "Reads the journal only: no node is asked. text on a terminal, else jsonl.",
+        (
+            Option(("-f", "--follow"), "go on with what happens from now on"),
+            Option(("--since",), "only events with a number above N", "N"),
+            Option(("--id",), "only of this container; several times for several", "ID", many=True, complete="id"),
+            Option(
+                ("--op",),
+                "only of this operation",
+                "OP",
+                many=True,
+                choices=("create", "start", "stop", "kill", "pause", "resume", "delete"),
+            ),
+        ),
+        ("nexcage events --follow --output jsonl | jq .event", "nexcage events --id web-1 --op start"),
+        outputs=("jsonl", "text"),
+    ),
+    Command(
+        "health",
+        "",
+        "check the nodes and this machine, and say what to do",
+        "Each row is PASS, WARN or FAIL with the value seen. Exit status 0 when nothing fails, else 1; 3 for a node out of reach.",
+        (),
+        ("nexcage health", "nexcage health --hosts 'pve-[01-03].lan' --output json"),
+        outputs=("table", "json", "jsonl"),
+    ),
+    Command(
+        "route",
+        "ID [--image IMAGE]",
+        "explain which backend and node a create would take",
+        options=(
+            Option(("--image",), "the image, for rules that look at it", "IMAGE", complete="file"),
+            _NAME,
+            _RUNTIME,
+            Option(("--tag",), "a tag, for rules that look at it", "TAG", many=True),
+            Option(("--node",), "pinned to this node", "NODE", complete="node"),
+        ),
+        examples=("nexcage route web-1 --image debian:12",),
+        words="id",
+        outputs=("table", "json", "jsonl"),
+    ),
+    Command(
+        "config show",
+        "[--origin]",
+        "the configuration as it is after all files, variables and options",
+        options=(Option(("--origin",), "say where each value came from"),),
+        examples=("nexcage config show --origin",),
+        outputs=("table", "json"),
+    ),
+    Command(
+        "config check",
+        "[FILE]",
+        "read the configuration and say whether it is valid",
+        examples=("nexcage config check ./config.toml",),
+        words="file",
+    ),
+    Command(
+        "sim up",
+        "--dir DIR [--nodes N] [--seed N] [--detach]",
+        "start a simulated cluster behind SSH servers on loopback",
+        "Prints one line when it is ready, the path of its config.toml: use it with --config.",
+        (
+            _DIR,
+            Option(("--nodes",), "how many nodes (3)", "N"),
+            Option(("--seed",), "seed of everything left to chance (0)", "N"),
+            Option(("-d", "--detach"), "run in the background until 'nexcage sim down'"),
+        ),
+        ("nexcage sim up --nodes 8 --dir /tmp/sim --detach", "nexcage --config /tmp/sim/config.toml list"),
+    ),
+    Command("sim down", "--dir DIR", "stop a simulated cluster", options=(_DIR,), examples=("nexcage sim down --dir /tmp/sim",)),
+    Command(
+        "sim effects",
+        "--dir DIR",
+        "what the commands changed in a simulated cluster, in order",
+        options=(_DIR,),
+        examples=("nexcage sim effects --dir /tmp/sim --output jsonl",),
+        outputs=("jsonl", "json"),
+    ),
+    Command(
+        "sim path",
+        "--dir DIR --node NODE",
+        "the directory to put on PATH so that this shell is that node",
+        options=(_DIR, _SIM_NODE),
+        examples=('PATH="$(nexcage sim path --dir /tmp/sim --node pve-01):$PATH" pct list',),
+    ),
+    Command(
+        "sim fault",
+        "--dir DIR --node NODE KIND [--on COMMAND] [--times N]",
+        "make a simulated node misbehave",
+        "KIND: crash restart partition heal drop-before drop-during drop-after stall slow wrong-exit garbage endless non-utf8 "
+        "lock-held host-key.",
+        (
+            _DIR,
+            _SIM_NODE,
+            Option(("--on",), "only for commands that begin like this: 'pct create'", "COMMAND"),
+            Option(("--times",), "how often (1)", "N"),
+        ),
+        ("nexcage sim fault --dir /tmp/sim --node pve-02 crash",),
+        choices=tuple(
+            "crash restart partition heal drop-before drop-during drop-after stall slow wrong-exit garbage endless non-utf8 "
+            "lock-held host-key".split()
+        ),
+    ),
+    Command("version", "", "print the version", outputs=("table", "json"), examples=("nexcage version --output json",)),
+    Command("help", "[COMMAND]", "show the help of a command", examples=("nexcage help create",)),
+    Command(
+        "completion",
+        "bash|zsh|fish",
+        "print a completion script",
+        examples=("nexcage completion bash > ~/.local/share/bash-completion/completions/nexcage",),
+        choices=("bash", "zsh", "fish"),
+    ),
+    Command("man", "", "print the man page", examples=("nexcage man | man -l -",)),
+)
+
+COMMANDS: dict[str, Command] = {command.name: command for command in _LIST}
+"""By name; those of a group have two words, ``sim up``."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    group: tuple(name.split()[1] for name in COMMANDS if name.startswith(f"{group} "))
+    for group in dict.fromkeys(name.split()[0] for name in COMMANDS if " " in name)
+}
+"""The words that take another word, and which."""
+
+
+def options_of(command: Command, *, hidden: bool = True) -> tuple[Option, ...]:
+    """The command's own options and the global ones. An own option takes a short flag (``-f``) from nobody: the table has no doubles."""
+    return tuple(option for option in (*command.options, *GLOBAL) if hidden or not option.hidden)

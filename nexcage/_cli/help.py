@@ -1,0 +1,86 @@
+"""Help texts from the table of commands; each fits a screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from nexcage._cli.commands import COMMANDS, GLOBAL, GROUPS, Command, Option
+from nexcage._cli.parser import Usage, close_to
+
+__all__ = ["help_for", "help_of", "overview", "spelled"]
+
+_WIDTH = 100
+
+
+def help_for(words: Sequence[str]) -> str:
+    """The text for ``nexcage help WORDS``; raises `Usage` for a command that does not exist."""
+    name = " ".join(words)
+    if not name:
+        return overview()
+    if name in COMMANDS:
+        return help_of(COMMANDS[name])
+    if name in GROUPS:
+        return _group(name)
+    raise Usage(f"unknown command {ascii(name)[1:-1]}", command="help", hint=close_to(name, COMMANDS))
+
+
+def overview() -> str:
+    """``nexcage --help``."""
+    single = [(command.name, command.summary) for command in COMMANDS.values() if " " not in command.name]
+    grouped = [(group, ", ".join(subs)) for group, subs in GROUPS.items()]
+    return "\n".join(
+        [
+            "usage: nexcage [OPTION...] COMMAND [ARGUMENT...]",
+            "",
+            "OCI-style containers on Proxmox VE: on this machine, or on many nodes over SSH.",
+            "",
+            "commands ('nexcage help COMMAND' says more):",
+            *_columns(single + grouped, 14),
+            "",
+            "options, before or after the command:",
+            *_columns([(spelled(option), option.help) for option in GLOBAL], 28),
+            "",
+            "exit status: 0 done, 1 refused or failed, 2 usage or invalid input, 3 a node cannot be used.",
+            "No Proxmox VE here? 'nexcage sim up --dir /tmp/sim --detach' starts a simulated cluster.",
+            "",
+        ]
+    )
+
+
+def help_of(command: Command) -> str:
+    """``nexcage COMMAND --help``."""
+    lines = [f"usage: nexcage {command.name} {command.usage}".rstrip(), "", f"{command.summary[0].upper()}{command.summary[1:]}."]
+    if command.text:
+        lines += textwrap.wrap(command.text, _WIDTH, break_on_hyphens=False)
+    shown = [(spelled(option), option.help) for option in command.options if not option.hidden]
+    if command.outputs:
+        shown.append(("-o, --output FORMAT", ", ".join(command.outputs)))
+    if shown:
+        lines += ["", "options:", *_columns(shown, 28)]
+    if command.examples:
+        lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
+    return "\n".join([*lines, "", "Global options (--config, --hosts, --debug, ...): nexcage --help", ""])
+
+
+def spelled(option: Option) -> str:
+    """``-o, --output FORMAT``."""
+    return ", ".join(option.flags) + (f" {option.value}" if option.value else "")
+
+
+def _group(group: str) -> str:
+    rows = [(sub, COMMANDS[f"{group} {sub}"].summary) for sub in GROUPS[group]]
+    return "\n".join([f"usage: nexcage {group} {'|'.join(GROUPS[group])} ...", "", *_columns(rows, 14), ""])
+
+
+def _columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+    lines: list[str] = []
+    for left, right in rows:
+        wrapped = textwrap.wrap(right, _WIDTH - width - 2, break_on_hyphens=False) or [""]
+        first = f"  {left:<{width - 2}}"
+        if len(left) > width - 3:
+            lines.append(first.rstrip())
+            first = " " * width
+        lines.append(f"{first}{wrapped[0]}".rstrip())
+        lines += [" " * width + line for line in wrapped[1:]]
+    return lines

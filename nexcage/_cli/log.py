@@ -1,0 +1,166 @@
+"""Log lines for people: to standard error with ``--debug`` or NEXCAGE_LOG_LEVEL, to a file with ``--log-file`` or ``--log``.
+
+A file that cannot be written is told once on standard error, and work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nexcage._cli.streams import Streams, one_line
+
+if TYPE_CHECKING:
+    from nexcage._cli.parser import Call
+
+__all__ = ["Logs", "level_of", "runc_line"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING, "error": logging.ERROR}
+
+
+def level_of(call: Call, environ: Mapping[str, str]) -> int | None:
+    """The level asked for by options, else by NEXCAGE_LOG_LEVEL or NEXCAGE_DEBUG; None when nobody asked."""
+    if call.flag("debug"):
+        return logging.DEBUG
+    word = call.text("log_level") or ("info" if call.flag("verbose") else "") or environ.get("NEXCAGE_LOG_LEVEL", "")
+    if not word and environ.get("NEXCAGE_DEBUG", "0") not in ("", "0", "false", "no"):
+        word = "debug"
+    return _LEVELS.get(word.lower())
+
+
+def runc_line(message: str, level: str, format: str) -> str:
+    """One log line as runc writes it."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    message = one_line(message)
+    if format == "json":
+        return json.dumps({"level": level, "msg": message, "time": at}, separators=(",", ":"))
+    return f"time={json.dumps(at)} level={level} msg={json.dumps(message)}"
+
+
+class Logs:
+    """The handlers of one run on the logger ``nexcage``; a context manager that takes them off again."""
+
+    def __init__(self, call: Call, streams: Streams, environ: Mapping[str, str] | None = None) -> None:
+        environ = os.environ if environ is None else environ
+        self._streams: Streams = streams
+        self._logger: logging.Logger = logging.getLogger("nexcage")
+        self._before: int = self._logger.level
+        self._handlers: list[logging.Handler] = []
+        level = level_of(call, environ)
+        self._level: int = logging.WARNING if level is None else level
+        if level is not None:
+            self._handlers.append(_ToStreams(streams))
+        path = call.text("log_file") or environ.get("NEXCAGE_LOG_FILE")
+        if path:
+            self._handlers.append(_ToFile(path, streams, _Plain()))
+            self._level = min(self._level, logging.INFO) if level is None else self._level
+        oci = call.text("log")
+        self._oci: _ToFile | None = None
+        if oci:
+            self._oci = _ToFile(oci, streams, _Runc(call.text("log_format") or "text"))
+            self._handlers.append(self._oci)
+
+    @property
+    def engine_reads(self) -> bool:
+        """Whether an OCI engine reads errors from its log file."""
+        return self._oci is not None and not self._oci.broken
+
+    def error(self, message: str, format: str) -> None:
+        """An error for an OCI engine, into its log file."""
+        if self._oci is not None:
+            self._oci.put(runc_line(message, "error", format))
+
+    def __enter__(self) -> Logs:
+        self._logger.setLevel(self._level)
+        for handler in self._handlers:
+            self._logger.addHandler(handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler in self._handlers:
+            self._logger.removeHandler(handler)
+            handler.close()
+        self._logger.setLevel(self._before)
+
+
+class _Plain(logging.Formatter):
+    converter = time.gmtime
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(super().format(record))
+
+
+class _Runc(logging.Formatter):
+    def __init__(self, format: str) -> None:
+        super().__init__()
+        self._format: str = format
+
+    def format(self, record: logging.LogRecord) -> str:
+        return runc_line(record.getMessage(), record.levelname.lower(), self._format)
+
+
+class _ToStreams(logging.Handler):
+    def __init__(self, streams: Streams) -> None:
+        super().__init__()
+        self._streams: Streams = streams
+        self.setFormatter(_Plain())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._streams.say(self.format(record))
+        except Exception:  # a record that cannot be formatted costs only itself
+            self._streams.say("nexcage: a log record could not be formatted")
+
+
+class _ToFile(logging.Handler):
+    """Appends with one write a line, so that several processes may share the file."""
+
+    def __init__(self, path: str, streams: Streams, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._path: str = path
+        self._streams: Streams = streams
+        self._fd: int = -1
+        self.broken: bool = False
+        self.setFormatter(formatter)
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o600)
+        except (OSError, ValueError) as error:
+            self._give_up(error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.broken:
+            return
+        try:
+            text = self.format(record)
+        except Exception as error:
+            text = f"a log record could not be formatted: {type(error).__name__}"
+        self.put(text)
+
+    def put(self, text: str) -> None:
+        if self.broken:
+            return
+        data = f"{text}\n".encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self.broken = True
+        super().close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.broken = True
+        why = getattr(error, "strerror", None) or str(error)
+        self._streams.say(f"nexcage: cannot write the log file {ascii(self._path)}: {why}; going on without it")

@@ -1,0 +1,173 @@
+"""The entry: argv in, exit status out. No traceback leaves here unless ``--debug`` asks for it.
+
+Exit status: 0 done, 1 refused or failed, 2 usage and invalid input, 3 a node cannot be used, 130 interrupted; in the OCI dialect 1 for
+everything that is not 0. Nothing but the parser is imported before the command needs it: ``nexcage --help`` should feel instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from nexcage._cli.parser import Call, Usage, parse
+from nexcage._cli.streams import Streams, hold_standard_descriptors, one_line
+
+if TYPE_CHECKING:
+    from nexcage._cli.log import Logs
+
+__all__ = ["exit_status", "main", "tell"]
+
+INTERRUPTED = 130
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    stdin: TextIO | None = None,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+) -> int:
+    """Run one command line (``sys.argv`` when None) and give the exit status. Streams that are not given are the process's own."""
+    if argv is None:
+        hold_standard_descriptors()
+        argv = sys.argv[1:]
+    streams = Streams(stdin or sys.stdin, stdout or sys.stdout, stderr or sys.stderr)
+    try:
+        status = _run(list(argv), streams)
+    except BrokenPipeError:
+        streams.reader_gone, status = True, 0
+    streams.flush()
+    if streams.refused:
+        streams.say(f"nexcage: cannot write the result to standard output: {streams.refused}")
+        return status or 1
+    return status
+
+
+def _run(argv: list[str], streams: Streams) -> int:
+    try:
+        call = parse(argv)
+        if call.name == "help":
+            from nexcage._cli.help import help_for
+
+            streams.write(help_for(call.words))
+            return 0
+    except Usage as error:
+        return _usage(error, streams)
+    from nexcage._cli.log import Logs
+
+    with Logs(call, streams) as logs:
+        try:
+            return _dispatch(call, streams)
+        except Usage as error:
+            return _usage(error, streams, logs, call)
+        except KeyboardInterrupt:
+            streams.say(f"nexcage: {call.name}: interrupted")
+            return INTERRUPTED
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            return tell(call, error, streams, logs)
+
+
+def _dispatch(call: Call, streams: Streams) -> int:
+    """The function of each command, imported when it is wanted."""
+    match call.name:
+        case "version":
+            from nexcage._cli.verbs_local import version
+
+            return version(call, streams)
+        case "completion" | "man":
+            from nexcage._cli import verbs_local
+
+            return verbs_local.completion(call, streams) if call.name == "completion" else verbs_local.man(call, streams)
+        case "config show" | "config check":
+            from nexcage._cli import verbs_config
+
+            return verbs_config.show(call, streams) if call.name == "config show" else verbs_config.check(call, streams)
+        case "sim up" | "sim down" | "sim effects" | "sim path" | "sim fault":
+            from nexcage._cli.verbs_sim import sim
+
+            return sim(call, streams)
+        case "events":
+            from nexcage._cli.verbs_events import events
+
+            return events(call, streams)
+        case _:
+            from nexcage._cli.verbs_fleet import with_fleet
+
+            return with_fleet(call, streams)
+
+
+def exit_status(error: BaseException) -> int:
+    """What an error means for the shell."""
+    from nexcage.errors import InvalidInput, NodeError
+
+    if isinstance(error, InvalidInput):
+        return 2
+    return 3 if isinstance(error, NodeError) else 1
+
+
+def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None = None) -> int:
+    """One line that says what was tried and what is so, the notes below it; the exit status it means."""
+    from nexcage.errors import NexcageError
+
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # pyright: ignore[reportUnknownMemberType]
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if call.oci:
+        from nexcage._cli.dialects import runc_message
+
+        _as_runc(call, runc_message(call, error) if isinstance(error, Exception) else str(error), streams, logs)
+    else:
+        streams.say(f"nexcage: {line_of(call, error)}")
+        for note in getattr(error, "__notes__", ()):
+            for part in str(note).splitlines():
+                streams.say(f"  {one_line(part)}")
+    if not isinstance(error, (NexcageError, OSError)) and not call.flag("debug"):
+        streams.say("  this should not happen; the same command with --debug shows where")
+    if call.flag("debug"):
+        import traceback
+
+        streams.say("".join(traceback.format_exception(error)).rstrip())
+    return 1 if call.oci else exit_status(error)
+
+
+def line_of(call: Call, error: BaseException) -> str:
+    """``cannot delete container 'web-1': it is running``; with the command in front where the error itself does not name it."""
+    from nexcage.errors import NexcageError
+
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, NexcageError):
+        where = f" {ascii(error.filename)}" if error.filename else ""
+        text = f"{error.strerror or type(error).__name__}{where}"
+    elif not isinstance(error, NexcageError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = one_line(" ".join(text.splitlines()))
+    return text if text.startswith(("cannot ", "will not ")) else f"{call.name}: {text}"
+
+
+def _usage(error: Usage, streams: Streams, logs: Logs | None = None, call: Call | None = None) -> int:
+    where = f"{error.command}: " if error.command else ""
+    hint = f"; {error.hint}" if error.hint else ""
+    text = one_line(f"{where}{error}{hint}")
+    if error.oci:
+        if call is not None:
+            _as_runc(call, text, streams, logs)
+        else:
+            streams.say(text)
+        return 1
+    streams.say(f"nexcage: {text}")
+    return 2
+
+
+def _as_runc(call: Call, message: str, streams: Streams, logs: Logs | None) -> None:
+    # With --log the line goes to the file and the bare message to standard error: engines read both.
+    from nexcage._cli.log import runc_line
+
+    format = call.text("log_format") or "text"
+    if logs is not None and logs.engine_reads:
+        logs.error(message, format)
+        streams.say(one_line(message))
+    else:
+        streams.say(runc_line(message, "error", format))
+

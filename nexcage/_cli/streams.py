@@ -1,0 +1,111 @@
+"""Standard output and error that never change what an operation did.
+
+A reader that went away (``| head``) ends the output quietly; a full disk below standard output is an error of its own, told on
+standard error; a standard error that is closed, full or broken is given up. Letters that the locale cannot show become escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+__all__ = ["Streams", "hold_standard_descriptors", "one_line"]
+
+
+def hold_standard_descriptors() -> None:
+    """Put /dev/null behind closed descriptors 0, 1 and 2, so that no journal is ever opened as one of them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:  # pragma: no cover - the lowest free one is always taken
+                os.dup2(opened, number)
+                os.close(opened)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, whatever a node put into it: control characters and line breaks as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Streams:
+    """Where results go (`write`, `line`) and where people are told things (`say`)."""
+
+    def __init__(self, stdin: TextIO | None, stdout: TextIO | None, stderr: TextIO | None) -> None:
+        self.stdin: TextIO | None = stdin
+        self.stdout: TextIO | None = stdout
+        self.stderr: TextIO | None = stderr
+        self.reader_gone: bool = False
+        self.refused: str = "" if stdout is not None else "it is closed"
+        """Why results could not be written, empty while they could."""
+        for stream in (stdout, stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                reconfigure(errors="backslashreplace")
+
+    @classmethod
+    def standard(cls) -> Streams:
+        """The process's own."""
+        return cls(sys.stdin, sys.stdout, sys.stderr)
+
+    @property
+    def unicode(self) -> bool:
+        """Whether standard output can show any letter."""
+        encoding: str | None = getattr(self.stdout, "encoding", None)
+        return (encoding or "utf-8").lower().replace("-", "") == "utf8"
+
+    def write(self, text: str) -> None:
+        """A result, as it is."""
+        if self.stdout is None or self.reader_gone or self.refused:
+            if text and self.stdout is None:
+                self.refused = "it is closed"
+            return
+        try:
+            self.stdout.write(text)
+        except (OSError, ValueError) as error:
+            self._broken(error)
+
+    def line(self, text: str) -> None:
+        """A result on a line of its own, handed on at once: somebody may be following."""
+        self.write(f"{text}\n")
+
+    def flush(self) -> None:
+        if self.stdout is None or self.reader_gone or self.refused:
+            return
+        try:
+            self.stdout.flush()
+        except (OSError, ValueError) as error:
+            self._broken(error)
+
+    def say(self, text: str) -> None:
+        """Something for people, on standard error, on one line; nobody hears of it when that is broken."""
+        if self.stderr is None:
+            return
+        try:
+            self.stderr.write(f"{text}\n")
+            self.stderr.flush()
+        except (OSError, ValueError):
+            _silence(self.stderr)
+            self.stderr = None
+
+    def _broken(self, error: Exception) -> None:
+        if isinstance(error, BrokenPipeError):
+            self.reader_gone = True
+        else:
+            self.refused = getattr(error, "strerror", None) or str(error)
+        if self.stdout is not None:
+            _silence(self.stdout)
+
+
+def _silence(stream: TextIO) -> None:
+    # What is still buffered would be written again when the interpreter ends, and fail there loudly.
+    if stream not in (sys.stdout, sys.stderr):
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,92 @@
+"""``nexcage create`` and ``run``."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import nexcage
+from nexcage import Create, Delete, Done, InvalidInput, InvalidPath, NexcageError, Spec, Start
+from nexcage._cli.dialects import creation
+from nexcage._cli.outcomes import print_outcomes
+from nexcage._cli.parser import Call
+from nexcage._cli.streams import Streams
+from nexcage._cli.verbs_fleet import Verb
+
+if TYPE_CHECKING:
+    from nexcage import Fleet
+
+__all__ = ["prepare"]
+
+_LONGEST = 1 << 20  # of a file with SSH keys
+
+
+def prepare(call: Call, streams: Streams) -> Verb:
+    """Read everything from the command line; raises before anything is opened."""
+    id, spec = creation(call, lambda path: _read(path, streams))
+    _checked_bundle(call, spec)
+    pid_file = call.text("pid_file")
+    if pid_file is not None and not os.path.isdir(os.path.dirname(os.path.abspath(pid_file))):
+        raise InvalidPath("pid-file", pid_file, "a file in a directory that exists")
+    op_id = call.text("op_id")
+    if op_id is not None:
+        nexcage.names.op_id(op_id)
+    if call.name == "run" and call.oci and not call.flag("detach"):
+        raise call.usage("only with --detach: init runs on its node and is no child of this process")
+
+    async def verb(fleet: Fleet) -> int:
+        done = await fleet.do(Create(id, spec, op_id), wait=True)
+        if call.name == "run":
+            done = await _start(call, fleet, id, op_id)
+        if pid_file is not None:
+            _write_pid(pid_file, done)
+        if output := call.text("output"):
+            print_outcomes(streams, [done], output)
+        return 0
+
+    return verb
+
+
+async def _start(call: Call, fleet: Fleet, id: str, op_id: str | None) -> Done:
+    try:
+        return await fleet.do(Start(id, op_id=None if op_id is None else f"{op_id}.start"), wait=True)
+    except NexcageError as error:
+        if not call.flag("rm"):
+            raise error.noted(f"container '{id}' was created and stays; 'nexcage delete {id}' removes it") from None
+        try:
+            await fleet.do(Delete(id, force=True), wait=True)
+        except NexcageError as second:
+            raise error.noted(f"container '{id}' was created and could not be removed again: {second}") from None
+        raise error.noted(f"container '{id}' was created and removed again") from None
+
+
+def _checked_bundle(call: Call, spec: Spec) -> None:
+    if spec.bundle is not None and not os.path.isfile(os.path.join(spec.bundle, "config.json")):
+        raise InvalidPath("bundle", spec.bundle, "an existing directory with config.json in it")
+
+
+def _read(path: str, streams: Streams) -> str:
+    try:
+        if path == "-":
+            return streams.stdin.read(_LONGEST) if streams.stdin is not None else ""
+        with open(path, encoding="utf-8") as file:
+            return file.read(_LONGEST)
+    except OSError as error:
+        raise InvalidPath("ssh-public-keys", path, f"a readable file ({error.strerror})") from None
+    except ValueError:
+        raise InvalidInput("ssh-public-keys", path, "a file with lines of text") from None
+
+
+def _write_pid(path: str, done: Done) -> None:
+    """The pid in decimal, without a newline, in one step: whoever sees the file sees all of it."""
+    whole = os.path.abspath(path)
+    beside = f"{os.path.dirname(whole)}/.{secrets.token_hex(8)}.pid"
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="ascii") as file:
+            file.write(str(done.pid))
+        os.replace(beside, whole)
+    except OSError as error:
+        raise NexcageError(f"cannot write the pid file {ascii(path)}: {error.strerror}").noted(
+            f"container '{done.id}' is {done.state}"
+        ) from None

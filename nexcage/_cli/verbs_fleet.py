@@ -1,0 +1,87 @@
+"""Commands that open the fleet: opening it, Ctrl-C, and which function does what. The command line is checked before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+import nexcage
+from nexcage._cli.main import INTERRUPTED
+from nexcage._cli.parser import Call
+from nexcage._cli.settings import fleet_options
+from nexcage._cli.streams import Streams
+
+if TYPE_CHECKING:
+    from nexcage import Fleet
+
+__all__ = ["Verb", "with_fleet"]
+
+Verb = Callable[["Fleet"], Awaitable[int]]
+"""What a command does with the open fleet; its exit status."""
+
+
+def with_fleet(call: Call, streams: Streams) -> int:
+    """Check the command line, open the fleet, do it."""
+    verb = _prepare(call, streams)
+    options = fleet_options(call)
+
+    async def work() -> int:
+        async with nexcage.open_fleet(**options) as fleet:
+            return await verb(fleet)
+
+    return anyio.run(_until_interrupted, partial(work), call, streams)
+
+
+def _prepare(call: Call, streams: Streams) -> Verb:
+    match call.name:
+        case "create" | "run":
+            from nexcage._cli.verbs_create import prepare
+        case "list":
+            from nexcage._cli.verbs_look import prepare_list as prepare
+        case "state":
+            from nexcage._cli.verbs_look import prepare_state as prepare
+        case "route":
+            from nexcage._cli.verbs_look import prepare_route as prepare
+        case "health":
+            from nexcage._cli.verbs_health import prepare
+        case _:
+            from nexcage._cli.verbs_life import prepare
+    return prepare(call, streams)
+
+
+async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, streams: Streams) -> int:
+    """Run ``work``; the first SIGINT or SIGTERM cancels it, which is recorded; the second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        return await work()
+    got: list[int] = []
+    status = 0
+    failure: BaseException | None = None
+
+    async def watch(inner: anyio.CancelScope) -> None:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if got:
+                    os._exit(128 + number)
+                got.append(number)
+                inner.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as inner:
+            tasks.start_soon(watch, inner)
+            try:
+                status = await work()
+            except Exception as error:
+                failure = error  # raised below, out of the task group, so that it stays bare
+        tasks.cancel_scope.cancel()
+    if got and (inner.cancelled_caught or failure is not None):
+        streams.say(f"nexcage: {call.name}: interrupted; what had begun is recorded, 'nexcage state ID' looks how it ended")
+        return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]
+    if failure is not None:
+        raise failure
+    return status

@@ -1,0 +1,121 @@
+"""``nexcage health``: look at values on every node and on this machine, and say what to do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from nexcage import Look, NexcageError, NodeError
+from nexcage._cli.parser import Call
+from nexcage._cli.render import print_rows
+from nexcage._cli.streams import Streams, one_line
+from nexcage._cli.verbs_fleet import Verb
+from nexcage.tools import health
+from nexcage.tools.health import Check
+
+if TYPE_CHECKING:
+    from nexcage import Fleet
+
+__all__ = ["prepare"]
+
+_HERE = "this machine"
+_NEEDED = 64 << 20  # bytes; a journal segment and room to go on
+
+
+def prepare(call: Call, streams: Streams) -> Verb:
+    """The checks as rows; the exit status is 3 for a node out of reach, 1 when something fails, else 0."""
+    if call.words:
+        raise call.usage(f"does not take the word {ascii(call.words[0])}", f"--hosts {ascii(call.words[0])[1:-1]}")
+
+    async def verb(fleet: Fleet) -> int:
+        found: dict[str, list[Check]] = {_HERE: _this_machine(fleet)}
+        away: list[str] = []
+        looks = await fleet.look()
+
+        async def one(key: str) -> None:
+            look = looks[key]
+            if isinstance(look, NexcageError):
+                away.append(key)
+                notes = "; ".join(str(note) for note in getattr(look, "__notes__", ()))
+                found[key] = [Check("node", "FAIL", str(look), notes or "see --debug for what was tried")]
+                if not _reachable(look):
+                    return
+                found[key] += await _ask(fleet, key)
+                return
+            found[key] = [_seen(look), *await _ask(fleet, key)]
+
+        async with anyio.create_task_group() as tasks:
+            for key in fleet.nodes:
+                tasks.start_soon(one, key)
+        rows = [_row(key, check) for key in (_HERE, *fleet.nodes) for check in found[key]]
+        print_rows(streams, rows, call.text("output") or "table", ("node", "check", "verdict", "value", "todo"))
+        return 3 if away else 1 if any(row["verdict"] == "FAIL" for row in rows) else 0
+
+    return verb
+
+
+def _row(node: str, check: Check) -> Mapping[str, Any]:  # Any: whatever JSON can say
+    return {
+        "node": node,
+        "check": check.check,
+        "verdict": check.verdict,
+        "value": one_line(check.value),
+        "todo": one_line(check.todo),
+    }
+
+
+def _reachable(error: NexcageError) -> bool:
+    return not isinstance(error, NodeError) or type(error).__name__ in ("NodeNotUsable", "NoQuorum")
+
+
+def _seen(look: Look) -> Check:
+    if not look.quorate:
+        return Check("quorum", "FAIL", "no quorum: it can be read, not changed", "see `pvecm status`; bring the other nodes back")
+    return Check("quorum", "PASS", f"quorate, {len(look.guests)} containers here")
+
+
+async def _ask(fleet: Fleet, key: str) -> list[Check]:
+    """Every probe of a node, one after the other: a node that is ill should not be asked seven things at once."""
+    checks: list[Check] = []
+    for probe in (*health.probes(), health.clock(time.time)):
+        if probe.name == "sshd" and fleet.nodes[key].host.local:
+            continue
+        checks += await _one(fleet, key, probe)
+    where = await _one(fleet, key, health.templates())
+    for storage in health.template_storages(tuple(where))[:4]:
+        checks += await _one(fleet, key, health.template_list(storage))
+    return checks + [check for check in where if check.verdict != "PASS"]
+
+
+async def _one(fleet: Fleet, key: str, probe: health.Probe) -> list[Check]:
+    try:
+        return list(health.read(probe, await fleet.nodes[key].call(probe.command)))
+    except NodeError as error:
+        if type(error).__name__ == "NodeNotUsable" and probe.missing is not None:
+            return [probe.missing]
+        return [Check(probe.name, "FAIL", str(error))] if _reachable(error) is False else []
+
+
+def _this_machine(fleet: Fleet) -> list[Check]:
+    return [_directory("journal", fleet.state_dir), _directory("run dir", fleet.run_dir)]
+
+
+def _directory(name: str, path: os.PathLike[str]) -> Check:
+    """Whether it can be written, and the room below it."""
+    where = os.fspath(path)
+    while not os.path.isdir(where) and where != os.path.dirname(where):
+        where = os.path.dirname(where)
+    if not os.access(where, os.W_OK | os.X_OK):
+        return Check(name, "FAIL", f"{os.fspath(path)} cannot be written", "run as its owner, or give --state-dir and --run-dir")
+    space = os.statvfs(where)
+    free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+    check = health.free_space(name, free, total)
+    value = f"{os.fspath(path)}: {check.value}"
+    if free < _NEEDED:
+        return Check(name, "FAIL", value, "free some space: without a journal nothing is changed")
+    # A nearly full disk with room for years of journal is worth a warning, not a failure.
+    return Check(name, "WARN" if check.verdict != "PASS" else "PASS", value, check.todo)

@@ -1,0 +1,267 @@
+"""``nexcage list``, ``state`` and ``route``: what is so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from nexcage import InvalidInput, NexcageError, NotFound, OciState, Selector, Spec, names
+from nexcage._cli.dialects import oci_id
+from nexcage._cli.finding import backend_named, of_backend
+from nexcage._cli.main import tell
+from nexcage._cli.parser import Call
+from nexcage._cli.render import as_json, print_rows
+from nexcage._cli.streams import Streams
+from nexcage._cli.verbs_fleet import Verb
+
+if TYPE_CHECKING:
+    from nexcage import Fleet, Guest, Look, Machine
+
+__all__ = ["prepare_list", "prepare_route", "prepare_state"]
+
+Row = Mapping[str, Any]  # Any: whatever JSON can say
+_LIST = ("id", "state", "pid", "vmid", "node", "backend", "image", "tags")
+_STATE = ("id", "status", "pid", "node", "vmid", "backend", "bundle")
+_STALE = "org.nexcage.stale"
+OCI = "1.3.0"
+
+
+# ---- list ------------------------------------------------------------------------------------------------------------------
+
+
+def prepare_list(call: Call, streams: Streams) -> Verb:
+    """All containers of the fleet, looked at; those of nodes that are away are stale and the exit status is theirs."""
+    if call.words:
+        raise call.usage(f"does not take the word {ascii(call.words[0])}", f"-l id={ascii(call.words[0])[1:-1]}")
+    selector = Selector.parse(" ".join(call.many("selector")))
+    output = call.text("output") or ("name" if call.flag("quiet") else call.text("format") or "table")
+
+    async def verb(fleet: Fleet) -> int:
+        backend = None if call.text("runtime") is None else backend_named(fleet, call.text("runtime") or "")
+        states, looks = await _look_everywhere(fleet)
+        rows = [
+            _row(fleet.machines[id], state)
+            for id, state in sorted(states.items())
+            if selector.matches(fleet.machines[id]) and backend in (None, fleet.machines[id].backend)
+        ]
+        if call.flag("all_guests"):
+            rows += _foreign(fleet, looks, backend)
+        if call.oci:
+            _print_oci_list(streams, rows, output)
+        else:
+            columns = _LIST + (("managed",) if call.flag("all_guests") else ())
+            print_rows(streams, rows, output, columns)
+        return _away(call, streams, looks)
+
+    return verb
+
+
+async def _look_everywhere(fleet: Fleet) -> tuple[dict[str, OciState], dict[str, Look | NexcageError]]:
+    states: dict[str, OciState] = {}
+    looks: dict[str, Look | NexcageError] = {}
+
+    async def all_states() -> None:
+        states.update(await fleet.states())
+
+    async def all_nodes() -> None:
+        looks.update(await fleet.look())
+
+    async with anyio.create_task_group() as tasks:  # at the same time, so that both share one look per node
+        tasks.start_soon(all_states)
+        tasks.start_soon(all_nodes)
+    return states, looks
+
+
+def _row(machine: Machine, state: OciState) -> Row:
+    spec = machine.spec
+    return {
+        "id": machine.id,
+        "state": str(machine.state),
+        "status": state.status,
+        "pid": state.pid,
+        "vmid": machine.vmid,
+        "node": machine.node,
+        "backend": machine.backend,
+        "image": spec.image if spec else "",
+        "tags": list(spec.tags) if spec else [],
+        "bundle": state.bundle,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(machine.created_at)) if machine.created_at else "",
+        "managed": True,
+        "stale": _STALE in state.annotations,
+    }
+
+
+def _foreign(fleet: Fleet, looks: Mapping[str, Look | NexcageError], backend: str | None) -> list[Row]:
+    ours = {(machine.node, machine.vmid) for machine in fleet.machines.values() if machine.vmid}
+    rows: list[Row] = []
+    for node, look in sorted(looks.items()):
+        if isinstance(look, NexcageError) or backend not in (None, "lxc"):
+            continue
+        for vmid, guest in sorted(look.guests.items()):
+            if (node, vmid) not in ours:
+                rows.append(_foreign_row(node, guest))
+    return rows
+
+
+def _foreign_row(node: str, guest: Guest) -> Row:
+    state = "paused" if guest.running and guest.frozen else "running" if guest.running else "stopped"
+    return {
+        "id": guest.name or str(guest.vmid),
+        "state": state,
+        "status": state,
+        "pid": guest.pid,
+        "vmid": guest.vmid,
+        "node": node,
+        "backend": "lxc",
+        "image": "",
+        "tags": list(guest.tags),
+        "bundle": f"/var/lib/lxc/{guest.vmid}",
+        "created": "",
+        "managed": False,
+        "stale": False,
+    }
+
+
+def _away(call: Call, streams: Streams, looks: Mapping[str, Look | NexcageError]) -> int:
+    """Tell which nodes could not be seen; what the first of them means for the exit status."""
+    status = 0
+    for look in looks.values():
+        if isinstance(look, NexcageError):
+            told = tell(call, look, streams)
+            status = status or told
+    return status
+
+
+def _print_oci_list(streams: Streams, rows: Sequence[Row], output: str) -> None:
+    fields = ("id", "pid", "status", "bundle", "created")
+    if output == "json":
+        documents = [{"ociVersion": OCI, **{field: row[field] for field in fields}, "owner": "root"} for row in rows]
+        streams.line(as_json(streams, documents))
+    else:
+        print_rows(streams, [{**row, "owner": "root"} for row in rows], output, (*fields, "owner"))
+
+
+# ---- state -----------------------------------------------------------------------------------------------------------------
+
+
+def prepare_state(call: Call, streams: Streams) -> Verb:
+    """OCI JSON of each id or VMID; also of containers that are not managed, by VMID."""
+    words = _state_words(call)
+    for word in words:
+        names.container_id(word)
+
+    async def verb(fleet: Fleet) -> int:
+        documents = [await _state(fleet, word, call.text("runtime")) for word in words]
+        _print_states(call, streams, documents)
+        stale = [document for document in documents if _STALE in document.annotations]
+        return await _tell_stale(call, streams, fleet, stale) if stale else 0
+
+    return verb
+
+
+def _state_words(call: Call) -> tuple[str, ...]:
+    named = call.text("name")
+    if call.oci:
+        return (oci_id(call, call.words),)
+    if named is not None and call.words:
+        raise call.usage(f"--name {ascii(named)} and {ascii(call.words[0])} both name a container")
+    words = call.words if named is None else (named,)
+    if not words:
+        raise call.usage("which container?", "an id or a VMID; 'nexcage list' shows them")
+    return words
+
+
+async def _state(fleet: Fleet, word: str, runtime: str | None) -> OciState:
+    id = of_backend(fleet, await fleet.find(word), runtime)
+    try:
+        return await fleet[id].state()
+    except NotFound:
+        foreign = await _foreign_state(fleet, word)
+        if foreign is None:
+            raise
+        return foreign
+
+
+async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
+    """What the nodes show of a VMID that nobody manages here; raises InvalidInput when two nodes have it."""
+    if not (word.isascii() and word.isdigit() and len(word) < 10):
+        return None
+    looks = (await fleet.look()).items()
+    having = [(node, look.guests[int(word)]) for node, look in looks if not isinstance(look, NexcageError) and int(word) in look.guests]
+    if len(having) > 1:
+        raise InvalidInput("container", word, f"an id; this VMID is on {', '.join(node for node, _ in having)}")
+    if not having:
+        return None
+    node, guest = having[0]
+    row = _foreign_row(node, guest)
+    notes = {"node": node, "vmid": word, "backend": "lxc", "managed": "false", "name": guest.name}
+    annotations = {f"org.nexcage.{key}": value for key, value in notes.items() if value}
+    return OciState(ociVersion=OCI, id=word, status=row["status"], pid=guest.pid, bundle=row["bundle"], annotations=annotations)
+
+
+def _print_states(call: Call, streams: Streams, documents: Sequence[OciState]) -> None:
+    output = call.text("output") or "json"
+    plain: list[Row] = [msgspec.to_builtins(document) for document in documents]
+    if output == "json":
+        text = as_json(streams, plain[0] if len(plain) == 1 else plain, indent=2)
+        streams.write(text if call.oci else f"{text}\n")  # runc prints no newline behind it
+        return
+    rows = plain
+    if output == "table":
+        noted = ("node", "vmid", "backend")
+        rows = [{**row, **{key: row["annotations"].get(f"org.nexcage.{key}", "") for key in noted}} for row in plain]
+    print_rows(streams, rows, output, _STATE)
+
+
+async def _tell_stale(call: Call, streams: Streams, fleet: Fleet, stale: Sequence[OciState]) -> int:
+    """Why the last record had to do: the node's own error where there is one. The exit status is 3 (1 for an engine)."""
+    nodes = dict.fromkeys(document.annotations.get("org.nexcage.node", "") for document in stale)
+    for node in nodes:
+        look = (await fleet.look(node))[node] if node in fleet.nodes else None
+        if isinstance(look, NexcageError):
+            tell(call, look, streams)
+    for document in stale:
+        streams.say(f"nexcage: state: container '{document.id}' could not be looked at; this is the last record")
+    return 1 if call.oci else 3
+
+
+# ---- route -----------------------------------------------------------------------------------------------------------------
+
+
+def prepare_route(call: Call, streams: Streams) -> Verb:
+    """Where a create would go, and why; nothing is contacted."""
+    named = call.text("name")
+    words = call.words if named is None else (named, *call.words)
+    if len(words) != 1:
+        raise call.usage("takes one id", "nexcage route ID --image IMAGE")
+    id = names.container_id(words[0])
+    fields: dict[str, Any] = {"tags": tuple(names.tag(tag) for tag in call.many("tag"))}  # Any: the keywords of Spec
+    if (node := call.text("node")) is not None:
+        fields["node"] = node
+    if (backend := call.text("runtime")) is not None:
+        fields["backend"] = backend
+    image = call.text("image")
+    spec = Spec(image=image or "local:vztmpl/any.tar.zst", **fields)
+
+    async def verb(fleet: Fleet) -> int:
+        plan = fleet.route(id, spec)
+        row = {"id": id, "backend": plan.backend, "nodes": list(plan.nodes), "image": plan.spec.image if image else ""}
+        output = call.text("output") or "text"
+        if output != "text":
+            print_rows(streams, [{**row, "why": list(plan.why)}], output, ("id", "backend", "nodes", "image"))
+            return 0
+        streams.line(f"{id}: backend {plan.backend}, on {_places(plan.nodes)}" + (f", from {plan.spec.image}" if image else ""))
+        for reason in plan.why:
+            streams.line(f"  {reason}")
+        return 0
+
+    return verb
+
+
+def _places(nodes: Sequence[str]) -> str:
+    shown = ", ".join(nodes[:8]) + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
+    return shown if len(nodes) == 1 else f"one of {shown}"

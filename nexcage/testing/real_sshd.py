@@ -1,0 +1,200 @@
+"""Real OpenSSH servers on loopback, as the current user, with their own keys and their own PATH: nodes with a real link."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from nexcage._core.hosts import Host
+
+__all__ = ["RealSshd", "missing"]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def missing() -> str:
+    """Why no real sshd can be started here and how to get one; empty when it can."""
+    if _sshd() and shutil.which("ssh-keygen"):
+        return ""
+    return "no sshd or ssh-keygen on this machine: apt-get install openssh-server"
+
+
+def _sshd() -> str | None:
+    return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:{_PATH}")
+
+
+class RealSshd:
+    """One sshd on 127.0.0.1, for the current user. Everything it needs lies in ``dir``; several may share one.
+
+    ``path`` comes before the usual directories on the PATH of its commands and ``env`` into their environment. Their HOME is
+    ``dir/home`` (so nobody's own start-up files are read). ``options``: more lines of sshd_config (``{"MaxSessions": 1}``).
+    A context manager: entering starts it, leaving ends it and every process below it.
+    """
+
+    def __init__(
+        self,
+        dir: Path,
+        *,
+        name: str = "sshd",
+        path: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        options: Mapping[str, str | int] | None = None,
+    ) -> None:
+        self.dir = dir
+        self.name = name
+        self.home = dir / "home"
+        self.port = 0
+        self.identity_file = dir / "identity"
+        self.known_hosts = dir / f"{name}.known_hosts"
+        self.host_key = dir / f"{name}.host_key"
+        self._options = dict(options or {})
+        self._env = {"PATH": ":".join([*path, _PATH]), "HOME": str(self.home), **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.home.mkdir(parents=True, exist_ok=True)
+        if not self.identity_file.exists():
+            _make_key(self.identity_file)
+        if not self.host_key.exists():
+            _make_key(self.host_key)
+
+    @property
+    def host(self) -> Host:
+        """How to log in; its key is the name of this server."""
+        return Host(
+            key=self.name,
+            address="127.0.0.1",
+            user=getpass.getuser(),
+            port=self.port,
+            identity_file=str(self.identity_file),
+            known_hosts=str(self.known_hosts),
+        )
+
+    def start(self) -> RealSshd:
+        """Start it, on the port that it had before if it had one, and write its host key to `known_hosts`."""
+        if os.geteuid() == 0:  # where sshd as root separates its privileges
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        for _ in range(5):
+            self.port = self.port or _free_port()
+            if self._started():
+                return self
+            self.port = 0  # somebody else took the port meanwhile
+        raise RuntimeError(f"sshd did not start: {(self.dir / f'{self.name}.log').read_text('utf-8', 'replace')[-2000:]}")
+
+    def stop(self) -> None:
+        """End it, its sessions and what they run."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        self.drop(hard=True)
+        self._process.wait()
+        self._process = None
+
+    def drop(self, *, hard: bool = False) -> None:
+        """Kill its sessions, as a broken link would end them; ``hard`` also kills the commands that they run."""
+        assert self._process is not None
+        sessions = _children(self._process.pid)
+        if not hard:
+            # A session is a monitor and, for a login that is not its own user, one process below it. Both are sshd.
+            below = [pid for session in sessions for pid in _children(session) if _comm(pid).startswith("sshd")]
+            sessions += below
+        else:
+            for pid in sessions:
+                sessions += [child for child in _children(pid) if child not in sessions]
+        for pid in sessions:
+            _kill(pid)
+
+    def change_host_key(self) -> None:
+        """A new host key from the next start on; `known_hosts` keeps the old one until `remember_host_key`."""
+        for suffix in ("", ".pub"):
+            self.host_key.with_name(self.host_key.name + suffix).unlink()
+        _make_key(self.host_key)
+
+    def remember_host_key(self) -> None:
+        """Write the host key to `known_hosts`."""
+        public = self.host_key.with_name(self.host_key.name + ".pub").read_text("ascii").split()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public[0]} {public[1]}\n", "ascii")
+
+    def __enter__(self) -> RealSshd:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _started(self) -> bool:
+        sshd = _sshd()
+        assert sshd, missing()
+        if not self.known_hosts.exists():
+            self.remember_host_key()
+        config = self.dir / f"{self.name}.config"
+        config.write_text("".join(f"{name} {value}\n" for name, value in self._lines().items()), "utf-8")
+        log = self.dir / f"{self.name}.log"
+        argv = [sshd, "-D", "-f", str(config), "-E", str(log)]
+        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        gives_up = time.monotonic() + 10
+        while self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return True
+            if time.monotonic() > gives_up:
+                self.stop()
+                break
+            time.sleep(0.005)
+        self._process = None
+        return False
+
+    def _lines(self) -> dict[str, str | int]:
+        public = self.identity_file.with_name(self.identity_file.name + ".pub")
+        words = " ".join(f'"{name}={value}"' for name, value in self._env.items())
+        return {
+            "ListenAddress": f"127.0.0.1:{self.port}",
+            "HostKey": str(self.host_key),
+            "AuthorizedKeysFile": str(public),
+            "PidFile": "none",
+            "UsePAM": "no",
+            "UseDNS": "no",
+            "StrictModes": "no",
+            "PermitRootLogin": "prohibit-password",
+            "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no",
+            "PrintMotd": "no",
+            "MaxStartups": 100,
+            "SetEnv": words,
+        } | self._options
+
+
+def _make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nexcage", "-f", str(path)], check=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+    except OSError:
+        return []
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -49,7 +49,9 @@ done < "$R/var/log/pve/tasks/active"
 echo '@nexcage ops'
 for op in "$@"; do
   # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
-  printf 'NEXCAGE_OP_ID=%s\n' "$op" | grep -qsaF -f - "$R"/proc/[0-9]*/environ "$R"/proc/[0-9]*/cmdline && echo "$op"
+  # A simulated node on this machine runs its tools as real processes: those are in the real /proc, which is only read.
+  printf 'NEXCAGE_OP_ID=%s\n' "$op" |
+    grep -qsaF -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && echo "$op"
 done
 echo '@nexcage configs'
 cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }

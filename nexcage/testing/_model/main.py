@@ -21,5 +21,5 @@ def main(argv: list[str]) -> int:
     if program == "pct" and arguments[:1] == ["exec"]:
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
-    ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err)
+    ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)
     return drive_process(TOOLS[program], ctx)

@@ -94,6 +94,11 @@ class Node:
         """False while the node does not see the majority of its cluster."""
         return self.files.read(f"{SIM}/no-quorum") is None
 
+    def uuid(self) -> str:
+        """A random UUID from the node's dice."""
+        digits = f"{self.random.getrandbits(128):032x}"
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
     # --- effects ------------------------------------------------------------------------------------------------------
 
     def _count(self, name: str, start: int) -> int:
@@ -118,6 +123,7 @@ class Node:
 
     def finished(self, ctx: Ctx, status: int) -> None:
         """Add the exit status to what the call recorded, if it recorded anything."""
+        self.abandon(ctx)
         if ctx.seq is not None:
             self.files.append(EFFECTS, json.dumps({"seq": ctx.seq, "exit": status}) + "\n")
 
@@ -132,6 +138,14 @@ class Node:
         files.write(f"/proc/{pid}/stat", f"{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560 {zeros}0 {started} 0 0\n")
         files.write(f"/proc/{pid}/cgroup", f"0::{cgroup}\n")
         return pid
+
+    def show_call(self, ctx: Ctx) -> None:
+        """A call that belongs to an operation is a process whose environment says so, for as long as it works."""
+        op = ctx.env.get("NEXCAGE_OP_ID")
+        if op and not ctx.real:
+            pid = self.start_process(ctx.argv[0])
+            self.files.write(f"/proc/{pid}/environ", f"NEXCAGE_OP_ID={op}\0")
+            ctx.pids.add(pid)
 
     def end_process(self, pid: int) -> None:
         """Its directory in /proc goes."""

@@ -1,14 +1,111 @@
 """Twins of the library's own shell scripts, for nodes in memory, where no shell runs.
 
 A transport in memory is handed ``sh -c SCRIPT NAME ARGS...`` like any other; the twin is found by the script's exact text.
-It gets a :class:`Ctx` whose ``argv`` is ``(NAME, *ARGS)`` and starts other tools with :func:`tracked` and ``ctx.called``.
+It gets a :class:`Ctx` whose ``argv`` is ``(NAME, *ARGS)``. What a twin prints is what the script prints on a node on disk; a test
+compares them.
 """
 
 from __future__ import annotations
 
-from nexcage.testing._model.tool import Tool
+import re
+
+from nexcage.testing._model import TOOLS
+from nexcage.testing._model.node import Node
+from nexcage.testing._model.tool import Ctx, Steps, Tool
+from nexcage.tools import lxc
 
 __all__ = ["SCRIPTS"]
 
-SCRIPTS: dict[str, Tool] = {}
+_UPID_PID = re.compile(r"UPID:[^:]*:([0-9A-F]+):")
+
+
+def _look(ctx: Ctx) -> Steps:
+    node = ctx.node
+    read = node.files.read
+    parts = [
+        "@nexcage boot\n", read("/proc/sys/kernel/random/boot_id") or "",
+        "@nexcage name\n", f"nodes/{node.name}\n" if read("/etc/pve/.members") else "",
+        "@nexcage memory\n", *re.findall(r"^MemAvailable: *(.*\n)", read("/proc/meminfo") or "", re.MULTILINE),
+        "@nexcage members\n", read("/etc/pve/.members") or "",
+        "@nexcage vmlist\n", read("/etc/pve/.vmlist") or "",
+        "@nexcage running\n", *_running(node),
+        "@nexcage frozen\n", *(f"{vmid}/cgroup.freeze\n" for vmid in node.running() if node.is_frozen(vmid)),
+        "@nexcage tasks\n", *_tasks(node),
+        "@nexcage ops\n", *_ops(node, ctx.argv[1:]),
+        "@nexcage configs\n",
+    ]  # fmt: skip
+    directory = f"/etc/pve/nodes/{node.name}/lxc"
+    names = node.files.names(directory)
+    parts += [f"{name}\n" for name in names]
+    parts.append("@nexcage texts\n")
+    for name in names:
+        text = read(f"{directory}/{name}") or ""
+        parts += [f"{name}:{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []
+    parts.append("@nexcage end\n")
+    ctx.out("".join(parts))
+    return 0
+    yield
+
+
+def _running(node: Node) -> list[str]:
+    lines: list[str] = []
+    for vmid in node.running():
+        pid = node.init_pid(vmid) or 0
+        stat = (node.files.read(f"/proc/{pid}/stat") or "").rpartition(") ")[2].strip()
+        lines.append(f"{vmid} {pid} {stat}\n")
+    return lines
+
+
+def _tasks(node: Node) -> list[str]:
+    lines: list[str] = []
+    for line in (node.files.read("/var/log/pve/tasks/active") or "").splitlines():
+        words = line.split()
+        match = _UPID_PID.match(line)
+        if len(words) == 2 and match and node.alive(int(match[1], 16)):
+            lines.append(f"{words[0]}\n")
+    return lines
+
+
+def _ops(node: Node, ops: tuple[str, ...]) -> list[str]:
+    if not ops:
+        return []
+    living = {node.files.read(f"/proc/{name}/environ") for name in node.files.names("/proc") if name.isdigit()}
+    return [f"{op}\n" for op in ops if f"NEXCAGE_OP_ID={op}\0" in living]
+
+
+def _carries(ctx: Ctx, mark: str, vmid: str) -> bool:
+    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
+    return text is not None and f"#{mark}" in text.split("\n")
+
+
+def _guard(ctx: Ctx) -> Steps:
+    mark, vmid, *words = ctx.argv[1:]
+    exists = ctx.node.files.exists(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
+    if exists and not _carries(ctx, mark, vmid):
+        ctx.err("nexcage: the container does not carry our mark\n")
+        return 9
+    ctx.argv = tuple(words)
+    if words[0] not in TOOLS:
+        ctx.err(f"sh: 1: exec: {words[0]}: not found\n")
+        return 127
+    return (yield from TOOLS[words[0]](ctx))
+
+
+def _signal(ctx: Ctx) -> Steps:
+    mark, vmid, number = ctx.argv[1:]
+    if not _carries(ctx, mark, vmid):
+        ctx.err("nexcage: the container does not carry our mark\n")
+        return 9
+    pid = ctx.node.init_pid(int(vmid))
+    if pid is None:
+        ctx.err(f"nexcage: container {vmid} has no init process\n")
+        return 8
+    ctx.argv = ("kill", f"-{number}", str(pid))
+    status = yield from TOOLS["kill"](ctx)
+    if status == 0:
+        ctx.out(f"{pid}\n")
+    return status
+
+
+SCRIPTS: dict[str, Tool] = {lxc.LOOK: _look, lxc.GUARD: _guard, lxc.SIGNAL: _signal}
 """Script text to its twin."""

@@ -49,7 +49,7 @@ Steps: TypeAlias = Generator[Wait, Any, int]  # Any: what a wait is answered wit
 class Ctx:
     """One call of a tool: where it runs, with which words, and where its output goes."""
 
-    __slots__ = ("_err", "_out", "argv", "env", "node", "pids", "seq", "stderr", "stdin", "stdout")
+    __slots__ = ("_err", "_out", "argv", "env", "node", "pids", "real", "seq", "stderr", "stdin", "stdout")
 
     def __init__(
         self,
@@ -60,8 +60,11 @@ class Ctx:
         env: Mapping[str, str] | None = None,
         out: Callable[[bytes], object] | None = None,
         err: Callable[[bytes], object] | None = None,
+        real: bool = False,
     ) -> None:
         self.node: Node = node
+        self.real: bool = real
+        """Whether a process of this machine stands behind the call: then its environment can be read in the real /proc."""
         self.argv: tuple[str, ...] = argv
         self.stdin: bytes = stdin
         self.env: Mapping[str, str] = {} if env is None else env
@@ -93,6 +96,7 @@ Tool: TypeAlias = Callable[[Ctx], Steps]
 def tracked(tool: Tool, ctx: Ctx) -> Steps:
     """``tool`` with its changes recorded as its own, and its exit status when it ends. Drivers start tools through this."""
     node = ctx.node
+    node.show_call(ctx)
     steps = tool(ctx)
     answer: Any = None  # Any: whatever the driver answers a wait with
     thrown: Interrupted | None = None

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from nexcage._core.machine import Event as Event
     from nexcage._core.machine import Machine as Machine
     from nexcage._core.machine import fold as fold
+    from nexcage._core.oci import OCI_VERSION as OCI_VERSION
     from nexcage._core.oci import OciState as OciState
     from nexcage._core.outcome import Done as Done
     from nexcage._core.outcome import Failure as Failure
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from nexcage._engine.fleet import Fleet as Fleet
     from nexcage._open import load_config as load_config
     from nexcage._open import open_fleet as open_fleet
+    from nexcage._open import run_dir_of as run_dir_of
+    from nexcage._open import state_dir_of as state_dir_of
     from nexcage._sinks.follow import follow as follow
     from nexcage._sinks.lines import text_line as text_line
     from nexcage._sinks.segments import read_journal as read_journal
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from nexcage.names import Mount as Mount
 
 __all__ = [
+    "OCI_VERSION",
     "AlreadyExists",
     "Attempted",
     "AuthRejected",
@@ -178,7 +182,9 @@ __all__ = [
     "number",
     "open_fleet",
     "read_journal",
+    "run_dir_of",
     "shown",
+    "state_dir_of",
     "text",
     "text_line",
 ]
@@ -218,6 +224,7 @@ _HOME: dict[str, str] = {
     "Event": "nexcage._core.machine",
     "Machine": "nexcage._core.machine",
     "fold": "nexcage._core.machine",
+    "OCI_VERSION": "nexcage._core.oci",
     "OciState": "nexcage._core.oci",
     "Done": "nexcage._core.outcome",
     "Failure": "nexcage._core.outcome",
@@ -237,6 +244,8 @@ _HOME: dict[str, str] = {
     "Fleet": "nexcage._engine.fleet",
     "load_config": "nexcage._open",
     "open_fleet": "nexcage._open",
+    "run_dir_of": "nexcage._open",
+    "state_dir_of": "nexcage._open",
     "follow": "nexcage._sinks.follow",
     "text_line": "nexcage._sinks.lines",
     "read_journal": "nexcage._sinks.segments",

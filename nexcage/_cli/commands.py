@@ -10,7 +10,7 @@ Complete = Literal["", "id", "file", "dir", "signal", "node"]
 
 
 class Option(NamedTuple):
-    """One option. ``value`` is its metavar, empty for a flag; ``choices`` are offered by completion and, unless ``open``, checked."""
+    """One option. ``value`` is its metavar, empty for a flag; completion offers ``choices``, unless ``open`` they are checked."""
 
     flags: tuple[str, ...]
     help: str
@@ -51,7 +51,9 @@ GLOBAL: tuple[Option, ...] = (
     Option(("--hosts",), "drive these nodes: 'pve-[01-50].lan', commas between several", "HOSTS", many=True),
     Option(("--state-dir",), "where journal and fleet id live", "DIR", complete="dir"),
     Option(("--run-dir",), "where ID/state.json files are written", "DIR", complete="dir"),
-    Option(("-o", "--output"), "how results are printed: table, json, jsonl or name", "FORMAT", choices=OUTPUTS + ("text",)),
+    Option(
+        ("-o", "--output"), "how results are printed: table, json, jsonl or name", "FORMAT", choices=(*OUTPUTS, "text")
+    ),
     Option(("--debug",), "show on stderr each command with its node, exit status and time"),
     Option(("-v", "--verbose"), "show on stderr what happens"),
     Option(("--log-file",), "append log lines to this file", "FILE", complete="file"),
@@ -76,7 +78,9 @@ _RUNTIME = Option(
     open=True,
 )
 _ALL = Option(("-a", "--all"), "every container of the fleet")
-_SELECT = Option(("-l", "--selector"), "those that match: 'tag=web node=pve-0* state=stopped id~^web-'", "SELECTOR", many=True)
+_SELECT = Option(
+    ("-l", "--selector"), "those that match: 'tag=web node=pve-0* state=stopped id~^web-'", "SELECTOR", many=True
+)
 _OP_ID = Option(("--op-id",), "idempotency key: the same key again gives the same outcome, no second effect", "KEY")
 _NO_WAIT = Option(("--no-wait",), "do not wait for another operation on the container, say who holds it")
 _TARGETS = (_NAME, _RUNTIME, _ALL, _SELECT, _OP_ID, _NO_WAIT)
@@ -86,7 +90,12 @@ _SELECTOR_TEXT = (
 )
 
 _CREATE = (
-    Option(("--image",), "template (STORAGE:vztmpl/NAME or a file), bundle directory, or an alias", "IMAGE", complete="file"),
+    Option(
+        ("--image",),
+        "template (STORAGE:vztmpl/NAME or a file), bundle directory, or an alias",
+        "IMAGE",
+        complete="file",
+    ),
     _NAME,
     _RUNTIME,
     Option(("--memory",), "memory in MiB, or with M or G (512)", "MIB"),
@@ -171,7 +180,10 @@ _LIST: tuple[Command, ...] = (
         "ID [SIGNAL] | -s SIGNAL ID...",
         "send a signal to init, from the host (TERM)",
         "SIGNAL is a name in any case, with or without SIG, or a number: TERM, sighup, 9, RTMIN+3. " + _SELECTOR_TEXT,
-        (*_TARGETS, Option(("-s", "--signal"), "the signal; every positional is an ID then", "SIGNAL", complete="signal")),
+        (
+            *_TARGETS,
+            Option(("-s", "--signal"), "the signal; every positional is an ID then", "SIGNAL", complete="signal"),
+        ),
         ("nexcage kill web-1 HUP", "nexcage kill -s KILL web-1 web-2"),
         "id",
         outputs=OUTPUTS,
@@ -220,7 +232,9 @@ _LIST: tuple[Command, ...] = (
             _SELECT,
             Option(("--all-guests",), "also those that are not managed by this fleet"),
             Option(("-q", "--quiet"), "print ids only, as --output name does"),
-            Option(("-f", "--format"), "table or json, as the OCI runtimes take it", "FORMAT", choices=("table", "json")),
+            Option(
+                ("-f", "--format"), "table or json, as the OCI runtimes take it", "FORMAT", choices=("table", "json")
+            ),
         ),
         ("nexcage list", "nexcage list -l 'node=pve-0* state=running' --output jsonl"),
         outputs=OUTPUTS,
@@ -259,7 +273,7 @@ _LIST: tuple[Command, ...] = (
         "health",
         "",
         "check the nodes and this machine, and say what to do",
-        "Each row is PASS, WARN or FAIL with the value seen. Exit status 0 when nothing fails, else 1; 3 for a node out of reach.",
+        "Each row is PASS, WARN or FAIL with the value seen. Exit status: 0 nothing fails, 1 something does, 3 a node is away.",
         (),
         ("nexcage health", "nexcage health --hosts 'pve-[01-03].lan' --output json"),
         outputs=("table", "json", "jsonl"),
@@ -307,7 +321,13 @@ _LIST: tuple[Command, ...] = (
         ),
         ("nexcage sim up --nodes 8 --dir /tmp/sim --detach", "nexcage --config /tmp/sim/config.toml list"),
     ),
-    Command("sim down", "--dir DIR", "stop a simulated cluster", options=(_DIR,), examples=("nexcage sim down --dir /tmp/sim",)),
+    Command(
+        "sim down",
+        "--dir DIR",
+        "stop a simulated cluster",
+        options=(_DIR,),
+        examples=("nexcage sim down --dir /tmp/sim",),
+    ),
     Command(
         "sim effects",
         "--dir DIR",
@@ -364,5 +384,5 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def options_of(command: Command, *, hidden: bool = True) -> tuple[Option, ...]:
-    """The command's own options and the global ones. An own option takes a short flag (``-f``) from nobody: the table has no doubles."""
+    """The command's own options and the global ones; no flag is in both."""
     return tuple(option for option in (*command.options, *GLOBAL) if hidden or not option.hidden)

@@ -78,7 +78,9 @@ def _bash() -> str:
             values.append(_value_branch(command.name, ("-o", "--output"), " ".join(command.outputs)))
     values += [_value_branch("", option.flags, _offers(option)) for option in GLOBAL if option.value]
     return (
-        _BASH.replace("@GLOBAL_WITH_VALUE@", "|".join(flag for option in GLOBAL if option.value for flag in option.flags))
+        _BASH.replace(
+            "@GLOBAL_WITH_VALUE@", "|".join(flag for option in GLOBAL if option.value for flag in option.flags)
+        )
         .replace("@GROUPS@", "|".join(GROUPS))
         .replace("@GLOBAL@", " ".join(flag for option in GLOBAL for flag in option.flags))
         .replace("@COMMANDS@", " ".join(_top()))
@@ -89,20 +91,24 @@ def _bash() -> str:
 
 def _zsh() -> str:
     # zsh runs bash's function faithfully; its own dialect would be a second grammar to keep in step.
-    return f"# zsh completion for nexcage; made by 'nexcage completion zsh'\nautoload -U +X bashcompinit && bashcompinit\n{_bash()}"
+    start = (
+        "# zsh completion for nexcage; made by 'nexcage completion zsh'\nautoload -U +X bashcompinit && bashcompinit\n"
+    )
+    return start + _bash()
 
 
 def _fish() -> str:
     lines = ["# fish completion for nexcage; made by 'nexcage completion fish'", "complete -c nexcage -f"]
     none = "not __fish_seen_subcommand_from " + " ".join(_top())
-    for option in GLOBAL:
-        lines.append(_fish_option("", option))
+    lines += [_fish_option("", option) for option in GLOBAL]
     for name, summary in _top().items():
         lines.append(f"complete -c nexcage -n '{none}' -a {name} -d '{_fish_text(summary)}'")
     for group, subs in GROUPS.items():
         for sub in subs:
             seen = f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {' '.join(subs)}"
-            lines.append(f"complete -c nexcage -n '{seen}' -a {sub} -d '{_fish_text(COMMANDS[f'{group} {sub}'].summary)}'")
+            lines.append(
+                f"complete -c nexcage -n '{seen}' -a {sub} -d '{_fish_text(COMMANDS[f'{group} {sub}'].summary)}'"
+            )
     for command in COMMANDS.values():
         seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in command.name.split())
         words = _words(command)
@@ -164,4 +170,3 @@ def _value_branch(command: str, flags: tuple[str, ...], offers: str) -> str:
 
 
 SHELLS = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-

@@ -1,6 +1,6 @@
 """Three ways to say the same: ours (``create web-1 --image X``), the predecessor's (``create --name web-1 X``) and the OCI
-runtime's (``--root DIR create --bundle DIR --pid-file F ID``). Here a `Call` becomes ids, a `Spec` and signals; and an error becomes
-what ``runc`` would have said, for engines that read its words.
+runtime's (``--root DIR create --bundle DIR --pid-file F ID``). Here a `Call` becomes ids, a `Spec` and signals; and an
+error becomes what ``runc`` would have said, for engines that read its words.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def targets(call: Call) -> Targets:
 
 
 def kill_targets(call: Call) -> tuple[Targets, str]:
-    """Of ``kill``, with the signal: ``kill ID [SIGNAL]``, or ``-s SIGNAL`` and nothing but ids. An engine's ``--all`` is obsolete."""
+    """Of ``kill``, with the signal: ``kill ID [SIGNAL]``, or ``-s SIGNAL`` and only ids. An engine's ``--all`` is ignored."""
     given = call.text("signal")
     if given is not None:
         return _targets(call, call.words), given
@@ -61,7 +61,7 @@ def _targets(call: Call, words: Sequence[str]) -> Targets:
         return Targets((oci_id(call, words),))
     if named is not None:
         if words:
-            raise call.usage(f"--name {ascii(named)} and {ascii(words[0])} both name a container")
+            raise call.usage(f"--name {named!a} and {words[0]!a} both name a container")
         words = (named,)
     if _selecting(call):
         if words:
@@ -92,8 +92,8 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         if value is not None:
             fields[name] = take(name, value)
     for name in ("hostname", "storage", "description", "node"):
-        if (value := call.text(name)) is not None:
-            fields[name] = value
+        if (text := call.text(name)) is not None:
+            fields[name] = text
     if (backend := call.text("runtime")) is not None:
         fields["backend"] = backend
     if nets := call.many("net"):
@@ -114,22 +114,25 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
 def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:
     """Id, image and bundle."""
     if call.oci:
-        id = oci_id(call, call.words)
+        engine = oci_id(call, call.words)
         _oci_refusals(call)
-        bundle = _absolute(call.text("bundle") or ".", cwd)
-        return id, bundle, bundle
+        where = _absolute(call.text("bundle") or ".", cwd)
+        return engine, where, where
     words, named = list(call.words), call.text("name")
-    id = named if named is not None else (words.pop(0) if words else None)
-    if id is None:
+    if named is None and not words:
         raise call.usage("which id?", f"nexcage {call.name} ID --image IMAGE")
-    names.container_id(id)
+    id = names.container_id(words.pop(0) if named is None else named)
     _oci_refusals(call)
     image, bundle = call.text("image"), call.text("bundle")
     if words and named is not None and image is None:
         image = words.pop(0)
     if words:
-        hint = "" if named is not None else f"the image goes behind --image: nexcage {call.name} {id} --image {ascii(words[0])[1:-1]}"
-        raise call.usage(f"does not take the word {ascii(words[0])}", hint)
+        hint = (
+            ""
+            if named is not None
+            else f"the image goes behind --image: nexcage {call.name} {id} --image {ascii(words[0])[1:-1]}"
+        )
+        raise call.usage(f"does not take the word {words[0]!a}", hint)
     if image is not None and bundle is not None:
         raise call.usage("--image and --bundle both say what to run")
     if bundle is not None:
@@ -143,9 +146,13 @@ def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:
 def _oci_refusals(call: Call) -> None:
     # Accepting these and doing nothing would be a lie that an engine finds out much later.
     if call.text("console_socket") is not None:
-        raise InvalidInput("console-socket", call.text("console_socket"), "not supported: attach with the node's own tools")
+        raise InvalidInput(
+            "console-socket", call.text("console_socket"), "not supported: attach with the node's own tools"
+        )
     if call.text("preserve_fds") not in (None, "0"):
-        raise InvalidInput("preserve-fds", call.text("preserve_fds"), "not supported: the container's init runs on its node")
+        raise InvalidInput(
+            "preserve-fds", call.text("preserve_fds"), "not supported: the container's init runs on its node"
+        )
 
 
 def _absolute(path: str, cwd: str | None) -> str:
@@ -187,7 +194,11 @@ def runc_message(call: Call, error: Exception) -> str:
     said = _runc_words(call.name, error)
     if said is None:
         return str(error)
-    return f"runc create failed: {said}" if call.name in ("create", "run") and isinstance(error, (AlreadyExists, InvalidPath)) else said
+    return (
+        f"runc create failed: {said}"
+        if call.name in ("create", "run") and isinstance(error, (AlreadyExists, InvalidPath))
+        else said
+    )
 
 
 def _runc_words(verb: str, error: Exception) -> str | None:
@@ -225,7 +236,7 @@ def _refused(verb: str, state: str, id: str) -> str | None:
             return "cannot start a container that has stopped"
         case "start", "paused" | "resuming":
             return "cannot start a container in the paused state"
-        case ("kill" | "pause"), ("stopped" | "stopping" | "created" | "deleting"):
+        case (("kill" | "pause"), ("stopped" | "stopping" | "created" | "deleting")):
             return "container not running"
         case "resume", _:
             return "container not paused"

@@ -50,7 +50,11 @@ def overview() -> str:
 
 def help_of(command: Command) -> str:
     """``nexcage COMMAND --help``."""
-    lines = [f"usage: nexcage {command.name} {command.usage}".rstrip(), "", f"{command.summary[0].upper()}{command.summary[1:]}."]
+    lines = [
+        f"usage: nexcage {command.name} {command.usage}".rstrip(),
+        "",
+        f"{command.summary[0].upper()}{command.summary[1:]}.",
+    ]
     if command.text:
         lines += textwrap.wrap(command.text, _WIDTH, break_on_hyphens=False)
     shown = [(spelled(option), option.help) for option in command.options if not option.hidden]

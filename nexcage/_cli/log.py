@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nexcage._cli.streams import Streams, one_line
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Logs", "level_of", "runc_line"]
 
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING, "error": logging.ERROR}
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
 
 
 def level_of(call: Call, environ: Mapping[str, str]) -> int | None:
@@ -74,7 +80,7 @@ class Logs:
         if self._oci is not None:
             self._oci.put(runc_line(message, "error", format))
 
-    def __enter__(self) -> Logs:
+    def __enter__(self) -> Self:
         self._logger.setLevel(self._level)
         for handler in self._handlers:
             self._logger.addHandler(handler)
@@ -88,13 +94,12 @@ class Logs:
 
 
 class _Plain(logging.Formatter):
-    converter = time.gmtime
-
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        super().__init__("%(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return one_line(super().format(record))
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return one_line(f"{at}.{int(record.msecs):03d}Z {super().format(record)}")
 
 
 class _Runc(logging.Formatter):
@@ -130,7 +135,9 @@ class _ToFile(logging.Handler):
         self.broken: bool = False
         self.setFormatter(formatter)
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o600)
+            self._fd = os.open(
+                path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, 0o600
+            )
         except (OSError, ValueError) as error:
             self._give_up(error)
 
@@ -163,4 +170,4 @@ class _ToFile(logging.Handler):
     def _give_up(self, error: Exception) -> None:
         self.broken = True
         why = getattr(error, "strerror", None) or str(error)
-        self._streams.say(f"nexcage: cannot write the log file {ascii(self._path)}: {why}; going on without it")
+        self._streams.say(f"nexcage: cannot write the log file {self._path!a}: {why}; going on without it")

@@ -1,14 +1,15 @@
 """The entry: argv in, exit status out. No traceback leaves here unless ``--debug`` asks for it.
 
-Exit status: 0 done, 1 refused or failed, 2 usage and invalid input, 3 a node cannot be used, 130 interrupted; in the OCI dialect 1 for
-everything that is not 0. Nothing but the parser is imported before the command needs it: ``nexcage --help`` should feel instant.
+Exit status: 0 done, 1 refused or failed, 2 usage and invalid input, 3 a node cannot be used, 130 interrupted; in the OCI
+dialect 1 for everything that is not 0. Nothing but the parser is imported before the command needs it: ``nexcage --help``
+should feel instant.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from nexcage._cli.parser import Call, Usage, parse
 from nexcage._cli.streams import Streams, hold_standard_descriptors, one_line
@@ -28,7 +29,7 @@ def main(
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
-    """Run one command line (``sys.argv`` when None) and give the exit status. Streams that are not given are the process's own."""
+    """Run one command line (``sys.argv`` when None); the exit status. Streams that are not given are the process's own."""
     if argv is None:
         hold_standard_descriptors()
         argv = sys.argv[1:]
@@ -80,7 +81,9 @@ def _dispatch(call: Call, streams: Streams) -> int:
         case "completion" | "man":
             from nexcage._cli import verbs_local
 
-            return verbs_local.completion(call, streams) if call.name == "completion" else verbs_local.man(call, streams)
+            return (
+                verbs_local.completion(call, streams) if call.name == "completion" else verbs_local.man(call, streams)
+            )
         case "config show" | "config check":
             from nexcage._cli import verbs_config
 
@@ -112,8 +115,7 @@ def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None =
     """One line that says what was tried and what is so, the notes below it; the exit status it means."""
     from nexcage.errors import NexcageError
 
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # pyright: ignore[reportUnknownMemberType]
-        error = error.exceptions[0]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    error = _bare(error)
     if call.oci:
         from nexcage._cli.dialects import runc_message
 
@@ -132,13 +134,22 @@ def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None =
     return 1 if call.oci else exit_status(error)
 
 
+def _bare(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        if len(group.exceptions) != 1:
+            return group
+        error = group.exceptions[0]
+    return error
+
+
 def line_of(call: Call, error: BaseException) -> str:
     """``cannot delete container 'web-1': it is running``; with the command in front where the error itself does not name it."""
     from nexcage.errors import NexcageError
 
     text = str(error)
     if isinstance(error, OSError) and not isinstance(error, NexcageError):
-        where = f" {ascii(error.filename)}" if error.filename else ""
+        where = f" {error.filename!a}" if error.filename else ""
         text = f"{error.strerror or type(error).__name__}{where}"
     elif not isinstance(error, NexcageError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -170,4 +181,3 @@ def _as_runc(call: Call, message: str, streams: Streams, logs: Logs | None) -> N
         streams.say(one_line(message))
     else:
         streams.say(runc_line(message, "error", format))
-

@@ -14,7 +14,10 @@ _EXIT = (
     ("130", "interrupted; the operation is recorded and its outcome looked up when the container is used next"),
 )
 _FILES = (
-    ("/etc/nexcage/config.toml, ~/.config/nexcage/config.toml", "the configuration; the later one wins, then --config, NEXCAGE_*, options"),
+    (
+        "/etc/nexcage/config.toml, ~/.config/nexcage/config.toml",
+        "the configuration; the later one wins, then --config, NEXCAGE_*, options",
+    ),
     ("STATE_DIR/journal/", "what happened, JSON lines (/var/lib/nexcage, or $XDG_STATE_HOME/nexcage)"),
     ("RUN_DIR/ID/state.json", "the OCI state of each container (/run/nexcage, or $XDG_RUNTIME_DIR/nexcage)"),
 )

@@ -60,7 +60,9 @@ def _per_node(outcomes: Sequence[Outcome]) -> list[Mapping[str, Any]]:
     nodes: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         nodes.setdefault(outcome.node or "-", []).append(outcome)
-    return [_summed(node, nodes[node]) for node in sorted(nodes)] + ([_summed("all", outcomes)] if len(nodes) > 1 else [])
+    return [_summed(node, nodes[node]) for node in sorted(nodes)] + (
+        [_summed("all", outcomes)] if len(nodes) > 1 else []
+    )
 
 
 def _summed(node: str, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:

@@ -74,13 +74,13 @@ def parse(argv: Sequence[str]) -> Call:
     missing or wrong.
     """
     name, rest = _find(list(argv))
-    for token, value in _tokens(rest, options_of(COMMANDS[name]) if name in COMMANDS else GLOBAL):
-        if token in ("-h", "--help") and value is None:
+    for part, value in _tokens(rest, options_of(COMMANDS[name]) if name in COMMANDS else GLOBAL):
+        if part in ("-h", "--help") and value is None:
             return Call(COMMANDS["help"], name.split(), {})
     if name in GROUPS:
         raise Usage(f"{name} what?", command=name, hint=f"one of: {', '.join(GROUPS[name])}", oci=_is_oci(argv))
     if not name:
-        if any(token == "--version" for token, _ in _tokens(rest, GLOBAL)):
+        if any(part == "--version" for part, _ in _tokens(rest, GLOBAL)):
             return Call(COMMANDS["version"], (), {})
         _parse(None, rest)
         raise Usage("no command", hint="'nexcage help' lists them", oci=_is_oci(argv))
@@ -113,17 +113,17 @@ def _find(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _next_word(argv: list[str], start: int) -> int | None:
-    """Where the next token stands that is neither an option nor the value of a global one."""
+    """Where the next part stands that is neither an option nor the value of a global one."""
     takes_value = {flag for option in GLOBAL if option.value for flag in option.flags}
     position = start
     while position < len(argv):
-        token = argv[position]
-        if token == "--":
+        part = argv[position]
+        if part == "--":
             argv.pop(position)
             return position if position < len(argv) else None
-        if token in takes_value:
+        if part in takes_value:
             position += 2
-        elif token.startswith("-") and token != "-":
+        elif part.startswith("-") and part != "-":
             position += 1
         else:
             return position
@@ -131,20 +131,20 @@ def _next_word(argv: list[str], start: int) -> int | None:
 
 
 def _tokens(argv: Sequence[str], options: Iterable[Option]) -> Iterable[tuple[str, str | None]]:
-    """The option tokens of argv with the value that each takes from the next token; what stands behind ``--`` is none."""
+    """The option tokens of argv with the value that each takes from the next part; what stands behind ``--`` is none."""
     takes_value = {flag for option in options if option.value for flag in option.flags}
     position = 0
     while position < len(argv) and argv[position] != "--":
-        token = argv[position]
-        value = argv[position + 1] if token in takes_value and position + 1 < len(argv) else None
-        if token.startswith("-"):
-            yield token, value
+        part = argv[position]
+        value = argv[position + 1] if part in takes_value and position + 1 < len(argv) else None
+        if part.startswith("-"):
+            yield part, value
         position += 1 if value is None else 2
 
 
 def _is_oci(argv: Sequence[str]) -> bool:
     flags = {flag for option in GLOBAL if option.name in _OCI for flag in option.flags}
-    return any(token.partition("=")[0] in flags for token, _ in _tokens(argv, GLOBAL))
+    return any(part.partition("=")[0] in flags for part, _ in _tokens(argv, GLOBAL))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -169,7 +169,11 @@ class _Once(argparse.Action):
     """Given twice with two values it is a mistake, not an override."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: str | None = None
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
     ) -> None:
         before = getattr(namespace, self.dest, None)
         if before is not None and before != values:
@@ -188,18 +192,21 @@ def _parse(command: Command | None, argv: list[str]) -> Call:
     except Usage as error:
         message = re.sub(r"^argument (.*/)?(-\S+): expected one argument$", r"\2 needs a value", str(error))
         raise Usage(message, command=name, hint=f"nexcage help {name}".rstrip(), oci=_is_oci(argv)) from None
-    for token in extra:
-        if token.startswith("-"):
+    for part in extra:
+        if part.startswith("-"):
             known = [flag for option in options if not option.hidden for flag in option.flags]
-            raise _unknown("option", token.partition("=")[0], known, command=name, oci=_is_oci(argv))
+            raise _unknown("option", part.partition("=")[0], known, command=name, oci=_is_oci(argv))
     values: dict[str, Value] = vars(namespace)
     words = values.pop("words")
     return Call(command or COMMANDS["help"], [*(words if isinstance(words, list) else ()), *extra, *behind], values)
 
 
 def _guarded(argv: list[str]) -> list[str]:
-    # argparse reads a word with a blank in it that begins with '-' as a positional; we want it refused as the option it looks like.
-    return [token.replace(" ", "\u2423") if token.startswith("--") and " " in token.partition("=")[0] else token for token in argv]
+    # argparse reads a word with a blank that begins with '-' as a positional; it is refused as the option that it looks like.
+    return [
+        part.replace(" ", "\u2423") if part.startswith("--") and " " in part.partition("=")[0] else part
+        for part in argv
+    ]
 
 
 def _check_choices(call: Call) -> None:
@@ -213,7 +220,7 @@ def _check_choices(call: Call) -> None:
         for value in (*((single,) if single is not None else ()), *call.many(option.name)):
             if value not in choices:
                 flag = option.flags[-1]
-                raise call.usage(f"{flag} takes {_either(choices)}, not {ascii(value)}", close_to(value, choices))
+                raise call.usage(f"{flag} takes {_either(choices)}, not {value!a}", close_to(value, choices))
 
 
 def _either(words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from nexcage._cli.render import colourful
 from nexcage._cli.streams import Streams
@@ -31,7 +31,7 @@ class Progress:
         self._in_place: bool = False
         self._told: int = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._total >= _QUIET_BELOW and colourful(self._streams.stderr):
             self._bar = self._rich()
             self._in_place = self._bar is None

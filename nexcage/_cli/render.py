@@ -21,7 +21,7 @@ def as_json(streams: Streams, value: object, *, indent: int | None = None) -> st
 
 
 def print_rows(streams: Streams, rows: Iterable[Row], output: str, columns: Sequence[str], *, name: str = "id") -> None:
-    """``rows`` as ``output`` says: a table of ``columns``, all of them as ``json`` or ``jsonl``, or the field ``name`` of each."""
+    """``rows`` as ``output`` says: a table of ``columns``, all of them as ``json`` or ``jsonl``, or ``name`` of each."""
     if output == "jsonl":
         for row in rows:
             streams.line(as_json(streams, row))

@@ -48,13 +48,9 @@ def settings(call: Call, origins: dict[str, str] | None = None) -> Config:
 
 def state_dir(call: Call) -> Path:
     """The directory that has the journal. Makes nothing."""
-    from nexcage._open import state_dir_of
-
-    return state_dir_of(settings(call))
+    return nexcage.state_dir_of(settings(call))
 
 
 def run_dir(call: Call) -> Path:
     """The directory that has ``ID/state.json``. Makes nothing."""
-    from nexcage._open import run_dir_of
-
-    return run_dir_of(settings(call))
+    return nexcage.run_dir_of(settings(call))

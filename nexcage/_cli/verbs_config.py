@@ -18,7 +18,7 @@ __all__ = ["check", "show"]
 def show(call: Call, streams: Streams) -> int:
     """Every setting, one a line as TOML has it; ``--origin`` adds the file or option that it came from."""
     if call.words:
-        raise call.usage(f"does not take the word {ascii(call.words[0])}")
+        raise call.usage(f"does not take the word {call.words[0]!a}")
     origins: dict[str, str] = {}
     values = msgspec.to_builtins(settings(call, origins))
     origin = call.flag("origin")
@@ -39,7 +39,7 @@ def check(call: Call, streams: Streams) -> int:
     import nexcage
 
     if len(call.words) > 1:
-        raise call.usage(f"does not take the word {ascii(call.words[1])}")
+        raise call.usage(f"does not take the word {call.words[1]!a}")
     if call.words and call.text("config") is not None:
         raise call.usage("--config and the word both name a file")
     if call.words:

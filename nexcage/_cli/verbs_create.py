@@ -6,8 +6,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-import nexcage
-from nexcage import Create, Delete, Done, InvalidInput, InvalidPath, NexcageError, Spec, Start
+from nexcage import Create, Delete, Done, InvalidInput, InvalidPath, NexcageError, Spec, Start, names
 from nexcage._cli.dialects import creation
 from nexcage._cli.outcomes import print_outcomes
 from nexcage._cli.parser import Call
@@ -25,13 +24,13 @@ _LONGEST = 1 << 20  # of a file with SSH keys
 def prepare(call: Call, streams: Streams) -> Verb:
     """Read everything from the command line; raises before anything is opened."""
     id, spec = creation(call, lambda path: _read(path, streams))
-    _checked_bundle(call, spec)
+    _checked_bundle(spec)
     pid_file = call.text("pid_file")
     if pid_file is not None and not os.path.isdir(os.path.dirname(os.path.abspath(pid_file))):
         raise InvalidPath("pid-file", pid_file, "a file in a directory that exists")
     op_id = call.text("op_id")
     if op_id is not None:
-        nexcage.names.op_id(op_id)
+        names.op_id(op_id)
     if call.name == "run" and call.oci and not call.flag("detach"):
         raise call.usage("only with --detach: init runs on its node and is no child of this process")
 
@@ -61,7 +60,7 @@ async def _start(call: Call, fleet: Fleet, id: str, op_id: str | None) -> Done:
         raise error.noted(f"container '{id}' was created and removed again") from None
 
 
-def _checked_bundle(call: Call, spec: Spec) -> None:
+def _checked_bundle(spec: Spec) -> None:
     if spec.bundle is not None and not os.path.isfile(os.path.join(spec.bundle, "config.json")):
         raise InvalidPath("bundle", spec.bundle, "an existing directory with config.json in it")
 
@@ -83,10 +82,12 @@ def _write_pid(path: str, done: Done) -> None:
     whole = os.path.abspath(path)
     beside = f"{os.path.dirname(whole)}/.{secrets.token_hex(8)}.pid"
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="ascii") as file:
+        with open(
+            os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="ascii"
+        ) as file:
             file.write(str(done.pid))
         os.replace(beside, whole)
     except OSError as error:
-        raise NexcageError(f"cannot write the pid file {ascii(path)}: {error.strerror}").noted(
+        raise NexcageError(f"cannot write the pid file {path!a}: {error.strerror}").noted(
             f"container '{done.id}' is {done.state}"
         ) from None

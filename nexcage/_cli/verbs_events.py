@@ -1,8 +1,9 @@
-"""``nexcage events``: the journal as it is and as it grows. No fleet is opened, and a directory that can only be read is enough."""
+"""``nexcage events``: the journal as it is and as it grows. No fleet is opened, and a read-only directory is enough."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,7 +25,7 @@ __all__ = ["events"]
 def events(call: Call, streams: Streams) -> int:
     """Print them; with ``--follow`` until interrupted or until nobody reads any more."""
     if call.words:
-        raise call.usage(f"does not take the word {ascii(call.words[0])}", f"--id {ascii(call.words[0])[1:-1]}")
+        raise call.usage(f"does not take the word {call.words[0]!a}", f"--id {ascii(call.words[0])[1:-1]}")
     since = number("since", call.text("since") or "0")
     wanted = _filter(call, since)
     spell = _spelling(call, streams)
@@ -43,7 +44,7 @@ def events(call: Call, streams: Streams) -> int:
 
 
 async def _follow(
-    where: object, since: int, wanted: Callable[[Event], bool], spell: Callable[[Event], str], streams: Streams
+    where: Path, since: int, wanted: Callable[[Event], bool], spell: Callable[[Event], str], streams: Streams
 ) -> None:
     async for event in nexcage.follow(where, since=since):
         if wanted(event):

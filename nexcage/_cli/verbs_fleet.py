@@ -63,7 +63,7 @@ async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, str
     status = 0
     failure: BaseException | None = None
 
-    async def watch(inner: anyio.CancelScope) -> None:
+    async def watch() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for number in signals:
                 if got:
@@ -71,16 +71,19 @@ async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, str
                 got.append(number)
                 inner.cancel()
 
+    inner = anyio.CancelScope()
     async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as inner:
-            tasks.start_soon(watch, inner)
+        tasks.start_soon(watch)
+        with inner:
             try:
                 status = await work()
             except Exception as error:
                 failure = error  # raised below, out of the task group, so that it stays bare
         tasks.cancel_scope.cancel()
     if got and (inner.cancelled_caught or failure is not None):
-        streams.say(f"nexcage: {call.name}: interrupted; what had begun is recorded, 'nexcage state ID' looks how it ended")
+        streams.say(
+            f"nexcage: {call.name}: interrupted; what had begun is recorded, 'nexcage state ID' looks how it ended"
+        )
         return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]
     if failure is not None:
         raise failure

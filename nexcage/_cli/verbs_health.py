@@ -29,7 +29,7 @@ _NEEDED = 64 << 20  # bytes; a journal segment and room to go on
 def prepare(call: Call, streams: Streams) -> Verb:
     """The checks as rows; the exit status is 3 for a node out of reach, 1 when something fails, else 0."""
     if call.words:
-        raise call.usage(f"does not take the word {ascii(call.words[0])}", f"--hosts {ascii(call.words[0])[1:-1]}")
+        raise call.usage(f"does not take the word {call.words[0]!a}", f"--hosts {ascii(call.words[0])[1:-1]}")
 
     async def verb(fleet: Fleet) -> int:
         found: dict[str, list[Check]] = {_HERE: _this_machine(fleet)}
@@ -74,7 +74,9 @@ def _reachable(error: NexcageError) -> bool:
 
 def _seen(look: Look) -> Check:
     if not look.quorate:
-        return Check("quorum", "FAIL", "no quorum: it can be read, not changed", "see `pvecm status`; bring the other nodes back")
+        return Check(
+            "quorum", "FAIL", "no quorum: it can be read, not changed", "see `pvecm status`; bring the other nodes back"
+        )
     return Check("quorum", "PASS", f"quorate, {len(look.guests)} containers here")
 
 
@@ -110,7 +112,9 @@ def _directory(name: str, path: os.PathLike[str]) -> Check:
     while not os.path.isdir(where) and where != os.path.dirname(where):
         where = os.path.dirname(where)
     if not os.access(where, os.W_OK | os.X_OK):
-        return Check(name, "FAIL", f"{os.fspath(path)} cannot be written", "run as its owner, or give --state-dir and --run-dir")
+        return Check(
+            name, "FAIL", f"{os.fspath(path)} cannot be written", "run as its owner, or give --state-dir and --run-dir"
+        )
     space = os.statvfs(where)
     free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
     check = health.free_space(name, free, total)

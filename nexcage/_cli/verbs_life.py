@@ -123,6 +123,10 @@ def _tell_failures(call: Call, streams: Streams, outcomes: list[Outcome], failur
             break
         told += 1
         line = line_of(call, outcome.error)
-        streams.say(f"nexcage: {line}" if outcome.id in line else f"nexcage: {call.name} '{outcome.id}': {one_line(str(outcome.error))}")
+        streams.say(
+            f"nexcage: {line}"
+            if outcome.id in line
+            else f"nexcage: {call.name} '{outcome.id}': {one_line(str(outcome.error))}"
+        )
     if failures:
         streams.say(f"nexcage: {call.name}: {len(outcomes) - failures} of {len(outcomes)} done, {failures} failed")

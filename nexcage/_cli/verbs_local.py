@@ -17,16 +17,18 @@ def version(call: Call, streams: Streams) -> int:
     import nexcage
 
     if call.words:
-        raise call.usage(f"does not take the word {ascii(call.words[0])}")
+        raise call.usage(f"does not take the word {call.words[0]!a}")
     if call.text("output") != "json":
         streams.line(f"nexcage {nexcage.__version__}")
         return 0
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
-    import nexcage._core.oci as oci
-
-    parts: dict[str, str] = {"nexcage": nexcage.__version__, "oci": oci.OCI_VERSION, "python": sys.version.split()[0]}
+    parts: dict[str, str] = {
+        "nexcage": nexcage.__version__,
+        "oci": nexcage.OCI_VERSION,
+        "python": sys.version.split()[0],
+    }
     for name in ("anyio", "asyncssh", "msgspec", "rich"):
         try:
             parts[name] = installed(name)
@@ -41,6 +43,8 @@ def man(call: Call, streams: Streams) -> int:
     import nexcage
     from nexcage._cli.man import page
 
+    if call.words:
+        raise call.usage(f"does not take the word {call.words[0]!a}")
     streams.write(page(nexcage.__version__))
     return 0
 
@@ -65,6 +69,10 @@ def _known_ids(call: Call) -> list[str]:
 
     try:
         with os.scandir(run_dir(call)) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False))
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+            )
     except (OSError, NexcageError):
         return []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from nexcage import InvalidInput, NexcageError, NotFound, OciState, Selector, Spec, names
+from nexcage import OCI_VERSION, InvalidInput, NexcageError, NotFound, OciState, Selector, Spec, names
 from nexcage._cli.dialects import oci_id
 from nexcage._cli.finding import backend_named, of_backend
 from nexcage._cli.main import tell
@@ -27,7 +27,6 @@ Row = Mapping[str, Any]  # Any: whatever JSON can say
 _LIST = ("id", "state", "pid", "vmid", "node", "backend", "image", "tags")
 _STATE = ("id", "status", "pid", "node", "vmid", "backend", "bundle")
 _STALE = "org.nexcage.stale"
-OCI = "1.3.0"
 
 
 # ---- list ------------------------------------------------------------------------------------------------------------------
@@ -36,7 +35,7 @@ OCI = "1.3.0"
 def prepare_list(call: Call, streams: Streams) -> Verb:
     """All containers of the fleet, looked at; those of nodes that are away are stale and the exit status is theirs."""
     if call.words:
-        raise call.usage(f"does not take the word {ascii(call.words[0])}", f"-l id={ascii(call.words[0])[1:-1]}")
+        raise call.usage(f"does not take the word {call.words[0]!a}", f"-l id={ascii(call.words[0])[1:-1]}")
     selector = Selector.parse(" ".join(call.many("selector")))
     output = call.text("output") or ("name" if call.flag("quiet") else call.text("format") or "table")
 
@@ -139,7 +138,9 @@ def _away(call: Call, streams: Streams, looks: Mapping[str, Look | NexcageError]
 def _print_oci_list(streams: Streams, rows: Sequence[Row], output: str) -> None:
     fields = ("id", "pid", "status", "bundle", "created")
     if output == "json":
-        documents = [{"ociVersion": OCI, **{field: row[field] for field in fields}, "owner": "root"} for row in rows]
+        documents = [
+            {"ociVersion": OCI_VERSION, **{field: row[field] for field in fields}, "owner": "root"} for row in rows
+        ]
         streams.line(as_json(streams, documents))
     else:
         print_rows(streams, [{**row, "owner": "root"} for row in rows], output, (*fields, "owner"))
@@ -168,7 +169,7 @@ def _state_words(call: Call) -> tuple[str, ...]:
     if call.oci:
         return (oci_id(call, call.words),)
     if named is not None and call.words:
-        raise call.usage(f"--name {ascii(named)} and {ascii(call.words[0])} both name a container")
+        raise call.usage(f"--name {named!a} and {call.words[0]!a} both name a container")
     words = call.words if named is None else (named,)
     if not words:
         raise call.usage("which container?", "an id or a VMID; 'nexcage list' shows them")
@@ -191,7 +192,11 @@ async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
     if not (word.isascii() and word.isdigit() and len(word) < 10):
         return None
     looks = (await fleet.look()).items()
-    having = [(node, look.guests[int(word)]) for node, look in looks if not isinstance(look, NexcageError) and int(word) in look.guests]
+    having = [
+        (node, look.guests[int(word)])
+        for node, look in looks
+        if not isinstance(look, NexcageError) and int(word) in look.guests
+    ]
     if len(having) > 1:
         raise InvalidInput("container", word, f"an id; this VMID is on {', '.join(node for node, _ in having)}")
     if not having:
@@ -200,7 +205,14 @@ async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
     row = _foreign_row(node, guest)
     notes = {"node": node, "vmid": word, "backend": "lxc", "managed": "false", "name": guest.name}
     annotations = {f"org.nexcage.{key}": value for key, value in notes.items() if value}
-    return OciState(ociVersion=OCI, id=word, status=row["status"], pid=guest.pid, bundle=row["bundle"], annotations=annotations)
+    return OciState(
+        ociVersion=OCI_VERSION,
+        id=word,
+        status=row["status"],
+        pid=guest.pid,
+        bundle=row["bundle"],
+        annotations=annotations,
+    )
 
 
 def _print_states(call: Call, streams: Streams, documents: Sequence[OciState]) -> None:
@@ -254,7 +266,9 @@ def prepare_route(call: Call, streams: Streams) -> Verb:
         if output != "text":
             print_rows(streams, [{**row, "why": list(plan.why)}], output, ("id", "backend", "nodes", "image"))
             return 0
-        streams.line(f"{id}: backend {plan.backend}, on {_places(plan.nodes)}" + (f", from {plan.spec.image}" if image else ""))
+        streams.line(
+            f"{id}: backend {plan.backend}, on {_places(plan.nodes)}" + (f", from {plan.spec.image}" if image else "")
+        )
         for reason in plan.why:
             streams.line(f"  {reason}")
         return 0

@@ -22,7 +22,7 @@ def sim(call: Call, streams: Streams) -> int:
     directory = os.path.abspath(directory)
     wanted = 1 if call.name == "sim fault" else 0
     if len(call.words) > wanted:
-        raise call.usage(f"does not take the word {ascii(call.words[wanted])}")
+        raise call.usage(f"does not take the word {call.words[wanted]!a}")
     match call.name:
         case "sim up":
             return _up(call, streams, directory)
@@ -74,7 +74,9 @@ def _fault(call: Call, directory: str) -> None:
     if kind not in call.command.choices:
         from nexcage._cli.parser import close_to
 
-        raise call.usage(f"unknown fault {ascii(kind)}", close_to(kind, call.command.choices) or ", ".join(call.command.choices))
+        raise call.usage(
+            f"unknown fault {kind!a}", close_to(kind, call.command.choices) or ", ".join(call.command.choices)
+        )
     simctl.fault(directory, _node(call), kind, call.text("on"), number("times", call.text("times") or "1"))
 
 

@@ -1,7 +1,7 @@
 """What tells whether a node is fit to run containers: commands to ask, and what their answers mean.
 
-It looks at values: a pool that is DEGRADED and a file system that is full exist, too. Each `Probe` is one command; `read` turns its
-result into checks, each with a verdict, the value seen and what to do. Nothing here raises for what a node says.
+It looks at values: a pool that is DEGRADED and a file system that is full exist, too. Each `Probe` is one command; `read`
+turns its result into checks, each with a verdict, the value seen and what to do. Nothing here raises for what a node says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ import msgspec
 
 from nexcage._core.command import Command, Result, shown, text
 
-__all__ = ["Check", "Probe", "Verdict", "clock", "disk", "free_space", "pools", "probes", "read", "sshd", "storages", "templates", "version"]
+__all__ = [
+    "Check",
+    "Probe",
+    "Verdict",
+    "clock",
+    "disk",
+    "free_space",
+    "pools",
+    "probes",
+    "read",
+    "sshd",
+    "storages",
+    "templates",
+    "version",
+]
 
 Verdict = Literal["PASS", "WARN", "FAIL"]
 
@@ -52,7 +66,9 @@ def read(probe: Probe, result: Result) -> tuple[Check, ...]:
     said = shown(result.stderr, 400).strip()
     if result.exit is None:
         return (Check(probe.name, "FAIL", "no answer", f"run `{probe.command}` there and see where it hangs"),)
-    if result.exit == 127 or (result.exit and re.search(r"not found|No such file or directory", said) and not result.stdout):
+    if result.exit == 127 or (
+        result.exit and re.search(r"not found|No such file or directory", said) and not result.stdout
+    ):
         return (probe.missing,) if probe.missing else ()
     if result.exit:
         last = said.splitlines()[-1] if said else f"exit status {result.exit}"
@@ -65,7 +81,9 @@ def read(probe: Probe, result: Result) -> tuple[Check, ...]:
 
 def version() -> Probe:
     """Which Proxmox VE it is."""
-    missing = Check("pve", "FAIL", "no pveversion", "this is no Proxmox VE node; `nexcage sim up` starts a simulated cluster")
+    missing = Check(
+        "pve", "FAIL", "no pveversion", "this is no Proxmox VE node; `nexcage sim up` starts a simulated cluster"
+    )
     return Probe("pve", _ask("pveversion", parse=_version), missing)
 
 
@@ -95,7 +113,9 @@ def template_list(storage: str) -> Probe:
         todo = f"pveam update && pveam download {storage} NAME ('pveam available' lists them)"
         return (Check(f"templates {storage}", "WARN", "no template", todo),)
 
-    return Probe(f"templates {storage}", _ask("pvesm", "list", storage, "--content", "vztmpl", parse=parse, timeout=30.0))
+    return Probe(
+        f"templates {storage}", _ask("pvesm", "list", storage, "--content", "vztmpl", parse=parse, timeout=30.0)
+    )
 
 
 def disk(path: str) -> Probe:
@@ -133,7 +153,9 @@ def free_space(check: str, free: int, total: int) -> Check:
     """The finding for ``free`` of ``total`` bytes."""
     used = 100 - free * 100 // total if total > 0 else 100
     verdict: Verdict = "FAIL" if used >= _FULL or free <= 0 else "WARN" if used >= _NEARLY else "PASS"
-    return Check(check, verdict, f"{_size(free)} free, {used} % used", "" if verdict == "PASS" else "free some space, or grow it")
+    return Check(
+        check, verdict, f"{_size(free)} free, {used} % used", "" if verdict == "PASS" else "free some space, or grow it"
+    )
 
 
 def template_storages(checks: tuple[Check, ...]) -> tuple[str, ...]:
@@ -170,7 +192,9 @@ def _pools(result: Result) -> tuple[Check, ...]:
         name, free, cap, health = fields[0], int(fields[3]), int(fields[4].rstrip("%")), fields[5]
         value = f"{health}, {_size(free)} free, {cap} % used"
         if health != "ONLINE":
-            checks.append(Check(f"pool {name}", "FAIL", value, f"see `zpool status -x {name}` and replace what is broken"))
+            checks.append(
+                Check(f"pool {name}", "FAIL", value, f"see `zpool status -x {name}` and replace what is broken")
+            )
         elif cap >= _POOL_NEARLY:
             verdict: Verdict = "FAIL" if cap >= _POOL_FULL else "WARN"
             checks.append(Check(f"pool {name}", verdict, value, "delete snapshots or containers, or add a vdev"))
@@ -201,7 +225,9 @@ def _storages(result: Result) -> tuple[Check, ...]:
 def _template_storages(result: Result) -> tuple[Check, ...]:
     active = [row[0] for row in _rows(result) if row[2] == "active"]
     if not active:
-        return (Check("templates", "FAIL", "no active storage takes templates", "pvesm set local --content vztmpl,..."),)
+        return (
+            Check("templates", "FAIL", "no active storage takes templates", "pvesm set local --content vztmpl,..."),
+        )
     return tuple(Check(f"templates {name}", "PASS", "active") for name in active)
 
 

@@ -17,7 +17,7 @@ SSH_PORT = 22
 
 
 class Known(msgspec.Struct, frozen=True):
-    """The keys under one name, each as ``TYPE BASE64``: the host's own, those that may sign for it, those that must not be used."""
+    """The keys under one name, each as ``TYPE BASE64``: the host's own, those that may sign for it, and forbidden ones."""
 
     keys: tuple[str, ...] = ()
     authorities: tuple[str, ...] = ()

@@ -178,10 +178,12 @@ class Running:
     async def _step(self) -> None:
         process = self._process
         if not process.ended:
-            with anyio.CancelScope(deadline=self._deadline):
-                return await process.progress()
-            self._late = True
-            return await self.stop()
+            with anyio.CancelScope(deadline=self._deadline) as scope:
+                await process.progress()
+            if scope.cancelled_caught:
+                self._late = True
+                await self.stop()
+            return
         # It has ended and its output has not: something that it started still holds the pipe. Wait as long as output comes,
         # but not for ever.
         before = anyio.current_time()

@@ -31,7 +31,7 @@ class Channel(Protocol):
 class Session:
     """A command behind a channel: the client session that asyncssh calls, and the `Process` that `running` drives.
 
-    Callbacks rather than asyncssh's streams: its streams buffer without limit unless someone reads, and cost several times the CPU.
+    Callbacks rather than asyncssh's streams: those buffer without limit unless someone reads, and cost several times the CPU.
     ``kill`` signals the remote pid by its class; it may fail, never raise.
     """
 
@@ -109,7 +109,7 @@ class Session:
         self._status = status
         self._news.set()
 
-    def exit_signal_received(self, name: str, core_dumped: bool, msg: str, lang: str) -> None:
+    def exit_signal_received(self, name: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002 - its signature
         self.signalled = True
         number = getattr(signal, f"SIG{name}", 0)
         self._status = 128 + (number if isinstance(number, int) else 0)
@@ -168,7 +168,8 @@ class Session:
         if self._frames["stdout"].begun or not (self._declined or self.exit is not None) or self.refused is None:
             return None
         said = self._frames["stderr"].before.strip() or self._frames["stdout"].before.strip()
-        return self.refused(said.decode("utf-8", "replace") or str(self.failure or f"exit status {self.exit}"), self._ending)
+        words = said.decode("utf-8", "replace") or str(self.failure or f"exit status {self.exit}, no message")
+        return self.refused(words, self._ending)
 
     async def progress(self) -> None:
         self._news.clear()
@@ -201,13 +202,14 @@ class Session:
         await self._until(lambda: self.done or bool(self.pid), 2 * GRACE)
         if self.pid and self._kill is not None:
             await self._kill(self.pid, cancel)
+            await self._until(lambda: self.done, 2 * GRACE)
         elif self._channel is not None:
             # The login shell has not come to our command yet. Not every server hands signals on; there is nothing better.
             self._channel.send_signal("TERM")
             await self._until(lambda: self.done, GRACE)
             if self._channel is not None:
                 self._channel.send_signal("KILL")
-        await self._until(lambda: self.done, GRACE)
+            await self._until(lambda: self.done, GRACE)
         self._cut = True
 
     async def _end_kindly(self) -> None:

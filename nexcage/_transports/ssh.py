@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import msgspec
@@ -20,7 +19,7 @@ import sniffio
 
 from nexcage._core.command import Command, Result, shown
 from nexcage._core.hosts import Host
-from nexcage._transports.known_hosts import Known, KnownHosts, fingerprint, name_of
+from nexcage._transports.host_keys import HostKeyCheck
 from nexcage._transports.running import PATIENCE, Running, running
 from nexcage._transports.session import Session
 from nexcage._transports.wire import checked, ending, wrap
@@ -54,7 +53,7 @@ class SshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to log in and how long to wait, in seconds.
 
     ``known_hosts``: the file to look host keys up in, empty for the user's and the system's. ``trust_on_first_use`` takes the key
-    of a host that has none there and appends it. ``ssh_config``: a file, empty for the user's and the system's, ``none`` for none.
+    of a host that has none there and appends it. ``ssh_config``: a file, empty for the user's and the system's, or ``none``.
     ``max_channels`` lies below sshd's usual MaxSessions of 10. ``sudo``: run commands by ``sudo -n`` when the login is not root.
     ``patience``: for the own clean-up of a cancelled command of class ``term``. ``backoff`` and ``backoff_most`` bound the pause
     before the next login after one that failed.
@@ -75,7 +74,7 @@ class SshSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logins:
-    """How many logins the whole fleet makes at once; each costs both sides some CPU, and sshd drops connections that wait too long."""
+    """How many logins the whole fleet makes at once: each costs CPU, and sshd drops connections that wait too long."""
 
     def __init__(self, at_once: int = 16) -> None:
         self.slots = anyio.Semaphore(at_once)
@@ -84,11 +83,16 @@ class Logins:
 class SshTransport:
     """Runs commands on ``host``. Connects when first used; connects again, not too often, when the link was lost.
 
-    Raises NodeUnreachable, NodeTimeout, AuthRejected, HostKeyRejected or NodeNotUsable only when the command surely did not begin.
+    Raises NodeUnreachable, NodeTimeout, AuthRejected, HostKeyRejected or NodeNotUsable, and then no command was begun.
     """
 
     def __init__(
-        self, host: Host, *, settings: SshSettings | None = None, logins: Logins | None = None, random: Random | None = None
+        self,
+        host: Host,
+        *,
+        settings: SshSettings | None = None,
+        logins: Logins | None = None,
+        random: Random | None = None,
     ) -> None:
         self._host = host
         self._settings = settings or SshSettings()
@@ -125,7 +129,9 @@ class SshTransport:
     @asynccontextmanager
     async def _started(self, command: Command[Any], *, eof: bool) -> AsyncIterator[Running]:
         if sniffio.current_async_library() != "asyncio":
-            raise NodeNotUsable(self._host.key, "SSH needs the asyncio event loop: run with anyio.run(..., backend='asyncio')")
+            raise NodeNotUsable(
+                self._host.key, "SSH needs the asyncio event loop: run with anyio.run(..., backend='asyncio')"
+            )
         checked(command.argv, command.env)
         link, session = await self._opened(command, eof=eof)
         try:
@@ -179,7 +185,9 @@ class SshTransport:
             await self._kill(link, pid, cancel)
 
         self._nonce += 1
-        session = Session(str(self._nonce), command.cap, command.stdin, eof=eof, kill=kill, patience=self._settings.patience)
+        session = Session(
+            str(self._nonce), command.cap, command.stdin, eof=eof, kill=kill, patience=self._settings.patience
+        )
         session.refused = self._refused
         return session
 
@@ -299,7 +307,7 @@ class _Link:
         self.lost = True
 
     def refuse(self, session: Session) -> int:
-        """Give back the slot of a session that the server refused. While we have others, allow no more than those; their number."""
+        """Give back the slot of a refused session, and allow no more than the others that there are; returns their number."""
         others = int(self.slots.borrowed_tokens) - 1
         # Before the slot is free, or whoever waits for one would be refused at once, and so on in a circle.
         self.slots.total_tokens = max(1, others)
@@ -315,9 +323,10 @@ class _Link:
 
     def open(self, session: Session, line: bytes) -> None:
         """Begin to open a channel. What comes of it is told to the session, also when its caller is gone by then."""
-        create = self.conn.create_session(
-            lambda: cast(Any, session),  # asyncssh wants its own base class; it only calls the methods
-            cast(str, line),  # bytes are sent as they are; str would have to be UTF-8
+        conn: Any = self.conn  # Any: asyncssh wants its own session base class and text; it only calls the methods
+        create: Coroutine[Any, Any, object] = conn.create_session(
+            lambda: session,
+            line,  # bytes are sent as they are; text would have to be UTF-8
             env={},
             send_env=[],
             request_pty=False,
@@ -352,9 +361,8 @@ class _Dialer:
         host = self._host
         options = self._options(host.user, host.port)
         if host.identity_file:
-            options["client_keys"] = [str(Path(host.identity_file).expanduser())]
-        conn = await self._connect(host.address or host.key, options, host.jump, 0, self._when_lost)
-        return conn
+            options["client_keys"] = [_expanded(host.identity_file)]
+        return await self._connect(host.address or host.key, options, host.jump, 0, self._when_lost)
 
     def _options(self, user: str, port: int) -> dict[str, Any]:
         # Any: asyncssh's options are of many types. Empty ones are left out, so that ssh_config has the word.
@@ -381,11 +389,13 @@ class _Dialer:
         import asyncssh
 
         if depth > JUMPS:
-            raise NodeNotUsable(self._host.key, f"ssh_config leads through more than {JUMPS} jump hosts; is ProxyJump a circle?")
+            raise NodeNotUsable(
+                self._host.key, f"ssh_config leads through more than {JUMPS} jump hosts; is ProxyJump a circle?"
+            )
         if not jumps and self._config:
             # asyncssh would follow ProxyJump itself, but with host-key checks as ssh_config wants them.
-            resolved = await asyncssh.SSHClientConnectionOptions.construct(host=address, **options)
-            jumps = resolved.tunnel if isinstance(resolved.tunnel, str) else ""
+            construct: Any = asyncssh.SSHClientConnectionOptions.construct  # Any: its own type is not complete
+            jumps = (await construct(host=address, **options)).tunnel or ""
         tunnel: asyncssh.SSHClientConnection | None = None
         try:
             for jump in jumps.split(",") if jumps else ():
@@ -399,7 +409,9 @@ class _Dialer:
             conn.set_tunnel(tunnel)  # closed with it
         return conn
 
-    async def _hop(self, jump: str, through: asyncssh.SSHClientConnection | None, depth: int) -> asyncssh.SSHClientConnection:
+    async def _hop(
+        self, jump: str, through: asyncssh.SSHClientConnection | None, depth: int
+    ) -> asyncssh.SSHClientConnection:
         hop = Host.parse(jump)
         options = self._options(hop.user, hop.port)
         if through is None:
@@ -413,16 +425,24 @@ class _Dialer:
         return conn
 
     async def _checked(
-        self, address: str, options: dict[str, Any], tunnel: asyncssh.SSHClientConnection | None, when_lost: Callable[[], None]
+        self,
+        address: str,
+        options: dict[str, Any],
+        tunnel: asyncssh.SSHClientConnection | None,
+        when_lost: Callable[[], None],
     ) -> asyncssh.SSHClientConnection:
         """Connect to one machine whose key is known, or is trusted now because no key of it is."""
         import asyncssh
 
-        check = HostKeyCheck(self._host.key, self._files, self._settings.trust_on_first_use)
+        check = HostKeyCheck(self._host.key, self._files, trust=self._settings.trust_on_first_use)
         client = _client_class()
+
+        def known(host: str, addr: str, port: int | None) -> list[list[asyncssh.SSHKey]]:  # noqa: ARG001 - its signature
+            return [_keys(keys) for keys in check.known(host, port or 22)]
+
         options = options | {
             "tunnel": tunnel,
-            "known_hosts": check.known,
+            "known_hosts": known,
             "client_factory": lambda: client(check, when_lost),
         }
         try:
@@ -444,12 +464,26 @@ class _Dialer:
 def _nothing() -> None: ...
 
 
+def _expanded(path: str) -> str:
+    return str(Path(path).expanduser())
+
+
 def _config_files(given: str) -> list[str]:
     if given == "none":
         return []
     if given:
-        return [str(Path(given).expanduser())]  # one that is missing is an error, unlike the usual ones
-    return [str(path) for path in (Path(name).expanduser() for name in SSH_CONFIG) if os.access(path, os.R_OK)]
+        return [_expanded(given)]  # one that is missing is an error, unlike the usual ones
+    return [path for path in map(_expanded, SSH_CONFIG) if os.access(path, os.R_OK)]
+
+
+def _keys(lines: Iterable[str]) -> list[asyncssh.SSHKey]:
+    import asyncssh
+
+    keys: list[asyncssh.SSHKey] = []
+    for line in lines:
+        with suppress(asyncssh.KeyImportError):  # a type that asyncssh does not speak
+            keys.append(asyncssh.import_public_key(line))
+    return keys
 
 
 @cache
@@ -463,94 +497,13 @@ def _client_class() -> Callable[[HostKeyCheck, Callable[[], None]], asyncssh.SSH
             self._check = check
             self._when_lost = when_lost
 
-        def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002 - its signature
             return self._check.trusts(host, port, key.export_public_key("openssh").decode("ascii"))
 
-        def connection_lost(self, exc: Exception | None) -> None:
+        def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its signature
             self._when_lost()
 
     return Client
-
-
-class HostKeyCheck:
-    """The host keys of one connection: what is known, what was presented, and what is to be remembered.
-
-    ssh_config has no part in it: there, StrictHostKeyChecking or UserKnownHostsFile could switch checks off silently.
-    """
-
-    def __init__(self, node: str, files: Sequence[str], trust: bool) -> None:
-        self._node = node
-        self._files = [Path(name).expanduser() for name in files]
-        self._trust = trust
-        self._name = ""
-        self._presented = ""
-        self._remember = False
-        self._hosts = KnownHosts(*(self._text(path) for path in self._files))
-        self.found = Known()
-
-    def _text(self, path: Path) -> str:
-        # Read when connecting, on the loop: tiny next to a login.
-        try:
-            return path.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            raise HostKeyRejected(self._node, f"cannot read {path}: {error.strerror}") from error
-
-    def known(self, host: str, addr: str, port: int | None) -> tuple[list[asyncssh.SSHKey], ...]:
-        """What asyncssh asks when it has connected: known, signing and revoked keys. Its ``port`` is None for 22."""
-        import asyncssh
-
-        self._name = name_of(host, port or 22)
-        self.found = self._hosts.find(host, port or 22)
-        loaded: list[list[asyncssh.SSHKey]] = []
-        for keys in (self.found.keys, self.found.authorities, self.found.revoked):
-            loaded.append([])
-            for key in keys:
-                with suppress(asyncssh.KeyImportError):  # a type that asyncssh does not speak
-                    loaded[-1].append(asyncssh.import_public_key(key))
-        return tuple(loaded)
-
-    def trusts(self, host: str, port: int, key: str) -> bool:
-        """Whether to go on with a key that is not known."""
-        self._presented = " ".join(key.split()[:2])
-        self._remember = self._trust and self._hosts.first_seen(host, port)
-        return self._remember
-
-    def rejected(self, reason: str) -> HostKeyRejected:
-        shown = fingerprint(self._presented) if self._presented else ""
-        if not self.found:
-            error = HostKeyRejected(self._node, f"the key of {self._name} is not known: {shown or reason}")
-            return cast(
-                HostKeyRejected,
-                error.noted(
-                    f"looked in {', '.join(map(str, self._files))}",
-                    "compare it with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the node, then log in once with ssh, "
-                    "or set trust_on_first_use = true to take the first key that each node shows",
-                ),
-            )
-        known = ", ".join(fingerprint(key) for key in self.found.keys) or "signed by a known authority"
-        error = HostKeyRejected(self._node, f"the key of {self._name} has changed: now {shown or reason}, known {known}")
-        remove = f"ssh-keygen -f {self._files[0]} -R '{self._name}'"
-        return cast(
-            HostKeyRejected,
-            error.noted(f"if the node was installed anew, forget the old key: {remove}", "if not, somebody else may be answering"),
-        )
-
-    def remember(self) -> None:
-        """Append the key that was trusted on first use, now that the login has proven it."""
-        if not self._remember:
-            return
-        path = self._files[0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            size = os.fstat(file).st_size
-            line = f"{self._name} {self._presented}\n".encode()
-            os.write(file, line if not size or os.pread(file, 1, size - 1) == b"\n" else b"\n" + line)
-        finally:
-            os.close(file)
 
 
 def translate(error: BaseException, node: str) -> NexcageError:
@@ -563,15 +516,19 @@ def translate(error: BaseException, node: str) -> NexcageError:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return HostKeyRejected(node, words)
     if isinstance(error, (asyncssh.PermissionDenied, asyncssh.IllegalUserName, asyncssh.PasswordChangeRequired)):
-        return AuthRejected(node, words).noted("nexcage logs in by key only: check the user, identity_file and ssh-agent")
+        return AuthRejected(node, words).noted(
+            "nexcage logs in by key only: check the user, identity_file and ssh-agent"
+        )
     if isinstance(error, (asyncssh.KeyImportError, asyncssh.KeyEncryptionError)):
-        return AuthRejected(node, f"cannot use the private key: {words}").noted("a key with a passphrase belongs into ssh-agent")
+        return AuthRejected(node, f"cannot use the private key: {words}").noted(
+            "a key with a passphrase belongs into ssh-agent"
+        )
     if isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.ProtocolNotSupported, asyncssh.ServiceNotAvailable)):
         return NodeNotUsable(node, words)
     if isinstance(error, asyncssh.DisconnectError):
         return NodeUnreachable(node, words)
     if isinstance(error, asyncssh.ChannelOpenError):
-        retry = error.code in (asyncssh.OPEN_CONNECT_FAILED, asyncssh.OPEN_RESOURCE_SHORTAGE)
+        retry = error.code in (2, 4)  # connect failed, resource shortage (RFC 4254, 5.1)
         return NodeUnreachable(node, words) if retry else NodeNotUsable(node, words)
     if isinstance(error, TimeoutError):
         return NodeUnreachable(node, words or "timed out")

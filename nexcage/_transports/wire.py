@@ -29,14 +29,14 @@ LONGEST = 128 * 1024 - 1
 _BEGIN = 'n=$1; shift; printf "\\036nexcage %s %d\\n" "$n" "$$"; printf "\\036nexcage %s\\n" "$n" >&2; exec "$@"'
 
 # The group is the tool's own, or that of the sudo above it. Any other one is not ours (a server that does not start sessions of
-# their own): then only the tool itself is signalled.
+# their own): then only the tool itself is signalled. What waits for the second to pass goes on by itself, so that nobody has to
+# wait for it, and a link that is lost meanwhile changes nothing.
 _END_KILL = """\
-p=$1; g=$p; s=$(cat "/proc/$p/stat" 2>/dev/null) && { set -- ${s##*) }; [ "$3" = "$p" ] || { [ "$3" = "$2" ] && g=$3 || g=; }; }
-[ "$g" ] && t="-$g" || t=$p
-kill -s TERM -- "$t" || exit 0
-i=0; while [ $i -lt 10 ] && kill -s 0 -- "$t"; do sleep 0.1; i=$((i+1)); done
-kill -s KILL -- "$t"
-exit 0
+p=$1; g=$p; s=$(cat "/proc/$p/stat" 2>/dev/null) && {
+set -- ${s##*) }; if [ "$3" = "$p" ]; then g=$p; elif [ "$3" = "$2" ]; then g=$3; else g=; fi; }
+t=${g:+-}${g:-$p}; kill -s TERM -- "$t" || exit 0
+{ i=0; while [ $i -lt 10 ] && kill -s 0 -- "$t"; do sleep 0.1; i=$((i+1)); done
+kill -s KILL -- "$t"; } </dev/null >/dev/null 2>&1 &
 """
 _END_TERM = 'kill -s TERM -- "$1"'
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -94,7 +94,9 @@ def ending(pid: int, cancel: Literal["kill", "term"], *, sudo: bool = False) -> 
 def _line(words: Sequence[str], sudo: bool) -> bytes:
     line = shlex.join(["exec", *(("sudo", "-n", "--") if sudo else ()), *words]).encode("utf-8", "surrogateescape")
     if len(line) > LONGEST:
-        raise InvalidInput("argv", words[-1], f"at most {LONGEST} bytes for the whole command line; this one has {len(line)}")
+        raise InvalidInput(
+            "argv", words[-1], f"at most {LONGEST} bytes for the whole command line; this one has {len(line)}"
+        )
     return line
 
 
@@ -112,13 +114,14 @@ def unwrap(line: str) -> Wrapped | Ending | None:
         return None
     match words[shell + 1 :]:
         case ["-c", script, "nexcage", nonce, *argv] if script == _BEGIN and words[0] == "env" and argv:
-            pairs = (word.split("=", 1) for word in words[1:shell])
-            return Wrapped(tuple(argv), {name: value for name, value in pairs}, nonce)
+            pairs = (word.partition("=") for word in words[1:shell])
+            return Wrapped(tuple(argv), {name: value for name, _, value in pairs}, nonce)
         case ["-c", _, "nexcage-kill", pid] if pid.isdigit():
             return Ending(int(pid), "kill")
         case ["-c", _, "nexcage-term", pid] if pid.isdigit():
             return Ending(int(pid), "term")
-    return None
+        case _:
+            return None
 
 
 def markers(nonce: str, pid: int) -> tuple[bytes, bytes]:
@@ -133,9 +136,9 @@ class Frame:
 
     def __init__(self, nonce: str) -> None:
         self._pattern = re.compile(rb"\x1enexcage " + re.escape(nonce.encode()) + rb"(?: ([0-9]{1,10}))?\n")
-        self.before = b""
-        self.begun = False
-        self.pid = 0
+        self.before: bytes = b""
+        self.begun: bool = False
+        self.pid: int = 0
 
     def feed(self, data: bytes) -> bytes:
         """The part of ``data`` that is the command's own."""

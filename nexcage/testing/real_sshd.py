@@ -10,8 +10,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from nexcage._core.hosts import Host
 
@@ -76,16 +78,18 @@ class RealSshd:
             known_hosts=str(self.known_hosts),
         )
 
-    def start(self) -> RealSshd:
+    def start(self) -> None:
         """Start it, on the port that it had before if it had one, and write its host key to `known_hosts`."""
         if os.geteuid() == 0:  # where sshd as root separates its privileges
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         for _ in range(5):
             self.port = self.port or _free_port()
             if self._started():
-                return self
+                return
             self.port = 0  # somebody else took the port meanwhile
-        raise RuntimeError(f"sshd did not start: {(self.dir / f'{self.name}.log').read_text('utf-8', 'replace')[-2000:]}")
+        raise RuntimeError(
+            f"sshd did not start: {(self.dir / f'{self.name}.log').read_text('utf-8', 'replace')[-2000:]}"
+        )
 
     def stop(self) -> None:
         """End it, its sessions and what they run."""
@@ -121,10 +125,13 @@ class RealSshd:
         public = self.host_key.with_name(self.host_key.name + ".pub").read_text("ascii").split()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public[0]} {public[1]}\n", "ascii")
 
-    def __enter__(self) -> RealSshd:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _started(self) -> bool:
@@ -152,7 +159,7 @@ class RealSshd:
     def _lines(self) -> dict[str, str | int]:
         public = self.identity_file.with_name(self.identity_file.name + ".pub")
         words = " ".join(f'"{name}={value}"' for name, value in self._env.items())
-        return {
+        lines: dict[str, str | int] = {
             "ListenAddress": f"127.0.0.1:{self.port}",
             "HostKey": str(self.host_key),
             "AuthorizedKeysFile": str(public),
@@ -166,7 +173,8 @@ class RealSshd:
             "PrintMotd": "no",
             "MaxStartups": 100,
             "SetEnv": words,
-        } | self._options
+        }
+        return lines | self._options
 
 
 def _make_key(path: Path) -> None:
@@ -194,7 +202,5 @@ def _comm(pid: int) -> str:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -231,8 +231,11 @@ def close_to(word: str, known: Iterable[str]) -> str:
     """``did you mean X?`` for a word of ``known`` that looks like ``word``, else empty."""
     # Without the dashes: they would make every two short options look alike.
     bare = {name.lstrip("-") or name: name for name in known}
-    found = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.6)
-    return f"did you mean {bare[found[0]]}?" if found else ""
+    given = word.lstrip("-")
+    alike = {name: difflib.SequenceMatcher(None, given, name).ratio() for name in bare}
+    best = max(alike.values(), default=0.0)
+    found = [bare[name] for name, ratio in alike.items() if ratio >= max(0.6, best - 0.02)]
+    return f"did you mean {_either(found[:3])}?" if found else ""
 
 
 def _unknown(what: str, word: str, known: Iterable[str], *, command: str = "", oci: bool = False) -> Usage:

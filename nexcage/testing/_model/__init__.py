@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from nexcage.testing._model.tool import Tool
 
-__all__ = ["TOOLS"]
+if TYPE_CHECKING:
+    from nexcage.testing._model.node import Node
+
+__all__ = ["ON_DISK", "TOOLS", "find_tool"]
 
 _WHERE: dict[str, str] = {
     "pct": "pct:run",
@@ -47,3 +50,10 @@ class _Tools(Mapping[str, Tool]):
 
 
 TOOLS: Mapping[str, Tool] = _Tools()
+
+
+def find_tool(node: Node, name: str) -> Tool | None:
+    """A program on a node's PATH: what it was taught, else one of :data:`TOOLS`."""
+    program = name.rpartition("/")[2]
+    taught = node.taught.get(program)
+    return taught if taught is not None else (TOOLS[program] if program in _WHERE else None)

@@ -7,14 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nexcage.testing._model.files import SIM, DiskFiles
-from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
+from nexcage.testing._model.tool import Ctx, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
 
-__all__ = ["Handle", "Locks", "drive", "drive_process"]
+if TYPE_CHECKING:
+    from nexcage.testing._model.node import Node
+
+__all__ = ["DiskLocks", "Handle", "Locks", "cluster_lock", "drive", "drive_process", "leave", "reap"]
 
 _POLL = 0.02
 
@@ -28,8 +29,7 @@ class Locks:
 
     def take(self, path: str, owner: object) -> bool:
         """Get the lock if nobody else has it."""
-        holder = self._held.setdefault(path, owner)
-        return holder is owner
+        return self._held.setdefault(path, owner) is owner
 
     def release(self, path: str, owner: object) -> None:
         """Give it back; whoever waits tries again."""
@@ -47,17 +47,57 @@ class Locks:
         """Whether anybody holds it."""
         return path in self._held
 
-    async def wait(self, path: str, owner: object, timeout: float) -> bool:
-        """Get the lock within ``timeout`` seconds."""
+    async def changed(self, path: str) -> None:
+        """Return when it may be worth trying again."""
         import anyio
 
-        with anyio.move_on_after(timeout):
-            while not self.take(path, owner):
-                event = anyio.Event()
-                self._waiting.setdefault(path, []).append(event)
-                await event.wait()
+        event = anyio.Event()
+        self._waiting.setdefault(path, []).append(event)
+        await event.wait()
+
+
+class DiskLocks:
+    """The flocks of one node on disk: the kernel's own, shared with the executables."""
+
+    def __init__(self, files: DiskFiles) -> None:
+        self.files: DiskFiles = files
+        self._held: dict[tuple[int, str], int] = {}
+
+    def take(self, path: str, owner: object) -> bool:
+        """Get the lock if nobody else has it."""
+        key = (id(owner), path)
+        if key in self._held:
             return True
-        return False
+        descriptor = _open_lock(self.files.real(path))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._held[key] = descriptor
+        return True
+
+    def release(self, path: str, owner: object) -> None:
+        """Give it back."""
+        descriptor = self._held.pop((id(owner), path), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def release_all(self, owner: object) -> None:
+        """Give back everything this owner holds."""
+        for _, path in [key for key in self._held if key[0] == id(owner)]:
+            self.release(path, owner)
+
+    async def changed(self, path: str) -> None:
+        """Return when it may be worth trying again."""
+        import anyio
+
+        await anyio.sleep(_POLL)
+
+
+def _open_lock(path: str) -> int:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 class Handle:
@@ -89,43 +129,93 @@ class Handle:
             self._scope.cancel()
 
 
-async def drive(tool: Tool, ctx: Ctx, *, locks: Locks, handle: Handle | None = None) -> int:
-    """Run a tool to its end; its exit status (137 when dropped). Cancelling the caller drops the tool."""
+class _Run:
+    """A tool on its way, one step at a time; on disk each step is one commit under the cluster's lock."""
+
+    def __init__(self, tool: Tool, ctx: Ctx) -> None:
+        self.ctx: Ctx = ctx
+        self.node: Node = ctx.node
+        self.steps: Steps = tracked(tool, ctx)
+        self.status: int = 0
+
+    def step(self, answer: object, interrupt: bool) -> Wait | None:
+        """What the tool waits for next; None when it has ended with :attr:`status`."""
+        files = self.node.files
+        if not isinstance(files, DiskFiles):
+            self.node.settle()
+            return self._resume(answer, interrupt)
+        with cluster_lock(files):
+            reap(self.node, files)
+            self.node.settle()
+            wait = self._resume(answer, interrupt)
+            for pid in self.ctx.pids:
+                files.write(f"{_OWNERS}/{pid}", f"{os.getpid()} {_started(os.getpid())}")
+        return wait
+
+    def _resume(self, answer: object, interrupt: bool) -> Wait | None:
+        try:
+            return self.steps.throw(Interrupted()) if interrupt else self.steps.send(answer)
+        except StopIteration as end:
+            self.status = end.value
+        except Interrupted:
+            self.status = 143
+        return None
+
+    def abandon(self) -> None:
+        """The tool is no more: its workers end."""
+        files = self.node.files
+        if not self.ctx.pids:
+            return
+        if isinstance(files, DiskFiles):
+            with cluster_lock(files):
+                self.node.abandon(self.ctx)
+        else:
+            self.node.abandon(self.ctx)
+
+
+_OWNERS = f"{SIM}/owners"
+
+
+def reap(node: Node, files: DiskFiles) -> None:
+    """End the workers whose real process was killed; call with the cluster's lock held."""
+    for name in files.names(_OWNERS):
+        owner, _, started = (files.read(f"{_OWNERS}/{name}") or "0 ").partition(" ")
+        if not node.alive(int(name)) or _started(int(owner)) != started:
+            node.end_process(int(name))
+            files.remove(f"{_OWNERS}/{name}")
+
+
+async def drive(tool: Tool, ctx: Ctx, *, locks: Locks | DiskLocks, handle: Handle | None = None) -> int:
+    """Run a tool to its end; its exit status (137 when dropped). Cancelling the caller drops the tool.
+
+    Over a directory on disk it waits for the cluster's lock with the loop stopped: steps of other processes last
+    milliseconds, and a thread for each step would cost more.
+    """
     import anyio
 
     handle = Handle() if handle is None else handle
     owner = object()
-    node = ctx.node
-    steps = tracked(tool, ctx)
+    run = _Run(tool, ctx)
     answer: object = None
     done = 0
     try:
-        while True:
-            node.settle()
-            try:
-                if handle.dropped:
-                    return 137
-                if handle.interrupted > done:
-                    done = handle.interrupted
-                    wait = steps.throw(Interrupted())
-                else:
-                    wait = steps.send(answer)
-            except StopIteration as end:
-                status: int = end.value
-                return status
-            except Interrupted:
-                return 143
+        while not handle.dropped:
+            interrupt, done = handle.interrupted > done, handle.interrupted
+            wait = run.step(answer, interrupt)
+            if wait is None:
+                return run.status
+            answer = None
             with anyio.CancelScope() as scope:
                 handle.attach(scope)
-                answer = None
                 answer = await _wait(wait, locks, owner)
             handle.attach(None)
+        return 137
     finally:
         locks.release_all(owner)
-        node.abandon(ctx)
+        run.abandon()
 
 
-async def _wait(wait: Wait, locks: Locks, owner: object) -> object:
+async def _wait(wait: Wait, locks: Locks | DiskLocks, owner: object) -> object:
     import anyio
 
     if isinstance(wait, Sleep):
@@ -136,24 +226,35 @@ async def _wait(wait: Wait, locks: Locks, owner: object) -> object:
         return None
     if locks.take(wait.path, owner):
         return True
-    return await locks.wait(wait.path, owner, wait.timeout) if wait.timeout > 0 else False
+    with anyio.move_on_after(wait.timeout):
+        while not locks.take(wait.path, owner):
+            await locks.changed(wait.path)
+        return True
+    return False
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def cluster_lock(files: DiskFiles) -> Iterator[None]:
+class cluster_lock:  # noqa: N801 (used like a function)
     """One step at a time on a cluster on disk; first finishes what a killed process left half done."""
-    descriptor = os.open(os.path.join(files.cluster, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        files.recover()
-        yield
-        files.commit()
-    finally:
-        files.discard()
-        os.close(descriptor)
+
+    def __init__(self, files: DiskFiles) -> None:
+        self.files: DiskFiles = files
+        self._descriptor: int = -1
+
+    def __enter__(self) -> None:
+        self._descriptor = _open_lock(os.path.join(self.files.cluster, "lock"))
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self.files.recover()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self.files.commit()
+        finally:
+            self.files.discard()
+            os.close(self._descriptor)
 
 
 class _Signals:
@@ -177,50 +278,42 @@ class _Process:
         assert isinstance(ctx.node.files, DiskFiles)
         self.files: DiskFiles = ctx.node.files
         self.ctx: Ctx = ctx
-        self.steps: Steps = tracked(tool, ctx)
+        self.tracked: _Run = _Run(tool, ctx)
         self.signals: _Signals = _Signals()
-        self.flocks: dict[str, int] = {}
+        self.locks: DiskLocks = DiskLocks(self.files)
+        self.guardian: int | None = None
 
     def run(self) -> int:
         answer: object = None
         handled = 0
         while True:
-            wait: Wait | None = None
-            status = 0
-            with cluster_lock(self.files):
-                self._reap()
-                self.ctx.node.settle()
-                try:
-                    if self.signals.pending > handled:
-                        handled = self.signals.pending
-                        wait = self.steps.throw(Interrupted())
-                    else:
-                        wait = self.steps.send(answer)
-                except StopIteration as end:
-                    status = end.value
-                except Interrupted:
-                    status = 143
-                self._own()
+            interrupt, handled = self.signals.pending > handled, self.signals.pending
+            wait = self.tracked.step(answer, interrupt)
             self._flush()
             if wait is None:
-                return status
-            answer = self.wait(wait, handled)
+                break
+            if self.ctx.pids and self.guardian is None:
+                self.guardian = self._guard()
+            answer = self._wait(wait, handled)
+        if self.guardian is not None:
+            os.write(self.guardian, b"done")
+        if self.ctx.seq is not None and (due := self.ctx.node.next_due()) is not None:
+            _settle_later(self.ctx.node, self.files, due)
+        return self.tracked.status
 
-    def _own(self) -> None:
-        """Note which real process the model's workers belong to."""
-        known = f"{SIM}/owners"
-        for pid in self.ctx.pids:
-            if not self.files.exists(f"{known}/{pid}"):
-                self.files.write(f"{known}/{pid}", f"{os.getpid()} {_started(os.getpid())}")
-
-    def _reap(self) -> None:
-        """End the workers whose real process was killed."""
-        known = f"{SIM}/owners"
-        for name in self.files.names(known):
-            owner, _, started = (self.files.read(f"{known}/{name}") or "0 ").partition(" ")
-            if not self.ctx.node.alive(int(name)) or _started(int(owner)) != started:
-                self.ctx.node.end_process(int(name))
-                self.files.remove(f"{known}/{name}")
+    def _guard(self) -> int:
+        """A second process that ends this one's workers when it is killed, as a node's kernel would."""
+        reading, writing = os.pipe()
+        if os.fork():
+            os.close(reading)
+            return writing
+        _detach()
+        self.locks.release_all(self)
+        os.close(writing)
+        if not os.read(reading, 4):
+            with cluster_lock(self.files):
+                reap(self.ctx.node, self.files)
+        os._exit(0)
 
     def _flush(self) -> None:
         """Output leaves after the step that wrote it; a reader that is gone stops the tool as PVE's tools stop."""
@@ -233,38 +326,51 @@ class _Process:
             os.dup2(null, 1)
             os.close(null)
 
-    def wait(self, wait: Wait, handled: int) -> object:
+    def _wait(self, wait: Wait, handled: int) -> object:
         if isinstance(wait, Sleep):
-            self.sleep(wait.seconds, handled)
+            self._sleep(wait.seconds, handled)
             return None
         if isinstance(wait, Unlock):
-            descriptor = self.flocks.pop(wait.path, None)
-            if descriptor is not None:
-                os.close(descriptor)
+            self.locks.release(wait.path, self)
             return None
-        return self.flock(wait, handled)
+        end = time.monotonic() + wait.timeout
+        while not self.locks.take(wait.path, self):
+            if time.monotonic() >= end or self.signals.pending > handled:
+                return False
+            time.sleep(_POLL)
+        return True
 
-    def sleep(self, seconds: float, handled: int) -> None:
+    def _sleep(self, seconds: float, handled: int) -> None:
         end = time.monotonic() + seconds
         while self.signals.pending == handled and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))  # a signal that came just before would not cut a long sleep short
 
-    def flock(self, wait: Flock, handled: int) -> bool:
-        path = self.files.real(wait.path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        end = time.monotonic() + wait.timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= end or self.signals.pending > handled:
-                    os.close(descriptor)
-                    return False
-                time.sleep(_POLL)
-            else:
-                self.flocks[wait.path] = descriptor
-                return True
+
+def _detach() -> None:
+    """Leave the caller's session and its pipes, so that nobody waits for this process."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _settle_later(node: Node, files: DiskFiles, due: float) -> None:
+    """Let a container halt by itself although no tool may run when its time comes."""
+    if os.fork():
+        return
+    _detach()
+    while True:
+        time.sleep(max(0.0, due - node.now()) + 0.005)
+        if not os.path.isdir(files.cluster):
+            os._exit(0)
+        with cluster_lock(files):
+            node.settle()
+        following = node.next_due()
+        if following is None or following - node.now() > 60:
+            os._exit(0)
+        due = following
 
 
 def drive_process(tool: Tool, ctx: Ctx) -> int:
@@ -276,10 +382,11 @@ def drive_process(tool: Tool, ctx: Ctx) -> int:
 
 
 def _started(pid: int) -> str:
-    """When a real process started, in clock ticks; empty when there is none."""
+    """When a real process started, in clock ticks; empty when there is none, or only its zombie."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rpartition(") ")[2].split(" ")[19]
+            fields = file.read().rpartition(") ")[2].split(" ")
+        return fields[19] if fields[0] not in "ZX" else ""
     except (OSError, IndexError):
         return ""
 

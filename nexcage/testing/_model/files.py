@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["SIM", "DiskFiles", "Files", "MemoryFiles", "SharedTree"]
 
@@ -92,11 +93,13 @@ class _Tree:
 class SharedTree(_Tree):
     """What all nodes of a cluster in memory see below ``/etc/pve``, with pmxcfs's change counters."""
 
-    __slots__ = ("guests", "logs", "version")
+    __slots__ = ("_body", "_lines", "guests", "logs", "version")
 
     def __init__(self) -> None:
         super().__init__()
         self.version: int = 0
+        self._lines: dict[int, str] = {}
+        self._body: str | None = None
         self.guests: dict[int, tuple[str, str, int]] = {}
         self.logs: dict[str, list[str]] = {}
 
@@ -105,6 +108,7 @@ class SharedTree(_Tree):
         self.version += 1
         if found := _GUEST.fullmatch(path):
             self.guests[int(found[3])] = (found[1], found[2], self.version)
+            self._changed(int(found[3]))
 
     def remove(self, path: str) -> None:
         super().remove(path)
@@ -113,18 +117,37 @@ class SharedTree(_Tree):
             guest = self.guests.get(int(found[3]))
             if guest is not None and guest[0] == found[1]:
                 del self.guests[int(found[3])]
+                self._changed(int(found[3]))
+
+    def _changed(self, vmid: int) -> None:
+        self._lines.pop(vmid, None)
+        self._body = None
+
+    def vmlist(self) -> str:
+        """The text of ``/etc/pve/.vmlist``; every look reads it, so only lines that changed are made again."""
+        if self._body is None:
+            lines = self._lines
+            for vmid in self.guests.keys() - lines.keys():
+                lines[vmid] = vmlist_line(vmid, self.guests[vmid])
+            self._body = ",\n".join(map(lines.__getitem__, sorted(self.guests)))
+        return vmlist_text(self.version, self._body)
+
+
+def vmlist_line(vmid: int, guest: tuple[str, str, int]) -> str:
+    """One guest in ``/etc/pve/.vmlist``."""
+    node, kind, change = guest
+    return f'"{vmid}": {{ "node": "{node}", "type": "{"qemu" if kind == "qemu-server" else kind}", "version": {change} }}'
+
+
+def vmlist_text(version: int, body: str) -> str:
+    """``/etc/pve/.vmlist`` around its guests."""
+    ids = f',\n"ids": {{\n{body}}}\n' if body else "\n"
+    return f'{{\n"version": {version}{ids}\n}}\n'
 
 
 def vmlist(version: int, guests: dict[int, tuple[str, str, int]]) -> str:
     """The text of ``/etc/pve/.vmlist``."""
-    kinds = {"lxc": "lxc", "qemu-server": "qemu"}
-    lines = [
-        f'"{vmid}": {{ "node": "{node}", "type": "{kinds[kind]}", "version": {change} }}'
-        for vmid, (node, kind, change) in sorted(guests.items())
-    ]
-    body = ",\n".join(lines)
-    ids = f',\n"ids": {{\n{body}}}\n' if lines else "\n"
-    return f'{{\n"version": {version}{ids}\n}}\n'
+    return vmlist_text(version, ",\n".join(vmlist_line(vmid, guest) for vmid, guest in sorted(guests.items())))
 
 
 class MemoryFiles:
@@ -139,7 +162,7 @@ class MemoryFiles:
         self._logs: dict[str, list[str]] = {}
         shared_tree = self._shared
         self._computed: dict[str, Callable[[], str]] = {
-            "/etc/pve/.vmlist": lambda: vmlist(shared_tree.version, shared_tree.guests)
+            "/etc/pve/.vmlist": shared_tree.vmlist
         }
 
     def _place(self, path: str) -> tuple[_Tree, dict[str, list[str]], str]:
@@ -361,12 +384,25 @@ def _redo(record: dict[str, list[tuple[str, str | None]] | list[tuple[str, int, 
             _replace(path, content)  # type: ignore[arg-type]
             continue
         if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path)
         else:
             try:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
+
+
+def _remove_tree(path: str) -> None:
+    for directory, directories, files in os.walk(path, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+        for name in directories:
+            inner = os.path.join(directory, name)
+            if os.path.islink(inner):
+                os.unlink(inner)
+            else:
+                os.rmdir(inner)
+    os.rmdir(path)
 
 
 def _replace(path: str, text: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 __all__ = ["mkfs_lines"]
 
 
@@ -18,7 +16,7 @@ def _backups(groups: int) -> list[int]:
     return sorted(group for group in found if group < groups)
 
 
-def mkfs_lines(size: int, uuid: UUID) -> str:
+def mkfs_lines(size: int, uuid: str) -> str:
     """Its lines for a file of ``size`` bytes."""
     small = size < 512 * 1024**2
     block = 1024 if small else 4096

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nexcage.testing._model.files import SIM, Files
 
 if TYPE_CHECKING:
-    from nexcage.testing._model.tool import Ctx
+    from nexcage.testing._model.tool import Ctx, Tool
 
 __all__ = ["EFFECTS", "SETTINGS", "Node", "Task"]
 
@@ -52,6 +52,8 @@ class Node:
         self.random: Random = random
         self.current: Ctx | None = None
         """The call whose step is running; changes are recorded under it."""
+        self.taught: dict[str, Tool] = {}
+        """Programs that this node has besides the model's own, or in their place."""
         self._cause: int | None = None
         self._settings: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
         files.compute("/proc/net/unix", self._sockets)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple, TypeAlias
 
 __all__ = [
@@ -113,6 +112,8 @@ def _matches(pattern: str, message: str) -> Callable[[str], None]:
 
 
 def _is_ip(text: str, version: int) -> bool:
+    from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
     if version == 4 and not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}", text):
         return False
     try:

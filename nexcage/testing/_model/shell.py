@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nexcage.testing._model import TOOLS
+from nexcage.testing._model import find_tool
 from nexcage.testing._model.tool import Ctx, Steps
 
 __all__ = ["env", "sh"]
@@ -36,8 +36,8 @@ def env(ctx: Ctx) -> Steps:
         ctx.out("".join(f"{key}={value}\n" for key, value in values.items()))
         return 0
     ctx.argv, ctx.env = tuple(words), values
-    program = words[0].rpartition("/")[2]
-    if program not in TOOLS:
+    tool = find_tool(ctx.node, words[0])
+    if tool is None:
         ctx.err(f"env: '{words[0]}': No such file or directory\n")
         return 127
-    return (yield from TOOLS[program](ctx))
+    return (yield from tool(ctx))

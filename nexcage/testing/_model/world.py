@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from random import Random
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from nexcage.testing._model.files import SIM, DiskFiles, Files, MemoryFiles, SharedTree
 from nexcage.testing._model.node import EFFECTS, SETTINGS, Node
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["ALPINE", "DEBIAN", "disk_node", "effects", "make_cluster", "make_disk_cluster", "populate", "restart"]
 
@@ -74,7 +75,7 @@ def restart(node: Node) -> None:
     for path in ("/run", f"{SIM}/due.json", f"{SIM}/abort"):
         files.remove(path)
     files.write(f"{SIM}/booted", repr(node.now()))
-    boot = UUID(int=node.random.getrandbits(128), version=4)
+    boot = node.uuid()
     files.write("/proc/sys/kernel/random/boot_id", f"{boot}\n")
     files.stale("/proc/net/unix")
     files.stale("/proc/uptime")
@@ -106,7 +107,7 @@ def make_cluster(
 
 def disk_node(directory: Path | str, name: str, *, clock: Callable[[], float] = time.time) -> Node:
     """A node of a cluster on disk."""
-    files = DiskFiles(Path(directory) / "nodes" / name / "root")
+    files = DiskFiles(f"{directory}/nodes/{name}/root")
     return Node(files, name, clock=clock, random=Random())
 
 
@@ -114,7 +115,10 @@ def make_disk_cluster(
     directory: Path, names: Iterable[str], *, seed: int = 0, pace: float = 1.0, storage_cfg: str = STORAGE_CFG
 ) -> None:
     """A cluster on disk: ``DIR/cluster`` and ``DIR/nodes/NAME/root``, with pmxcfs's links in each node's ``etc/pve``."""
+    from pathlib import Path
+
     names = list(names)
+    directory = Path(directory)
     cluster = directory / "cluster"
     cluster.mkdir(parents=True, exist_ok=True)
     (cluster / "effects.jsonl").touch()

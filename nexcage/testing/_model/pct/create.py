@@ -167,6 +167,7 @@ def _build(job: Job, conf: Conf, disks: dict[str, str], made: list[storage.Volum
             raise Die(f"directory '{mount.volume}' does not exist")
     template = yield from _unpack(job, conf)
     yield from job.took(0.2)
+    _detect_system(job, conf, template)
     if template.arch is None and "arch" not in job.param:
         job.say("Falling back to amd64.\nUse `pct set VMID --arch ARCH` to change.\n")
     elif "arch" not in job.param:
@@ -238,8 +239,7 @@ def _unpack(job: Job, conf: Conf) -> Any:  # a generator of waits that returns a
     return template
 
 
-def _set_up(job: Job, conf: Conf, template: Template) -> None:
-    """OS detection and the edits inside."""
+def _detect_system(job: Job, conf: Conf, template: Template) -> None:
     wanted = conf.values.get("ostype")
     if wanted is None:
         if template.ostype is None:
@@ -247,6 +247,10 @@ def _set_up(job: Job, conf: Conf, template: Template) -> None:
         conf.values["ostype"] = template.ostype or "unmanaged"
     elif wanted != "unmanaged" and wanted != template.ostype:
         job.say(f"got unexpected ostype ({template.ostype or 'unmanaged'} != {wanted})\n")
+
+
+def _set_up(job: Job, conf: Conf, template: Template) -> None:
+    """The edits inside: time zone and host keys."""
     zone = conf.values.get("timezone")
     if zone is not None and not template.zones and conf.values["ostype"] != "unmanaged":
         path = f"/usr/share/zoneinfo/{'Etc/UTC' if zone == 'host' else zone}"

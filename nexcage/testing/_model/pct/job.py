@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from nexcage.testing._model.node import Node, Task
 from nexcage.testing._model.pct import conf as configs
@@ -65,10 +64,6 @@ class Job:
         cost = self.node.cost(seconds)
         if cost:
             yield Sleep(cost)
-
-    def uuid(self) -> UUID:
-        """A random UUID from the model's dice."""
-        return UUID(int=self.node.random.getrandbits(128), version=4)
 
     # --- configs ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 
@@ -50,7 +49,9 @@ def set_(job: Job) -> Steps:
 
 
 def _digest(job: Job) -> str:
-    return hashlib.sha1((job.node.config(job.vmid) or "").encode("utf-8", "surrogateescape")).hexdigest()
+    from hashlib import sha1
+
+    return sha1((job.node.config(job.vmid) or "").encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _known(name: str) -> bool:
@@ -302,7 +303,7 @@ def new_disk(job: Job, mount: Mount, unprivileged: bool) -> tuple[Mount, storage
         if place.kind == "dir":
             path = storage.path_of(vol)
             job.say(f"Formatting '{path}', fmt=raw size={kib * 1024} preallocation=off\n")
-        job.say(mkfs_lines(kib * 1024, job.uuid()))
+        job.say(mkfs_lines(kib * 1024, job.node.uuid()))
     options = {**mount.options, "volume": vol.id, "size": str(kib * 1024)}
     return Mount(mount.key, vol.id, options), vol
 

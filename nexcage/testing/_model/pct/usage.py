@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 __all__ = ["full", "listing", "short"]
 
@@ -23,7 +22,8 @@ _WIDTH = 62  # of the column that the lists are filled into
 @cache
 def _sections() -> dict[str, str]:
     """Each command's part of the help, by name."""
-    text = Path(__file__).with_name("usage.txt").read_text(encoding="utf-8").rstrip("\n")
+    with open(__file__.removesuffix("usage.py") + "usage.txt", encoding="utf-8") as file:
+        text = file.read().rstrip("\n")
     parts = text.split("\n\nUSAGE: pct ")
     parts[0] = parts[0].removeprefix("USAGE: pct ")
     return {part.split(None, 1)[0]: f"USAGE: pct {part}" for part in parts}

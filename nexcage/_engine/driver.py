@@ -51,6 +51,7 @@ _log = logging.getLogger("nexcage")
 _REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})
 _SUPERSEDED = frozenset({Op.START, Op.PAUSE, Op.RESUME})
 _ROUNDS = 16
+FRESH = 1.0  # seconds that a look is good enough to decide by
 
 
 class _Raced(NexcageError):
@@ -312,7 +313,8 @@ class Driver:
         self, op: _Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
     ) -> Done | None:
         async with self._gate.slot(node.key, create=isinstance(intent, Create)):
-            look = await node.look()
+            # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be the very newest.
+            look = await node.look(within=FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if isinstance(intent, Create):

@@ -25,6 +25,9 @@ T = TypeVar("T")
 _log = logging.getLogger("nexcage.command")
 
 
+PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
+
+
 class Lost(Exception):
     """A command may have begun and its answer is gone; never leaves the engine."""
 
@@ -67,6 +70,7 @@ class FleetNode:
         self._breaker = Breaker(host.key, limits, anyio.current_time, random)
         self._next: _Shared | None = None
         self._looking = False
+        self._looked = -1e9
         self._closed = False
 
     @property
@@ -112,13 +116,15 @@ class FleetNode:
         """Run a command and parse its answer; raises Lost when there is none."""
         return answer(command, await self.call(command, env), self.key)
 
-    async def look(self, ops: tuple[str, ...] = ()) -> Look:
-        """What is so now: a look that began after this call. Callers at the same time share one, unless they ask for ``ops``.
+    async def look(self, ops: tuple[str, ...] = (), *, within: float = 0.0) -> Look:
+        """What is so now: a look that began after this call, or at most ``within`` seconds before it.
 
-        Raises NodeError when the node cannot be seen.
+        Callers at the same time share one, unless they ask for ``ops``. Raises NodeError when the node cannot be seen.
         """
         if ops:
             return await self._look(ops)
+        if within and self.seen is not None and not self.lost and anyio.current_time() - self._looked <= within:
+            return self.seen
         if self._closed:
             raise NodeUnreachable(self.key, "the fleet is closing")
         if self._next is None:
@@ -136,6 +142,7 @@ class FleetNode:
         shared: _Shared | None = None
         try:
             while self._next is not None:
+                await anyio.sleep(max(0.0, self._looked + PERIOD - anyio.current_time()))
                 shared, self._next = self._next, None
                 try:
                     shared.look = await self._look(())
@@ -149,14 +156,17 @@ class FleetNode:
                     left.done.set()
 
     async def _look(self, ops: tuple[str, ...]) -> Look:
+        began = anyio.current_time()
         try:
             look = await self.run(self._observe(self.key, ops))
         except Lost as lost:
             if lost.result.lost == "deadline":
                 raise NodeTimeout(self.key, "it did not show its containers in time") from None
             raise NodeUnreachable(self.key, "the link was lost while looking") from None
-        self.seen = msgspec.structs.replace(look, at=self._clock())
-        return self.seen
+        look = msgspec.structs.replace(look, at=self._clock())
+        if began > self._looked:  # a slow look must not replace a newer one
+            self.seen, self._looked = look, began
+        return look
 
     async def aclose(self) -> None:
         """Close the link."""

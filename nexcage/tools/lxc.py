@@ -76,7 +76,8 @@ env kill "-$3" "$pid" && echo "$pid"
 """
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
-_CONF = re.compile(r"([1-9][0-9]{2,8})\.conf")
+_SECTIONS = "boot name memory members vmlist running frozen tasks ops configs texts".split()
+_CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
 
 
 def freeze(vmid: int) -> Command[None]:
@@ -165,7 +166,7 @@ def _look(node: str, result: Result) -> Look:
         pve=pve,
         boot_id=shown(parts["boot"]).strip(),
         guests=dict(_guests(parts)),
-        vmids=dict(_vmids(parts["vmlist"])),
+        vmids=_Vmids(parts["vmlist"]),
         tasks=tuple(_tasks(parts["tasks"])),
         ops=tuple(shown(parts["ops"]).split()),
         quorate=not isinstance(cluster, dict) or cluster.get("quorate", 1) not in (0, "0"),
@@ -174,12 +175,14 @@ def _look(node: str, result: Result) -> Look:
 
 
 def _sections(stdout: bytes) -> dict[str, bytes]:
-    parts: dict[str, bytes] = {}
-    blocks = re.split(rb"(?:^|(?<=\n))@nexcage ([a-z]+)\n", stdout)
-    for name, body in zip(blocks[1::2], blocks[2::2], strict=False):
-        parts.setdefault(name.decode(), body)
-    for name in ("boot", "name", "memory", "members", "vmlist", "running", "frozen", "tasks", "ops", "configs", "texts"):
-        parts.setdefault(name, b"")
+    parts = dict.fromkeys(_SECTIONS, b"")
+    seen: set[str] = set()
+    for block in (b"\n" + stdout).split(b"\n@nexcage ")[1:]:
+        name, _, body = block.partition(b"\n")
+        word = name.decode("ascii", "replace")
+        if word not in seen:  # what a config says later cannot replace it
+            seen.add(word)
+            parts[word] = body
     return parts
 
 
@@ -195,12 +198,43 @@ def _kib(data: bytes) -> int:
     return int(word[0]) if word and word[0].isdigit() and len(word[0]) < 19 else 0
 
 
-def _vmids(data: bytes) -> Iterator[tuple[int, str]]:
-    document = _json(data)
-    ids = document.get("ids") if isinstance(document, dict) else None
-    for word, entry in (ids.items() if isinstance(ids, dict) else ()):
-        if isinstance(word, str) and word.isascii() and word.isdigit() and len(word) < 10 and isinstance(entry, dict):
-            yield int(word), str(entry.get("node", ""))
+class _Entry(msgspec.Struct):
+    node: str = ""
+
+
+class _VmList(msgspec.Struct):
+    ids: dict[str, _Entry] = {}
+
+
+_DECODER = msgspec.json.Decoder(_VmList)
+
+
+class _Vmids(Mapping[int, str]):
+    """`.vmlist`, read when somebody asks: most looks are about one node's containers only."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def __getitem__(self, vmid: int) -> str:
+        return _vmids(self._text)[vmid]
+
+    def __contains__(self, vmid: object) -> bool:
+        return vmid in _vmids(self._text)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(_vmids(self._text))
+
+    def __len__(self) -> int:
+        return len(_vmids(self._text))
+
+
+@lru_cache(maxsize=256)
+def _vmids(text: bytes) -> dict[int, str]:
+    try:
+        ids = _DECODER.decode(text).ids
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return {int(word): entry.node for word, entry in ids.items() if word.isascii() and word.isdigit() and len(word) < 10}
 
 
 def _tasks(data: bytes) -> Iterator[Task]:
@@ -212,33 +246,37 @@ def _tasks(data: bytes) -> Iterator[Task]:
 def _guests(parts: Mapping[str, bytes]) -> Iterator[tuple[int, Guest]]:
     running: dict[int, tuple[int, int]] = {}
     for line in parts["running"].splitlines():
-        words = line.split()
+        words = line.split(None, 22)
         if len(words) >= 2 and all(word.isdigit() and len(word) < 19 for word in words[:2]):
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
             started = words[21] if len(words) > 21 and words[21].isdigit() and len(words[21]) < 19 else b"0"
             running[int(words[0])] = (int(words[1]), int(started))
     frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
-    texts: dict[bytes, list[bytes]] = {}
-    for line in parts["texts"].split(b"\n"):
-        name, colon, rest = line.partition(b":")
-        if colon:
-            texts.setdefault(name, []).append(rest)
-    for name in parts["configs"].split():
-        match = _CONF.fullmatch(name.decode("ascii", "replace"))
-        if match:
-            vmid = int(match[1])
-            known = _known(vmid, b"\n".join(texts.get(name, ())))
-            pid, started = running.get(vmid, (0, 0))
-            alive = vmid in running
-            yield vmid, (
-                msgspec.structs.replace(known, running=True, frozen=vmid in frozen, pid=pid, started=started) if alive else known
-            )
+    texts = b"\n" + parts["texts"]
+    for match in _CONF.finditer(parts["configs"]):
+        vmid = int(match[1])
+        known = _known(vmid, _lines(texts, b"\n" + match[0] + b":"))
+        if vmid in running:
+            pid, started = running[vmid]
+            known = msgspec.structs.replace(known, running=True, frozen=vmid in frozen, pid=pid, started=started)
+        yield vmid, known
+
+
+def _lines(texts: bytes, prefix: bytes) -> bytes:
+    """The lines of one file, each still after its prefix: grep prints them together."""
+    start = texts.find(prefix)
+    if start < 0:
+        return b""
+    last = texts.rfind(prefix)
+    end = texts.find(b"\n", last + 1)
+    return texts[start : end if end >= 0 else len(texts)]
 
 
 @lru_cache(maxsize=20_000)
 def _known(vmid: int, text: bytes) -> Guest:
     """What the config file says; cached by its text, because most files have not changed since the last look."""
-    parsed = config.parse(text.decode("utf-8", "backslashreplace"))
+    bare = text.replace(b"\n%d.conf:" % vmid, b"\n")[1:]
+    parsed = config.parse(bare.decode("utf-8", "backslashreplace"))
     main = parsed.values
     memory = main.get("memory", "")
     return Guest(

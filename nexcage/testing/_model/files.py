@@ -136,7 +136,9 @@ class SharedTree(_Tree):
 def vmlist_line(vmid: int, guest: tuple[str, str, int]) -> str:
     """One guest in ``/etc/pve/.vmlist``."""
     node, kind, change = guest
-    return f'"{vmid}": {{ "node": "{node}", "type": "{"qemu" if kind == "qemu-server" else kind}", "version": {change} }}'
+    return (
+        f'"{vmid}": {{ "node": "{node}", "type": "{"qemu" if kind == "qemu-server" else kind}", "version": {change} }}'
+    )
 
 
 def vmlist_text(version: int, body: str) -> str:
@@ -161,9 +163,7 @@ class MemoryFiles:
         self._shared: SharedTree = SharedTree() if shared is None else shared
         self._logs: dict[str, list[str]] = {}
         shared_tree = self._shared
-        self._computed: dict[str, Callable[[], str]] = {
-            "/etc/pve/.vmlist": shared_tree.vmlist
-        }
+        self._computed: dict[str, Callable[[], str]] = {"/etc/pve/.vmlist": shared_tree.vmlist}
 
     def _place(self, path: str) -> tuple[_Tree, dict[str, list[str]], str]:
         if path.startswith("/etc/pve") and path != "/etc/pve/.members":

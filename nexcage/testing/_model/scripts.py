@@ -40,7 +40,8 @@ def _look(ctx: Ctx) -> Steps:
     parts.append("@nexcage texts\n")
     for name in names:
         text = read(f"{directory}/{name}") or ""
-        parts += [f"{name}:{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []
+        if text:
+            parts.append(f"{name}:" + text.removesuffix("\n").replace("\n", f"\n{name}:") + "\n")
     parts.append("@nexcage end\n")
     ctx.out("".join(parts))
     return 0

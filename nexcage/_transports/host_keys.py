@@ -75,8 +75,11 @@ class HostKeyCheck:
             return
         path = self._files[0]
         # One short line, appended under a lock: other transports and ssh itself may write the same file.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostKeyRejected(self._node, f"cannot remember its key in {path}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = os.fstat(file).st_size

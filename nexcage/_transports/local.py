@@ -8,7 +8,7 @@ import selectors
 import signal
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import IO, Any, Literal
 
@@ -44,7 +44,7 @@ class LocalTransport:
             return await stream.wait()
 
     @asynccontextmanager
-    async def stream(self, command: Command[Any]) -> AsyncIterator[Running]:
+    async def stream(self, command: Command[Any]) -> AsyncGenerator[Running]:
         """Run it and hand out what it prints; its standard input stays open until `Stream.send_eof`."""
         async with self._started(command, eof=False) as stream:
             yield stream
@@ -53,7 +53,7 @@ class LocalTransport:
         """Nothing to close: each command belongs to its caller."""
 
     @asynccontextmanager
-    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncIterator[Running]:
+    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncGenerator[Running]:
         checked(command.argv, command.env)
         process = _start(command, {**_base(), **self._env, **command.env}, self._patience, eof=eof)
         async with running(process, command, DRAIN) as stream:

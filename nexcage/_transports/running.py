@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -205,7 +205,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(process: Process, command: Command[Any], drain: float) -> AsyncIterator[Running]:
+async def running(process: Process, command: Command[Any], drain: float) -> AsyncGenerator[Running]:
     """Hand out the stream; on leaving, end what still runs by its class and let go of everything."""
     stream = Running(process, command, drain)
     try:

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -113,7 +113,7 @@ class SshTransport:
             return await stream.wait()
 
     @asynccontextmanager
-    async def stream(self, command: Command[Any]) -> AsyncIterator[Running]:
+    async def stream(self, command: Command[Any]) -> AsyncGenerator[Running]:
         """Run it and hand out what it prints; its standard input stays open until `Stream.send_eof`."""
         async with self._started(command, eof=False) as stream:
             yield stream
@@ -127,7 +127,7 @@ class SshTransport:
                 await link.close()
 
     @asynccontextmanager
-    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncIterator[Running]:
+    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncGenerator[Running]:
         if sniffio.current_async_library() != "asyncio":
             raise NodeNotUsable(
                 self._host.key, "SSH needs the asyncio event loop: run with anyio.run(..., backend='asyncio')"
@@ -271,6 +271,9 @@ class SshTransport:
                 self._failures += 1
                 most = min(self._settings.backoff_most, self._settings.backoff * 2.0 ** (self._failures - 1))
                 self._not_before = anyio.current_time() + self._random.uniform(0, most)
+            if self._closed:
+                await self.aclose()
+                raise NodeUnreachable(self._host.key, "its transport is closed")
             return self._link
 
     async def _login(self) -> _Link:
@@ -394,8 +397,8 @@ class _Dialer:
             )
         if not jumps and self._config:
             # asyncssh would follow ProxyJump itself, but with host-key checks as ssh_config wants them.
-            construct: Any = asyncssh.SSHClientConnectionOptions.construct  # Any: its own type is not complete
-            jumps = (await construct(host=address, **options)).tunnel or ""
+            made: Any = asyncssh.SSHClientConnectionOptions  # Any: its types are not complete
+            jumps = (await made.construct(host=address, **options)).tunnel or ""
         tunnel: asyncssh.SSHClientConnection | None = None
         try:
             for jump in jumps.split(",") if jumps else ():
@@ -457,7 +460,11 @@ class _Dialer:
                 conn = await asyncssh.connect(address, **options, server_host_key_algs="default")
             except asyncssh.HostKeyNotVerifiable as error:
                 raise check.rejected(str(error)) from error
-        check.remember()
+        try:
+            check.remember()
+        except BaseException:
+            conn.abort()
+            raise
         return conn
 
 

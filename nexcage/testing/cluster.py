@@ -1,0 +1,341 @@
+"""The simulated cluster: nodes that are files, pretend tools that work on them, and the ways in."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from nexcage.testing import faults
+from nexcage.testing._model.drive import DiskLocks, Locks, cluster_lock
+from nexcage.testing._model.files import SIM, DiskFiles, Files
+from nexcage.testing._model.node import SETTINGS, Node
+from nexcage.testing._model.world import DEBIAN, disk_node, effects, make_cluster, make_disk_cluster
+from nexcage.testing.calls import Call, Link, finished
+from nexcage.testing.clock import is_virtual
+from nexcage.testing.taught import as_tool
+
+if TYPE_CHECKING:
+    from nexcage import Fleet, Host, Result
+    from nexcage.abc import Transport
+    from nexcage.testing.sshd import Served
+
+__all__ = ["SimCluster", "SimNode", "node_names"]
+
+EPOCH = 1_764_000_000.0
+"""What the nodes' clocks show when a simulation begins."""
+_RTT = 0.001
+
+
+def node_names(nodes: int | Iterable[str]) -> tuple[str, ...]:
+    """``pve-01``, ``pve-02``, ... or the names as given."""
+    return tuple(f"pve-{n:02}" for n in range(1, nodes + 1)) if isinstance(nodes, int) else tuple(nodes)
+
+
+class SimNode:
+    """One simulated node: what is on it, and what can go wrong with it."""
+
+    def __init__(self, model: Node) -> None:
+        self.model: Node = model
+        self.name: str = model.name
+        self.locks: Locks | DiskLocks = self._no_locks()
+        self.calls: dict[Call, None] = {}
+        """The commands that run on it now, in the order in which they began."""
+        self.links: dict[Link, None] = {}
+        self._seen: dict[str, Any] = dict(faults.state_of(model))  # Any: JSON
+        self._healed: anyio.Event | None = None
+
+    def _no_locks(self) -> Locks | DiskLocks:
+        files = self.model.files
+        return DiskLocks(files) if isinstance(files, DiskFiles) else Locks()
+
+    def __repr__(self) -> str:
+        how = "down" if self.down else "partitioned" if self.partitioned else f"{len(self.model.running())} running"
+        return f"<SimNode {self.name}: {how}>"
+
+    @property
+    def files(self) -> Files:
+        """Its files by absolute path; on disk, changes are made by `step`."""
+        return self.model.files
+
+    @property
+    def down(self) -> bool:
+        return bool(faults.state_of(self.model).get("down"))
+
+    @property
+    def partitioned(self) -> bool:
+        return bool(faults.state_of(self.model).get("partitioned"))
+
+    @property
+    def host_key(self) -> int:
+        """How often its host key has changed."""
+        return int(faults.state_of(self.model).get("key", 0))
+
+    def step(self) -> AbstractContextManager[None]:
+        """Change its files: on disk with the cluster's lock held and all at once."""
+        files = self.model.files
+        return cluster_lock(files) if isinstance(files, DiskFiles) else nullcontext()
+
+    # What can go wrong.
+
+    def crash(self) -> None:
+        """Down at once: its processes vanish, what it wrote stays (half-made containers and their locks too)."""
+        self._happen("crash")
+
+    def restart(self, *, new_boot: bool = True) -> None:
+        """Boot it: with a new boot id, or (``new_boot=False``) as if nobody could tell."""
+        self._happen("restart", new_boot=new_boot)
+
+    def partition(self) -> None:
+        """Nothing reaches it and it reaches nobody; what runs on it goes on."""
+        self._happen("partition")
+
+    def heal(self) -> None:
+        """The end of a partition."""
+        self._happen("heal")
+
+    def fault(self, kind: str, on: str | None = None, times: int = 1, **options: object) -> None:
+        """Script a fault (`FAULTS`) for the next ``times`` commands that begin with the words ``on`` (0: for all of them).
+
+        ``crash restart partition heal host-key`` without ``on`` happen at once. Options: ``seconds`` (slow, stall), ``exit``
+        (wrong-exit), ``lock="backup"`` (lock-held: a config lock instead of the flock), ``deaf=True`` (stall: ignores SIGTERM).
+        """
+        fault = faults.Fault(kind, on, times, **options)
+        if kind in faults.AT_ONCE and not on:
+            self._happen(kind)
+            return
+        with self.step():
+            faults.add(self.model, fault)
+
+    def react(self, vmid: int, init: str) -> None:
+        """How the running container's init takes signals: ``systemd``, ``busybox``, ``exits`` or ``stubborn``."""
+        with self.step():
+            self.files.write(f"{SIM}/init/{vmid}", init)
+
+    def _happen(self, kind: str, *, new_boot: bool = True) -> None:
+        with self.step():
+            faults.happen(self.model, kind, new_boot=new_boot)
+        self.notice()
+
+    def happen_within_step(self, kind: str) -> None:
+        """The same for a caller that is in a step already."""
+        faults.happen(self.model, kind)
+        self.notice()
+
+    def notice(self) -> bool:
+        """Let what has changed about the node take its effect on what runs here; whether anything had."""
+        before, now = self._seen, dict(faults.state_of(self.model))
+        if before == now:
+            return False
+        self._seen = now
+        if now.get("boots", 0) != before.get("boots", 0):
+            for call in list(self.calls):
+                call.drop()
+            self.locks = self._no_locks()
+            self._cut()
+        if now.get("key", 0) != before.get("key", 0):
+            self._cut()
+        if now.get("partitioned", False) != before.get("partitioned", False):
+            for link in list(self.links):
+                (link.hold if now.get("partitioned") else link.release)()
+            if not now.get("partitioned") and self._healed is not None:
+                self._healed.set()
+                self._healed = None
+        return True
+
+    def _cut(self) -> None:
+        for link in list(self.links):
+            link.cut()
+
+    async def healed(self) -> None:
+        """Wait until it is not partitioned."""
+        while self.partitioned:
+            self._healed = self._healed or anyio.Event()
+            await self._healed.wait()
+
+    # Being there.
+
+    async def run(self, argv: Iterable[str], *, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Result:
+        """Run a command on the node itself, as somebody who sits in front of it."""
+        from nexcage._core.command import Result
+
+        out, err = bytearray(), bytearray()
+        call = await finished(self, tuple(argv), env or {}, stdin, out.extend, err.extend)
+        return Result(call.exit, bytes(out), bytes(err))
+
+
+class SimCluster:
+    """A cluster of pretend PVE nodes, in memory or (``dir``) on disk.
+
+    ``pace`` is how slow tools are: 1.0 as on a real node, 0 not at all; by default as on a real node under virtual time, and not
+    at all otherwise. ``rtt`` is the round trip of a link in memory, by the same rule. A directory that holds a cluster is taken
+    as it is.
+    """
+
+    def __init__(
+        self,
+        nodes: int | Iterable[str] = 3,
+        *,
+        seed: int = 0,
+        pace: float | None = None,
+        dir: str | Path | None = None,
+        rtt: float | None = None,
+    ) -> None:
+        self.seed: int = seed
+        self.dir: Path | None = None if dir is None else Path(dir)
+        self._pace = pace
+        self._rtt = rtt
+        self._origin: tuple[object, float] | None = None
+        self._temporary: Path | None = None
+        names = node_names(nodes)
+        if self.dir is None:
+            models = make_cluster(names, clock=self.clock, seed=seed, pace=pace or 0.0)
+        else:
+            if not (self.dir / "cluster" / "settings.json").exists():
+                make_disk_cluster(self.dir, names, seed=seed, pace=pace or 0.0)
+            names = tuple(sorted(path.name for path in (self.dir / "nodes").iterdir()))
+            models = {name: disk_node(self.dir, name) for name in names}
+        self.nodes: Mapping[str, SimNode] = {name: SimNode(model) for name, model in models.items()}
+
+    def __getitem__(self, name: str) -> SimNode:
+        return self.nodes[name]
+
+    def __iter__(self) -> Iterator[SimNode]:
+        return iter(self.nodes.values())
+
+    def __repr__(self) -> str:
+        return f"<SimCluster: {len(self.nodes)} nodes, seed {self.seed}{f', in {self.dir}' if self.dir else ''}>"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The nodes' host strings."""
+        return tuple(self.nodes)
+
+    def clock(self) -> float:
+        """Seconds since 1970 by the nodes' clocks: the machine's for nodes on disk, else one that moves with the event loop."""
+        if self.dir is not None:
+            return time.time()
+        try:
+            now = anyio.current_time()
+        except Exception:  # no event loop is running yet, or any more
+            return EPOCH
+        if self._origin is None:
+            self._origin = (None, now)
+        return EPOCH + now - self._origin[1]
+
+    # Settings.
+
+    @property
+    def pace(self) -> float:
+        """How slow tools are."""
+        return self._first.pace
+
+    @pace.setter
+    def pace(self, value: float) -> None:
+        self._pace = value
+        self._set(pace=value)
+
+    @property
+    def _first(self) -> Node:
+        return next(iter(self.nodes.values())).model
+
+    def _set(self, **settings: object) -> None:
+        import json
+
+        with next(iter(self)).step():
+            self._first.files.write(SETTINGS, json.dumps({**self._first.settings, **settings}))
+
+    @property
+    def rtt(self) -> float:
+        """The round trip of a link in memory."""
+        return (_RTT if is_virtual() else 0.0) if self._rtt is None else self._rtt
+
+    def settle_pace(self) -> None:
+        """Under virtual time tools cost what they cost on a real node, unless somebody said otherwise."""
+        if self._pace is None and self.dir is None and is_virtual():
+            self.pace = 1.0
+
+    def inits(self, init: str) -> None:
+        """How the inits of containers made from now on react: ``systemd``, ``busybox``, ``exits`` or ``stubborn``."""
+        import json
+
+        for node in self:
+            with node.step():
+                for name in node.files.names("/var/lib/vz/template/cache"):
+                    path = f"/var/lib/vz/template/cache/{name}"
+                    node.files.write(path, json.dumps({**json.loads(node.files.read(path) or "{}"), "init": init}))
+
+    def teach(self, program: str, tool: object) -> None:
+        """Put a program on every node's PATH: a generator like the pretend tools, or any callable of ``(argv, stdin)``.
+
+        What the callable returns is its result: a `nexcage.Result`, text or bytes for stdout, an exit status, or a tuple of exit
+        status, stdout and stderr. Nodes in memory and behind servers of this process have it; executables have not.
+        """
+        for node in self:
+            node.model.taught[program] = as_tool(tool)
+
+    def effects(self) -> list[dict[str, Any]]:  # Any: JSON
+        """Every command that changed something, in order."""
+        return effects(self._first.files)
+
+    # Ways in.
+
+    def transport(self, name: str) -> Transport:
+        """A link to a node in memory, not yet connected."""
+        from nexcage.testing.memory import MemoryTransport
+
+        self.settle_pace()
+        return MemoryTransport(self.nodes[name], rtt=self.rtt)
+
+    def connect(self, host: Host) -> Transport:
+        """What `nexcage.open_fleet` takes as ``connect``: host strings are node names, ``user@`` and ``:port`` do not matter."""
+        return self.transport(host.address or host.key)
+
+    @asynccontextmanager
+    async def fleet(self, hosts: Any = None, **options: Any) -> AsyncIterator[Fleet]:  # Any: open_fleet's own options
+        """A fleet of the nodes (all, or ``hosts``), reached in memory; the options are those of `nexcage.open_fleet`.
+
+        Journal and state files lie in a temporary directory that lives as long as the cluster: a second fleet goes on where the
+        first one ended.
+        """
+        from nexcage import Config, open_fleet
+
+        self.settle_pace()
+        home = self._home()
+        if "config" not in options:
+            options["config"] = Config(images=IMAGES)
+        options.setdefault("state_dir", home / "state")
+        options.setdefault("run_dir", home / "run")
+        options.setdefault("random", Random(f"{self.seed}:fleet"))
+        options.setdefault("clock", self.clock)
+        options.setdefault("inline", is_virtual())
+        options.setdefault("connect", self.connect)
+        async with open_fleet(self.hosts if hosts is None else hosts, **options) as fleet:
+            yield fleet
+
+    def _home(self) -> Path:
+        if self._temporary is None:
+            made = tempfile.TemporaryDirectory(prefix="nexcage-sim-")
+            weakref.finalize(self, made.cleanup)
+            self._temporary = Path(made.name)
+        return self._temporary
+
+    def serve(self, **options: Any) -> AbstractAsyncContextManager[Served]:  # Any: those of sshd.serve
+        """SSH servers on loopback, one per node; see `nexcage.testing.sshd.serve`."""
+        from nexcage.testing.sshd import serve
+
+        return serve(self, **options)
+
+
+IMAGES: Mapping[str, str] = {
+    "debian:12": f"local:vztmpl/{DEBIAN}",
+    "alpine:3.20": "local:vztmpl/alpine-3.20-default_20240908_amd64.tar.xz",
+}
+"""Aliases for the templates that every simulated node has."""

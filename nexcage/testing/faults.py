@@ -1,0 +1,407 @@
+"""Faults: what can go wrong with a node, its link and its commands, in one vocabulary for every way in.
+
+A fault with no command named happens at once where that makes sense (``crash``, ``partition``, ...); the others wait for the next
+command that matches, ``times`` times. They are kept in a file of the cluster and taken from it in the same step in which the
+command begins, so that commands in this process, behind a server and in executables share them.
+
+This module is read by every executable of a simulated node: it imports nothing slow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from nexcage.errors import InvalidInput
+from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool
+
+if TYPE_CHECKING:
+    from nexcage.testing._model.node import Node
+
+__all__ = ["AT_ONCE", "FAULTS", "Fault", "Ground", "add", "happen", "state_of", "under_faults", "update"]
+
+FAULTS: Mapping[str, str] = {
+    "crash": "the node goes down: its processes vanish, its files and config locks stay",
+    "restart": "the node boots: down and up again, with a new boot id",
+    "partition": "the node answers nothing any more; what runs on it goes on",
+    "heal": "the end of a partition",
+    "drop-before": "the link is lost when the command arrives, before it begins",
+    "drop-during": "the link is lost once the command has changed something; the command goes on",
+    "drop-after": "the command ends and its answer is lost with the link",
+    "stall": "the command begins and does not get on",
+    "slow": "the command takes some seconds longer",
+    "wrong-exit": "the command does its work and reports failure, or fails and reports success",
+    "garbage": "the command's output is rubbish",
+    "endless": "the command never stops printing",
+    "non-utf8": "the command's output has bytes that are not UTF-8",
+    "lock-held": "somebody else holds the container's lock",
+    "host-key": "the node shows another host key",
+}
+"""Every kind of fault, and what it means."""
+AT_ONCE = frozenset({"crash", "restart", "partition", "heal", "host-key"})
+"""Kinds that need no command: without one they happen at once."""
+
+FILE = "/etc/pve/faults.json"
+_FOR_EVER = 1e12
+_INTERRUPTIBLE = 3600.0
+_CHUNK = 4096
+
+_parsed: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
+
+
+def _document(node: Node) -> dict[str, Any]:  # Any: JSON
+    global _parsed
+    text = node.files.read(FILE) or "{}"
+    if text is not _parsed[0] and text != _parsed[0]:
+        _parsed = (text, json.loads(text))
+    return _parsed[1]
+
+
+class Fault:
+    """One scripted fault. ``options``: ``seconds`` (slow, stall), ``exit`` (wrong-exit), ``lock`` (lock-held: a config lock), ``deaf``."""
+
+    __slots__ = ("kind", "on", "options", "times")
+
+    def __init__(self, kind: str, on: str | None = None, times: int = 1, **options: object) -> None:
+        if kind not in FAULTS:
+            raise InvalidInput("fault", kind, f"one of {', '.join(FAULTS)}")
+        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+            raise InvalidInput("times", times, "how often it happens, 0 for always")
+        self.kind: str = kind
+        self.on: str = on or ""
+        self.times: int = times
+        self.options: dict[str, object] = options
+
+    def __repr__(self) -> str:
+        return f"<Fault {self.kind} on {self.on or 'anything'}, {self.times or 'any number of'} times>"
+
+    def matches(self, argv: tuple[str, ...]) -> bool:
+        """Whether ``on``'s words stand in the command: at its beginning, or after the words of a shell script that runs it."""
+        words = tuple(self.on.split())
+        if argv[: len(words)] == words:
+            return True
+        if argv[:2] != ("sh", "-c") or len(argv) < 3:
+            return False
+        if len(words) == 1 and re.search(rf"(?m)^ *(?:\w+=\$\()?(?:env )?{re.escape(words[0])} ", argv[2]):
+            return argv[2].count("\n") < 12  # short scripts that are about this program; a look reads everything
+        return any(argv[n : n + len(words)] == words for n in range(3, len(argv)))
+
+    def record(self) -> dict[str, object]:
+        """As it stands in the file."""
+        return {"kind": self.kind, "on": self.on, "times": self.times, **self.options}
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> Fault:  # Any: JSON
+        """From the file."""
+        more = {key: value for key, value in record.items() if key not in ("kind", "on", "times")}
+        return cls(record["kind"], record["on"], record["times"], **more)
+
+
+def state_of(node: Node) -> dict[str, Any]:  # Any: JSON
+    """How the node is: ``down``, ``partitioned``, ``boots`` (how often it went down), ``key`` (how often its host key changed)."""
+    state: dict[str, Any] = _document(node).get(node.name, {})
+    return state
+
+
+def update(node: Node, **changes: object) -> None:
+    """Change how the node is; call it within a step."""
+    document = dict(_document(node))
+    document[node.name] = {**document.get(node.name, {}), **changes}
+    node.files.write(FILE, json.dumps(document))
+
+
+def add(node: Node, fault: Fault) -> None:
+    """Script a fault; call it within a step."""
+    update(node, faults=[*state_of(node).get("faults", []), fault.record()])
+
+
+def claim(node: Node, argv: tuple[str, ...]) -> Fault | None:
+    """The fault for this command, counted down; call it within a step."""
+    waiting: list[dict[str, Any]] = state_of(node).get("faults", [])  # Any: JSON
+    for n, record in enumerate(waiting):
+        fault = Fault.read(record)
+        if fault.matches(argv):
+            if fault.times == 0:
+                return fault
+            rest = [{**record, "times": fault.times - 1}] if fault.times > 1 else []
+            update(node, faults=[*waiting[:n], *rest, *waiting[n + 1 :]])
+            return fault
+    return None
+
+
+def happen(node: Node, kind: str, *, new_boot: bool = True) -> None:
+    """What becomes of the node's files and state when ``kind`` happens to it; call it within a step.
+
+    Links are not files: whoever serves the node sees the new state and acts on it.
+    """
+    state = state_of(node)
+    if kind in ("crash", "restart"):
+        _go_down(node, new_boot=new_boot and kind == "restart")
+        update(node, down=kind == "crash", boots=state.get("boots", 0) + 1)
+    elif kind in ("partition", "heal"):
+        update(node, partitioned=kind == "partition")
+    elif kind == "host-key":
+        update(node, key=state.get("key", 0) + 1)
+    else:
+        raise InvalidInput("fault", kind, f"one that needs no command: {', '.join(sorted(AT_ONCE))}")
+
+
+def _go_down(node: Node, *, new_boot: bool) -> None:
+    from nexcage.testing._model.world import restart
+
+    path = "/proc/sys/kernel/random/boot_id"
+    boot = node.files.read(path)
+    outer, node.current = node.current, None  # what a crash ends is nobody's effect
+    try:
+        restart(node)
+    finally:
+        node.current = outer
+    if not new_boot and boot is not None:
+        node.files.write(path, boot)
+
+
+class Ground:
+    """What a command stands on: the link that it came by and the machine that it runs on. Each way in has its own."""
+
+    def cut(self) -> None:
+        """The link is lost; the command goes on."""
+
+    def gone(self) -> None:
+        """The machine went down under the command: it must not take another step."""
+
+    def happen(self, kind: str) -> None:
+        """``crash``, ``restart``, ``partition``, ``heal`` or ``host-key`` happens to the node now."""
+
+
+def under_faults(tool: Tool, ground: Ground) -> Tool:
+    """``tool`` with what may happen to it: faults, and the end of its machine."""
+
+    def run(ctx: Ctx) -> Steps:
+        node = ctx.node
+        boots = state_of(node).get("boots", 0)
+        fault = claim(node, ctx.argv) if state_of(node).get("faults") else None
+        steps = (tool if fault is None else _FAULTY[fault.kind](tool, fault, ground))(ctx)
+        answer: object = None
+        thrown: Interrupted | None = None
+        while True:
+            try:
+                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
+            except StopIteration as end:
+                status: int = end.value
+                return status
+            try:
+                answer, thrown = (yield wait), None
+            except Interrupted as error:
+                thrown = error
+            if state_of(node).get("boots", 0) != boots:
+                ground.gone()
+                yield Sleep(0)
+
+    return run
+
+
+# --- one generator per kind ---------------------------------------------------------------------------------------------
+
+
+def _with(tool: Tool, fault: Fault, ground: Ground, *, when: Callable[[Ctx], bool], then: Callable[[], None]) -> Tool:
+    """``then`` happens at the first wait after ``when``, at the latest when the tool has ended."""
+
+    def run(ctx: Ctx) -> Steps:
+        steps = tool(ctx)
+        answer: object = None
+        thrown: Interrupted | None = None
+        happened = False
+        while True:
+            try:
+                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
+            except StopIteration as end:
+                if not happened:
+                    yield Sleep(0)
+                    then()
+                status: int = end.value
+                return status
+            now = not happened and when(ctx)
+            try:
+                answer, thrown = (yield wait), None
+            except Interrupted as error:
+                thrown = error
+            if now:
+                happened = True
+                then()
+                yield Sleep(0)
+
+    return run
+
+
+def _changed(ctx: Ctx) -> bool:
+    return ctx.seq is not None
+
+
+def _never(ctx: Ctx) -> bool:
+    return False
+
+
+def _drop_before(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        yield Sleep(0)
+        ground.cut()
+        return 255
+
+    return run
+
+
+def _drop_during(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    return _with(tool, fault, ground, when=_changed, then=ground.cut)
+
+
+def _drop_after(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    return _with(tool, fault, ground, when=_never, then=ground.cut)
+
+
+def _happens(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    return _with(tool, fault, ground, when=_changed, then=lambda: ground.happen(fault.kind))
+
+
+def _seconds(fault: Fault, otherwise: float) -> float:
+    value = fault.options.get("seconds")
+    return float(value) if isinstance(value, (int, float)) else otherwise
+
+
+def _stall(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        left = _seconds(fault, _FOR_EVER)
+        steps = tool(ctx)
+        try:
+            wait = next(steps)
+        except StopIteration as end:
+            wait, over = None, int(end.value)
+        thrown: Interrupted | None = None
+        while left > 0 and thrown is None:
+            try:
+                yield Sleep(min(left, _INTERRUPTIBLE))
+                left -= _INTERRUPTIBLE
+            except Interrupted as error:
+                if not fault.options.get("deaf"):
+                    thrown = error
+        if wait is None:
+            if thrown is not None:
+                raise thrown
+            return over
+        while True:  # the rest as usual, beginning with the wait that it was in
+            answer: object = None
+            if thrown is None:
+                try:
+                    answer = yield wait
+                except Interrupted as error:
+                    thrown = error
+            try:
+                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
+            except StopIteration as end:
+                return int(end.value)
+            thrown = None
+
+    return run
+
+
+def _slow(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        yield Sleep(_seconds(fault, 5.0))
+        return (yield from tool(ctx))
+
+    return run
+
+
+def _wrong_exit(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        status = yield from tool(ctx)
+        given = fault.options.get("exit")
+        if isinstance(given, int):
+            return given
+        return 255 if status == 0 else 0
+
+    return run
+
+
+def _garbage(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        shown = ctx._out, ctx._err
+        ctx._out = ctx._err = len
+        status = yield from tool(ctx)
+        ctx._out, ctx._err = shown
+        rubbish = bytes(ctx.node.random.randrange(0x20, 0x7F) for _ in range(400))
+        ctx.out(b"\n".join(rubbish[n : n + 40] for n in range(0, 400, 40)) + b"\x1b[2J\x07\n")
+        return status
+
+    return run
+
+
+def _endless(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        yield from tool(ctx)
+        while True:  # small pieces: an executable writes them out after the step
+            ctx.out(b"nexcage\n" * (_CHUNK // 8))
+            yield Sleep(0.002)
+
+    return run
+
+
+def _non_utf8(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        ctx.err(b"warning: \xff\xfe\xc3\x28\n")
+        ctx.out(b"\xff\xfe\xc3\x28\n")
+        return (yield from tool(ctx))
+
+    return run
+
+
+def _lock_held(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    lock = fault.options.get("lock")
+
+    def held(ctx: Ctx) -> Steps:
+        """Every flock that it waits for is somebody else's."""
+        steps = tool(ctx)
+        answer: object = None
+        thrown: Interrupted | None = None
+        while True:
+            try:
+                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
+            except StopIteration as end:
+                return int(end.value)
+            refused = isinstance(wait, Flock)
+            try:
+                answer, thrown = (yield Sleep(wait.timeout) if isinstance(wait, Flock) else wait), None
+                answer = False if refused else answer
+            except Interrupted as error:
+                thrown = error
+
+    def locked(ctx: Ctx) -> Steps:
+        """Its container's config has a lock as long as it runs."""
+        vmids = [int(word) for word in ctx.argv if word.isdigit() and ctx.node.config(int(word)) is not None]
+        for vmid in vmids[:1]:
+            text = ctx.node.config(vmid) or ""
+            ctx.node.files.write(ctx.node.config_path(vmid), f"lock: {lock}\n{text}")
+        status = yield from tool(ctx)
+        for vmid in vmids[:1]:
+            text = ctx.node.config(vmid)
+            if text is not None:
+                ctx.node.files.write(ctx.node.config_path(vmid), re.sub(rf"(?m)^lock: {lock}\n", "", text, count=1))
+        return status
+
+    return locked if isinstance(lock, str) else held
+
+
+_FAULTY: Mapping[str, Callable[[Tool, Fault, Ground], Tool]] = {
+    **dict.fromkeys(AT_ONCE, _happens),
+    "drop-before": _drop_before,
+    "drop-during": _drop_during,
+    "drop-after": _drop_after,
+    "stall": _stall,
+    "slow": _slow,
+    "wrong-exit": _wrong_exit,
+    "garbage": _garbage,
+    "endless": _endless,
+    "non-utf8": _non_utf8,
+    "lock-held": _lock_held,
+}

@@ -12,6 +12,15 @@ from nexcage.errors import HostKeyRejected
 
 __all__ = ["HostKeyCheck"]
 
+ALGORITHMS = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+
 
 class HostKeyCheck:
     """The host keys of one connection: what is known, what was presented, and what is to be remembered.
@@ -37,6 +46,14 @@ class HostKeyCheck:
             return ""
         except OSError as error:
             raise HostKeyRejected(self._node, f"cannot read {path}: {error.strerror}") from error
+
+    def algorithms(self, host: str, port: int) -> list[str]:
+        """What to ask for: keys of the known types first, then any other, so that a key of another type can be shown."""
+        known = self._hosts.find(host, port)
+        kinds = {key.split()[0] for key in known.keys}
+        preferred = [name for name in ALGORITHMS if name in kinds or (name.startswith("rsa-") and "ssh-rsa" in kinds)]
+        signed = [f"{name}-cert-v01@openssh.com" for name in ALGORITHMS] if known.authorities else []
+        return [*signed, *preferred, *(name for name in ALGORITHMS if name not in preferred)]
 
     def known(self, host: str, port: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
         """Known, signing and revoked keys of the machine that was connected to, each as ``TYPE BASE64``."""

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import msgspec
@@ -364,7 +364,10 @@ class _Dialer:
         host = self._host
         options = self._options(host.user, host.port)
         if host.identity_file:
-            options["client_keys"] = [_expanded(host.identity_file)]
+            path = _expanded(host.identity_file)
+            if not os.access(path, os.R_OK):
+                raise AuthRejected(host.key, f"cannot read the private key {path}")
+            options["client_keys"] = [path]
         return await self._connect(host.address or host.key, options, host.jump, 0, self._when_lost)
 
     def _options(self, user: str, port: int) -> dict[str, Any]:
@@ -389,83 +392,79 @@ class _Dialer:
     async def _connect(
         self, address: str, options: dict[str, Any], jumps: str, depth: int, when_lost: Callable[[], None]
     ) -> asyncssh.SSHClientConnection:
+        """Connect to a machine through its jump hosts: the given ones, or those that ssh_config names for it."""
+        if depth > JUMPS:
+            reason = f"ssh_config leads through more than {JUMPS} jump hosts; is ProxyJump a circle?"
+            raise NodeNotUsable(self._host.key, reason)
+        found = await self._resolved(address, options)
+        tunnel: asyncssh.SSHClientConnection | None = None
+        for jump in (jumps or found.jumps).split(","):
+            if jump:
+                hop = Host.parse(jump)
+                given = self._options(hop.user, hop.port)
+                if tunnel is None:
+                    tunnel = await self._connect(hop.address or jump, given, "", depth + 1, _nothing)
+                else:
+                    there = await self._resolved(hop.address or jump, given)
+                    tunnel = await self._checked(hop.address or jump, given, there, tunnel, _nothing)
+        return await self._checked(address, options, found, tunnel, when_lost)
+
+    async def _resolved(self, address: str, options: dict[str, Any]) -> _Resolved:
+        """What ssh_config says about a machine. asyncssh would follow its ProxyJump itself, but with lax host-key checks."""
         import asyncssh
 
-        if depth > JUMPS:
-            raise NodeNotUsable(
-                self._host.key, f"ssh_config leads through more than {JUMPS} jump hosts; is ProxyJump a circle?"
-            )
-        if not jumps and self._config:
-            # asyncssh would follow ProxyJump itself, but with host-key checks as ssh_config wants them.
-            made: Any = asyncssh.SSHClientConnectionOptions  # Any: its types are not complete
-            jumps = (await made.construct(host=address, **options)).tunnel or ""
-        tunnel: asyncssh.SSHClientConnection | None = None
-        try:
-            for jump in jumps.split(",") if jumps else ():
-                tunnel = await self._hop(jump, tunnel, depth)
-            conn = await self._checked(address, options, tunnel, when_lost)
-        except BaseException:
-            if tunnel is not None:
-                tunnel.abort()
-            raise
-        if tunnel is not None:
-            conn.set_tunnel(tunnel)  # closed with it
-        return conn
-
-    async def _hop(
-        self, jump: str, through: asyncssh.SSHClientConnection | None, depth: int
-    ) -> asyncssh.SSHClientConnection:
-        hop = Host.parse(jump)
-        options = self._options(hop.user, hop.port)
-        if through is None:
-            return await self._connect(hop.address or jump, options, "", depth + 1, _nothing)
-        try:
-            conn = await self._checked(hop.address, options, through, _nothing)
-        except BaseException:
-            through.abort()
-            raise
-        conn.set_tunnel(through)
-        return conn
+        if not self._config:
+            return _Resolved(address, options.get("port", 22), "")
+        made: Any = asyncssh.SSHClientConnectionOptions  # Any: its types are not complete
+        resolved = await made.construct(host=address, **options)
+        return _Resolved(resolved.host_key_alias or resolved.host, resolved.port, resolved.tunnel or "")
 
     async def _checked(
         self,
         address: str,
         options: dict[str, Any],
+        resolved: _Resolved,
         tunnel: asyncssh.SSHClientConnection | None,
         when_lost: Callable[[], None],
     ) -> asyncssh.SSHClientConnection:
-        """Connect to one machine whose key is known, or is trusted now because no key of it is."""
+        """Connect to one machine whose key is known, or is trusted now because no key of it is. Closes ``tunnel`` if it fails."""
         import asyncssh
 
-        check = HostKeyCheck(self._host.key, self._files, trust=self._settings.trust_on_first_use)
-        client = _client_class()
-
-        def known(host: str, addr: str, port: int | None) -> list[list[asyncssh.SSHKey]]:  # noqa: ARG001 - its signature
-            return [_keys(keys) for keys in check.known(host, port or 22)]
-
-        options = options | {
-            "tunnel": tunnel,
-            "known_hosts": known,
-            "client_factory": lambda: client(check, when_lost),
-        }
+        conn: asyncssh.SSHClientConnection | None = None
         try:
-            conn = await asyncssh.connect(address, **options)
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise check.rejected(str(error)) from error
-        except asyncssh.KeyExchangeFailed:
-            # Perhaps it has keys of other types than the known ones. Ask for any, to show what it has and what is known.
-            if not check.found:
-                raise
+            check = HostKeyCheck(self._host.key, self._files, trust=self._settings.trust_on_first_use)
+            client = _client_class()
+
+            def known(host: str, addr: str, port: int | None) -> list[list[asyncssh.SSHKey]]:  # noqa: ARG001 - its signature
+                return [_keys(keys) for keys in check.known(host, port or 22)]
+
+            ours: dict[str, Any] = {
+                "tunnel": tunnel,
+                "known_hosts": known,
+                "server_host_key_algs": check.algorithms(resolved.name, resolved.port),
+                "client_factory": lambda: client(check, when_lost),
+            }
             try:
-                conn = await asyncssh.connect(address, **options, server_host_key_algs="default")
+                conn = await asyncssh.connect(address, **options, **ours)
             except asyncssh.HostKeyNotVerifiable as error:
-                raise check.rejected(str(error)) from error
-        try:
+                raise check.rejected(_plain(error)) from error
             check.remember()
         except BaseException:
-            conn.abort()
+            for opened in (conn, tunnel):
+                if opened is not None:
+                    opened.abort()
             raise
+        if tunnel is not None:
+            conn.set_tunnel(tunnel)  # closed with it
         return conn
+
+
+class _Resolved(NamedTuple):
+    """Under which name known_hosts has a machine, and how to get there."""
+
+    name: str
+    port: int
+    jumps: str
 
 
 def _nothing() -> None: ...

@@ -55,7 +55,15 @@ def test_markers_are_kept_apart():
 
 
 def test_a_line_that_cannot_be_read_costs_only_itself():
-    bad = ["#", "pve", "pve ssh-ed25519", "pve ssh-ed25519 !!!", "pve ssh-rsa " + ONE.split()[1], "@what pve " + ONE, "|1|x pve y z"]
+    bad = [
+        "#",
+        "pve",
+        "pve ssh-ed25519",
+        "pve ssh-ed25519 !!!",
+        "pve ssh-rsa " + ONE.split()[1],
+        "@what pve " + ONE,
+        "|1|x pve y z",
+    ]
 
     assert KnownHosts("\n".join(bad), f"pve {ONE} comment with words\n").find("pve", 22).keys == (ONE,)
 

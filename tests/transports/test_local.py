@@ -50,7 +50,13 @@ async def pid_in(file: Path) -> int:
 async def test_a_command_answers_with_its_output_and_exit_status(local):
     result = await local.run(shell("cat; echo wrong >&2; exit 3", stdin=b"in\0put\n"))
 
-    assert (result.exit, result.stdout, result.stderr, result.dropped, result.lost) == (3, b"in\0put\n", b"wrong\n", 0, "")
+    assert (result.exit, result.stdout, result.stderr, result.dropped, result.lost) == (
+        3,
+        b"in\0put\n",
+        b"wrong\n",
+        0,
+        "",
+    )
     assert result.seconds > 0
 
 
@@ -65,7 +71,9 @@ async def test_words_reach_the_program_as_they_are(local):
 async def test_the_environment_is_small_and_its_own():
     os.environ["NEXCAGE_SECRET"] = "1"
 
-    result = await LocalTransport(env={"PATH": "/usr/bin:/bin", "A": "1", "B": "1"}).run(command("env", env={"B": "2 3"}))
+    result = await LocalTransport(env={"PATH": "/usr/bin:/bin", "A": "1", "B": "1"}).run(
+        command("env", env={"B": "2 3"})
+    )
 
     del os.environ["NEXCAGE_SECRET"]
     env = dict(line.split("=", 1) for line in result.stdout.decode().splitlines())
@@ -82,7 +90,9 @@ async def test_programs_are_found_on_the_path_that_the_command_gets(tmp_path):
     assert result.stdout == b"pretend\n"
 
 
-@pytest.mark.parametrize("program, exit, said", [("no-such-tool", 127, b"not found"), ("/etc/passwd", 126, b"Permission denied")])
+@pytest.mark.parametrize(
+    "program, exit, said", [("no-such-tool", 127, b"not found"), ("/etc/passwd", 126, b"Permission denied")]
+)
 async def test_a_program_that_cannot_be_run_answers_as_a_shell_would(local, program, exit, said):
     result = await local.run(command(program))
 
@@ -153,7 +163,11 @@ async def test_a_deadline_ends_the_whole_group(local, tmp_path):
 
 async def test_what_ignores_term_is_killed_a_second_later(local, tmp_path):
     result = await local.run(
-        shell('echo begun; trap "" TERM; sh -c "echo \\$\\$ > $1; while :; do sleep 1; done"', str(tmp_path / "pid"), timeout=0.3)
+        shell(
+            'echo begun; trap "" TERM; sh -c "echo \\$\\$ > $1; while :; do sleep 1; done"',
+            str(tmp_path / "pid"),
+            timeout=0.3,
+        )
     )
 
     assert (result.exit, result.lost, result.stdout) == (None, "deadline", b"begun\n")

@@ -13,7 +13,10 @@ from nexcage.errors import InvalidInput
 WORDS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
 
 
-@given(st.lists(WORDS, min_size=1, max_size=4).filter(lambda argv: argv[0]), st.dictionaries(st.sampled_from(["A", "B_1"]), WORDS))
+@given(
+    st.lists(WORDS, min_size=1, max_size=4).filter(lambda argv: argv[0]),
+    st.dictionaries(st.sampled_from(["A", "B_1"]), WORDS),
+)
 def test_a_wrapped_line_reads_back_as_it_was(argv, env):
     line = wrap(argv, env, "7").decode()
 
@@ -69,7 +72,9 @@ def test_an_ending_reads_back_as_it_was(cancel):
     assert unwrap(ending(123, cancel, sudo=True).decode()) == Ending(123, cancel)
 
 
-@pytest.mark.parametrize("line", ["", "ls", "sh", "sh -c ls", "'", "exec sh -c x nexcage 1 ls", "env A=B sh -c x nexcage"])
+@pytest.mark.parametrize(
+    "line", ["", "ls", "sh", "sh -c ls", "'", "exec sh -c x nexcage 1 ls", "env A=B sh -c x nexcage"]
+)
 def test_other_lines_are_not_ours(line):
     assert unwrap(line) is None
 

@@ -38,7 +38,8 @@ NORMALISED: Sequence[tuple[str, str]] = (
     (r"^\t[0-9]+(, [0-9]+)*,? *$", "\tBLOCKS"),
     (r"^(e2fsck|resize2fs) [0-9].*$", r"\1 VERSION"),
     (r"^fsck from util-linux .*$", "fsck from util-linux VERSION"),
-    (r"(files|Pass|Resizing|blocks)\b.*[0-9].*$", r"\1 N"),
+    (r"[0-9]+/[0-9]+ files( \([0-9.]+% non-contiguous\))?, [0-9]+/[0-9]+ blocks$", "N files, N blocks"),
+    (r"^(MP) +(Volume) +(Size) +(Used) +(Avail) +(Use%) +(Path)$", r"\1 \2 \3 \4 \5 \6 \7"),
     (r"^(pid|uptime|mem|disk|maxdisk|cpus): [0-9]+$", r"\1: N"),
     (r"[0-9][0-9,.]* (bytes|seconds)(/sec)?", r"N \1"),
     (r"^(Number of|Total|Literal|Matched|File list).*$", r"\1"),
@@ -112,9 +113,7 @@ def normalise(text: str) -> str:
 def prepare(case: Case) -> tuple[Node, _Clock]:
     """A node in the state before the case."""
     clock = _Clock()
-    node = make_cluster(
-        ["pve1"], clock=clock, seed=1, pace=0.0, storage_cfg=STORAGE_CFG, apparmor=False
-    )["pve1"]
+    node = make_cluster(["pve1"], clock=clock, seed=1, pace=0.0, storage_cfg=STORAGE_CFG, apparmor=False)["pve1"]
     populate(node, nodes=["pve1"], bridges=("vmbr0", "vmbr1"), standalone=True)
     files = node.files
     for path, text in _FILES.items():
@@ -285,7 +284,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({**numbers, "cases": results}))
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['left out']} left out", file=sys.stderr)
     return 1 if counts["failed"] else 0
-
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 from nexcage.errors import InvalidInput
 
@@ -35,7 +34,9 @@ PENDING = "pve:pending"
 _HEADER = re.compile(r"\[(pve:pending|[a-z][a-z0-9_-]+)\]\s*", re.IGNORECASE | re.ASCII)
 _RAW = re.compile(r"(lxc\.[a-z0-9_.-]+)(?::|\s*=)\s*(.*?)\s*", re.ASCII)
 _LINE = re.compile(r"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*", re.ASCII)
-_PLAIN = "".join(chr(n) for n in range(0x20, 0x7F) if chr(n) not in ":%")
+_PLAIN = frozenset(range(0x20, 0x7F)) - {0x25, 0x3A}
+_SAFE = re.compile(r"[ -$&-9;-~]*")
+_ESCAPE = re.compile(rb"%([0-9a-fA-F]{2})")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _KEYS = frozenset(
     (
@@ -49,12 +50,18 @@ _KEYS = frozenset(
 
 def encode_text(text: str) -> str:
     """One line of a description as PVE stores it: control characters, ``:``, ``%`` and non-ASCII percent-encoded."""
-    return text if text.isascii() and text.isalnum() else quote(text, safe=_PLAIN, errors="replace")
+    if _SAFE.fullmatch(text):
+        return text
+    data = text.encode("utf-8", "replace")
+    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in data)
 
 
 def decode_text(text: str) -> str:
     """The opposite of :func:`encode_text`; bytes that are no UTF-8 become replacement characters."""
-    return unquote(text, errors="replace") if "%" in text else text
+    if "%" not in text:
+        return text
+    data = _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text.encode("utf-8", "surrogateescape"))
+    return data.decode("utf-8", "replace")
 
 
 class Section(NamedTuple):
@@ -206,9 +213,7 @@ def property_string(text: str, default_key: str = "", field: str = "property str
     return found
 
 
-def format_property_string(
-    values: Mapping[str, str], default_key: str = "", required: tuple[str, ...] = ()
-) -> str:
+def format_property_string(values: Mapping[str, str], default_key: str = "", required: tuple[str, ...] = ()) -> str:
     """``values`` in the order PVE writes: the default key bare, required keys, then the rest by name.
 
     :raises InvalidInput: a key or value holds a comma, which the format cannot express.

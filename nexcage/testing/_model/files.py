@@ -35,6 +35,7 @@ class Files(Protocol):
     def remove(self, path: str) -> None: ...
     def names(self, directory: str) -> list[str]: ...
     def exists(self, path: str) -> bool: ...
+    def guest(self, vmid: int) -> tuple[str, str] | None: ...
     def compute(self, path: str, text: Callable[[], str]) -> None: ...
     def stale(self, path: str) -> None: ...
 
@@ -166,9 +167,16 @@ class MemoryFiles:
         self._computed: dict[str, Callable[[], str]] = {"/etc/pve/.vmlist": shared_tree.vmlist}
 
     def _place(self, path: str) -> tuple[_Tree, dict[str, list[str]], str]:
-        if path.startswith("/etc/pve") and path != "/etc/pve/.members":
-            return self._shared, self._shared.logs, canonical(path, self.node)
-        return self._own, self._logs, path
+        if path[:8] != "/etc/pve" or path == "/etc/pve/.members":
+            return self._own, self._logs, path
+        if path[9:15] != "nodes/":
+            path = canonical(path, self.node)
+        return self._shared, self._shared.logs, path
+
+    def guest(self, vmid: int) -> tuple[str, str] | None:
+        """Where in the cluster a VMID is used: (directory of its kind, node name)."""
+        found = self._shared.guests.get(vmid)
+        return None if found is None else (found[1], found[0])
 
     def read(self, path: str) -> str | None:
         tree, logs, path = self._place(path)
@@ -307,6 +315,14 @@ class DiskFiles:
         if path in self._changes or self._removed(path):
             return False
         return os.path.lexists(self.real(path))
+
+    def guest(self, vmid: int) -> tuple[str, str] | None:
+        """Where in the cluster a VMID is used: (directory of its kind, node name)."""
+        for node in self.names("/etc/pve/nodes"):
+            for kind in ("lxc", "qemu-server"):
+                if self.exists(f"/etc/pve/nodes/{node}/{kind}/{vmid}.conf"):
+                    return kind, node
+        return None
 
     def compute(self, path: str, text: Callable[[], str]) -> None:
         self._computed[path] = text

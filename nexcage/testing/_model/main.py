@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     directory, name, program, *arguments = argv
     node = disk_node(directory, name)
     stdin = b""
-    if program == "pct" and arguments[:1] == ["exec"]:
+    if program == "pct" and (arguments[:1] == ["exec"] or "/dev/stdin" in arguments):
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)

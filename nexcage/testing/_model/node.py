@@ -114,20 +114,31 @@ class Node:
 
         What happens by itself counts for the call that caused it, or for none (a crash, a program that ends).
         """
+        changed = {"kind": kind, "target": target, "change": change}
         ctx = self.current
-        line: dict[str, object] = {"seq": self._cause if ctx is None else ctx.seq}
-        if ctx is not None and ctx.seq is None:
-            ctx.seq = self._count("seq", 1)
-            line = {"seq": ctx.seq, "at": round(self.now(), 6), "node": self.name, **_caller(ctx), "exit": None}
-        if line["seq"] is not None:
-            line["changed"] = [{"kind": kind, "target": target, "change": change}]
-            self.files.append(EFFECTS, json.dumps(line) + "\n")
+        if ctx is not None:
+            if ctx.seq is None:
+                ctx.seq = self._count("seq", 1)
+                ctx.line = {"seq": ctx.seq, "at": round(self.now(), 6), "node": self.name, **_caller(ctx), "exit": None}
+            ctx.changed.append(changed)
+        elif self._cause is not None:
+            self.files.append(EFFECTS, json.dumps({"seq": self._cause, "changed": [changed]}) + "\n")
+
+    def stepped(self, ctx: Ctx) -> None:
+        """A step of the call ends: write down what it changed."""
+        if ctx.changed:
+            self._write(ctx, {})
 
     def finished(self, ctx: Ctx, status: int) -> None:
-        """Add the exit status to what the call recorded, if it recorded anything."""
+        """The call ends: add its exit status to what it recorded, if it recorded anything."""
         self.abandon(ctx)
         if ctx.seq is not None:
-            self.files.append(EFFECTS, json.dumps({"seq": ctx.seq, "exit": status}) + "\n")
+            self._write(ctx, {"exit": status})
+
+    def _write(self, ctx: Ctx, more: dict[str, object]) -> None:
+        line = {**(ctx.line or {"seq": ctx.seq}), "changed": ctx.changed, **more}
+        self.files.append(EFFECTS, json.dumps(line) + "\n")
+        ctx.line, ctx.changed = None, []
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -351,13 +362,8 @@ class Node:
 
     def guest_node(self, vmid: int) -> tuple[str, str] | None:
         """Where in the cluster the VMID is used: (``CT`` or ``VM``, node name)."""
-        files = self.files
-        for node in files.names("/etc/pve/nodes"):
-            if files.exists(f"/etc/pve/nodes/{node}/lxc/{vmid}.conf"):
-                return "CT", node
-            if files.exists(f"/etc/pve/nodes/{node}/qemu-server/{vmid}.conf"):
-                return "VM", node
-        return None
+        found = self.files.guest(vmid)
+        return None if found is None else ("CT" if found[0] == "lxc" else "VM", found[1])
 
 
 def _when(entry: list[Any]) -> float:  # Any: JSON

@@ -316,6 +316,9 @@ def _large(maximum: float) -> str:
 
 def parse_properties(props: Mapping[str, Prop], text: str, path: str = "") -> dict[str, str]:
     """A property string as a dict with booleans as 0/1; :class:`Refused` with PVE's words when it is none."""
+    known = _good.get((id(props), text))
+    if known is not None:
+        return dict(known)
     found: dict[str, str] = {}
     bare = False
     for part in text.split(","):
@@ -341,7 +344,14 @@ def parse_properties(props: Mapping[str, Prop], text: str, path: str = "") -> di
     check(props, found, errors, path)
     if errors:
         raise Refused("format error\n" + "".join(f"{name}: {message}\n" for name, message in errors.items()))
+    if len(_good) > 8192:
+        _good.clear()
+    _good[id(props), text] = dict(found)
     return found
+
+
+_good: dict[tuple[int, str], dict[str, str]] = {}
+"""Property strings found right, by schema; the schemas are constants of a module and live as long as this does."""
 
 
 def print_properties(props: Mapping[str, Prop], values: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from nexcage.testing._model.files import SIM
@@ -63,7 +64,11 @@ class Volume(NamedTuple):
 
 def storages(node: Node) -> dict[str, Storage]:
     """All storages of the cluster, in the file's order."""
-    text = node.files.read("/etc/pve/storage.cfg") or ""
+    return _storages(node.files.read("/etc/pve/storage.cfg") or "")
+
+
+@lru_cache(16)
+def _storages(text: str) -> dict[str, Storage]:
     found: dict[str, Storage] = {}
     for part in re.split(r"\n(?=\S)", text.strip()):
         head, *lines = part.split("\n")
@@ -221,6 +226,8 @@ def free(node: Node, vol: Volume) -> str:
         name = dataset_of(vol)
         if name not in known:
             return ""
+        if any(entry.get("origin", "").startswith(f"{name}@") for entry in known.values()):
+            raise Die(f"base volume '{vol.name}' is still in use by linked clones")
         gone = {other for other in known if other == name or other.startswith((f"{name}@", f"{name}/"))}
         save_datasets(node, {other: known[other] for other in known if other not in gone})
         node.files.remove(path_of(vol))

@@ -49,7 +49,7 @@ Steps: TypeAlias = Generator[Wait, Any, int]  # Any: what a wait is answered wit
 class Ctx:
     """One call of a tool: where it runs, with which words, and where its output goes."""
 
-    __slots__ = ("_err", "_out", "argv", "env", "node", "pids", "real", "seq", "stderr", "stdin", "stdout")
+    __slots__ = ("_err", "_out", "argv", "changed", "env", "line", "node", "pids", "real", "seq", "stderr", "stdin", "stdout")
 
     def __init__(
         self,
@@ -72,6 +72,10 @@ class Ctx:
         self.stderr: bytearray = bytearray()
         self.seq: int | None = None
         """The number of this call in the effects log, once it changed something."""
+        self.line: dict[str, object] | None = None
+        """The head of its line in the effects log, until it is written."""
+        self.changed: list[dict[str, str]] = []
+        """What the running step changed so far."""
         self.pids: set[int] = set()
         """The model's processes that live as long as this call works."""
         self._out: Callable[[bytes], object] = self.stdout.extend if out is None else out
@@ -111,6 +115,8 @@ def tracked(tool: Tool, ctx: Ctx) -> Steps:
         except Interrupted:
             node.finished(ctx, 143)
             raise
+        else:
+            node.stepped(ctx)
         finally:
             node.current = outer
         try:

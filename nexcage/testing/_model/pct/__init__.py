@@ -130,7 +130,8 @@ def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> tuple[dict[str, st
     param = parsed.options
     for name, prop in entry.options.items():
         if prop.file and name in param:
-            text = ctx.node.files.read(param[name])
+            piped = param[name] == "/dev/stdin"
+            text = ctx.stdin.decode("utf-8", "replace") if piped else ctx.node.files.read(param[name])
             if text is None:
                 raise Die(f"can't open '{param[name]}' - No such file or directory")
             param[name] = text

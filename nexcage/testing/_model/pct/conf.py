@@ -113,7 +113,7 @@ class _Parsed(NamedTuple):
     warnings: tuple[str, ...]
 
 
-@lru_cache(256)
+@lru_cache(4096)
 def _read(vmid: int, text: str) -> _Parsed:
     config = parse(text)
     values, raw = _values(config.main)
@@ -166,7 +166,7 @@ def _raw_error(key: str) -> str | None:
     return _RAW_REFUSED.get(key, "")
 
 
-@lru_cache(4096)
+@lru_cache(16384)
 def _checked(key: str, value: str) -> tuple[str, str]:
     """The value as PVE keeps it, and its complaint, which ends with a newline."""
     if key in ("description", "delete", "snapstate"):

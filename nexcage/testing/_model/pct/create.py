@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from typing import Any, NamedTuple
 
 from nexcage.testing._model import storage
@@ -54,6 +55,7 @@ def create(job: Job) -> Steps:
     """``pct create``."""
     job.check_quorum()
     check_unused(job.node, job.vmid)
+    _check_keys(job.param.get("ssh-public-keys", ""))
     if "pool" in job.param and not job.node.files.exists(f"/etc/pve/pools/{job.param['pool']}"):
         raise Die(f"403 Permission check failed (pool '{job.param['pool']}' does not exist)")
     _check_template(job)
@@ -77,6 +79,14 @@ def create(job: Job) -> Steps:
             yield from _start_after(job)
 
     return (yield from job.worker("vzcreate", worker))
+
+
+_KEY = re.compile(r"(?:\S+ +)?(ssh-[a-z0-9]+|ecdsa-sha2-\S+|sk-\S+) +[A-Za-z0-9+/]+={0,3}( .*)?")
+
+
+def _check_keys(text: str) -> None:
+    if not all(_KEY.fullmatch(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")):
+        raise Die("SSH public key validation error")
 
 
 def storage_keys(disks: dict[str, str]) -> list[str]:
@@ -257,9 +267,7 @@ def _set_up(job: Job, conf: Conf, template: Template) -> None:
         job.say(f"container does not have {path}, timezone can not be modified\n")
     host = conf.values.get("hostname", f"CT{job.vmid}").split(".")[0]
     for kind in template.ssh_keys:
-        digest = "".join(
-            job.node.random.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=43)
-        )
+        digest = b64encode(job.node.random.randbytes(32)).decode().rstrip("=")
         job.say(f"Creating SSH host key 'ssh_host_{kind}_key' - this may take some time ...\n")
         job.say(f"done: SHA256:{digest} root@{host}\n")
 

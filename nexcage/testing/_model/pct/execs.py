@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from nexcage.testing._model.pct.conf import parse_net
 from nexcage.testing._model.pct.job import Job
 from nexcage.testing._model.storage import Die
 from nexcage.testing._model.tool import Steps
@@ -94,12 +96,28 @@ def _guest_file(job: Job, path: str) -> str | None:
         lines = [f"search {values['searchdomain']}\n"] if domain else []
         lines += [f"nameserver {server}\n" for server in values.get("nameserver", "").split()]
         return f"# --- BEGIN PVE ---\n{''.join(lines)}# --- END PVE ---\n"
+    if path == "/etc/network/interfaces":
+        return _interfaces(values)
     if path == "/etc/hosts":
         found = re.search(r"(?:^|,)ip=([0-9.]+)/", values.get("net0", ""))
         names = f"{host}.{domain} {host}" if domain else host
         line = f"{found[1] if found else '127.0.1.1'} {names}\n"
         return f"127.0.0.1 localhost\n# --- BEGIN PVE ---\n::1 localhost.localnet localhost\n{line}# --- END PVE ---\n"
     return None
+
+
+def _interfaces(values: Mapping[str, str]) -> str:
+    parts = ["auto lo\niface lo inet loopback\n\n"]
+    for key in sorted(key for key in values if re.fullmatch(r"net[0-9]+", key)):
+        net = parse_net(values[key])
+        address = net.get("ip", "manual")
+        parts.append(f"auto {net['name']}\n")
+        if "/" not in address:
+            parts.append(f"iface {net['name']} inet {address}\n\n")
+            continue
+        gateway = f"\tgateway {net['gw']}\n" if "gw" in net else ""
+        parts.append(f"iface {net['name']} inet static\n\taddress {address}\n{gateway}\n")
+    return "".join(parts)
 
 
 def _script(job: Job, script: str) -> int:

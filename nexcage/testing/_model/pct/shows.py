@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.pct.conf import Conf, mounts
-from nexcage.testing._model.pct.job import Job
+from nexcage.testing._model.pct.job import BadParameter, Job
 from nexcage.testing._model.pct.options import config_prop
 from nexcage.testing._model.schema import Errors, check_value
 from nexcage.testing._model.storage import Die
@@ -99,6 +99,9 @@ def config(job: Job) -> Steps:
     conf = job.load()
     raw = conf.raw
     name = job.param.get("snapshot")
+    if name is not None and job.flag("current"):
+        message = "cannot use 'snapshot' parameter with 'current'"
+        raise BadParameter({"snapshot": message, "current": message})
     if name is not None:
         if name not in conf.snapshots:
             raise Die(f"snapshot '{name}' does not exist")

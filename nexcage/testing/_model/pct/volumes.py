@@ -57,7 +57,9 @@ def _grow(job: Job, vol: Volume, size: int) -> None:
     path, blocks = storage.image_path(vol), size // 4096
     job.say("Image resized.\ne2fsck 1.47.2 (1-Jan-2025)\n")
     names = "Checking inodes, blocks, and sizes|Checking directory structure|Checking directory connectivity"
-    for n, name in enumerate(f"{names}|Checking reference counts|Checking group summary information".split("|"), start=1):
+    for n, name in enumerate(
+        f"{names}|Checking reference counts|Checking group summary information".split("|"), start=1
+    ):
         job.say(f"Pass {n}: {name}\n")
     job.say(f"{path}: 93/{before // 4} files (0.0% non-contiguous), 17778/{before} blocks\n")
     job.say("resize2fs 1.47.2 (1-Jan-2025)\n")
@@ -96,7 +98,9 @@ def _rescan(job: Job, conf: Conf, vmid: int) -> bool:
             size = storage.size_of(node, storage.volume(node, found.volume))
             if size and size != found.size:
                 job.say(f"CT {vmid}: updated volume size of '{found.volume}' in config.\n")
-                conf.values[found.key] = print_mount(found._replace(options={**found.options, "size": format_size(size)}))
+                conf.values[found.key] = print_mount(
+                    found._replace(options={**found.options, "size": format_size(size)})
+                )
                 changed = True
     return changed
 

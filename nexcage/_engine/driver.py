@@ -390,7 +390,6 @@ class Driver:
         for attempt in itertools.count():
             error: NexcageError | None = None
             lost = False
-            before = steps.count
             try:
                 pid = await _verb(backend, steps, began, self._observer.machine(began.id))
                 if began.op is Op.KILL:
@@ -404,8 +403,8 @@ class Driver:
                 error = refused
             if began.op is Op.KILL and lost:
                 return self._give_up(op, began, error)
-            if isinstance(error, NodeError) and not lost and steps.count <= before + 1 and attempt == 0 and steps.count <= 1:
-                verdict, state, pid = "not", began.before, self._observer.machine(began.id).pid  # nothing was started
+            if error is not None and not steps.touched:  # nothing was started, so all is as it was
+                verdict, state, pid = "not", began.before, self._observer.machine(began.id).pid
             else:
                 try:
                     verdict, state, pid = await self._verdict(op, began, node, cell, certain=error is None)
@@ -421,6 +420,7 @@ class Driver:
             if not (again_ and began.op in _REPEATABLE and self._may_retry(attempt)):
                 return self._failed(op, began, state, pid, lost, error)
             op.retries += 1
+            steps.touched = False
             await anyio.sleep(pause(attempt, self._limits, self._random))
         raise AssertionError
 

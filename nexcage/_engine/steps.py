@@ -9,8 +9,9 @@ import anyio
 from nexcage._core.command import Command
 from nexcage._core.events import Attempted, Began
 from nexcage._core.seen import Look, Mark
-from nexcage._engine.node import FleetNode
+from nexcage._engine.node import FleetNode, answer
 from nexcage.abc import Journal
+from nexcage.errors import NodeError
 
 __all__ = ["Steps"]
 
@@ -26,6 +27,8 @@ class Steps:
         self.seen: Look = seen
         self.vmids: range = vmids
         self.count: int = 0
+        self.touched: bool = False
+        """Whether a command that changes something may have begun since this was last set to False."""
         self._node = node
         self._began = began
         self._journal = journal
@@ -47,7 +50,13 @@ class Steps:
         await self._journal.append(
             Attempted(id=began.id, op=began.op, op_id=began.op_id, step=self.count, tool=tool, tries=dict(command.tries))
         )
-        return await self._node.run(command, {"NEXCAGE_OP_ID": began.op_id, "NEXCAGE_STEP": str(self.count)})
+        before, self.touched = self.touched, True
+        try:
+            result = await self._node.call(command, {"NEXCAGE_OP_ID": began.op_id, "NEXCAGE_STEP": str(self.count)})
+        except NodeError:  # it surely did not begin
+            self.touched = before
+            raise
+        return answer(command, result, self.name)
 
     async def run_unless_hurried(self, command: Command[Any]) -> bool:
         failure: list[Exception] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import weakref
@@ -194,6 +195,7 @@ class SimCluster:
         self._rtt = rtt
         self._origin: tuple[object, float] | None = None
         self._temporary: Path | None = None
+        self._fleets = 0
         names = node_names(nodes)
         if self.dir is None:
             models = make_cluster(names, clock=self.clock, seed=seed, pace=pace or 0.0)
@@ -313,7 +315,8 @@ class SimCluster:
             options["config"] = Config(images=IMAGES)
         options.setdefault("state_dir", home / "state")
         options.setdefault("run_dir", home / "run")
-        options.setdefault("random", Random(f"{self.seed}:fleet"))
+        self._fleets += 1  # two fleets that roll the same dice would make the same operation ids
+        options.setdefault("random", Random(f"{self.seed}:fleet:{self._fleets}"))
         options.setdefault("clock", self.clock)
         options.setdefault("inline", is_virtual())
         options.setdefault("connect", self.connect)
@@ -322,7 +325,9 @@ class SimCluster:
 
     def _home(self) -> Path:
         if self._temporary is None:
-            made = tempfile.TemporaryDirectory(prefix="nexcage-sim-")
+            # In memory where there is such a place: a simulation has no power to lose, and its journal need not wait for a disk.
+            shared = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+            made = tempfile.TemporaryDirectory(prefix="nexcage-sim-", dir=shared)
             weakref.finalize(self, made.cleanup)
             self._temporary = Path(made.name)
         return self._temporary

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from nexcage.testing._model import TOOLS, tool_of
+from nexcage.testing._model import TOOLS, find_tool
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Steps, Tool
 from nexcage.tools import lxc
@@ -86,7 +86,7 @@ def _guard(ctx: Ctx) -> Steps:
         ctx.err("nexcage: the container does not carry our mark\n")
         return 9
     ctx.argv = tuple(words)
-    tool = tool_of(ctx.node, words[0])
+    tool = find_tool(ctx.node, words[0])
     if tool is None:
         ctx.err(f"sh: 1: exec: {words[0]}: not found\n")
         return 127

@@ -102,8 +102,8 @@ def _escape(character: str) -> str:
 class LineSink:
     """A line per event, to a text stream or to a file that it opens (appended to, mode 0600).
 
-    The first trouble (nobody reads any more, disk full, closed, cannot be opened) is logged once, and from then on it takes events
-    and does nothing. A stream is left open when the sink closes; it is flushed after every line.
+    The first trouble (nobody reads any more, disk full, closed, cannot be opened) is logged once, and from then on it takes
+    events and does nothing. A stream is left open when the sink closes; it is flushed after every line.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ def records(read: Callable[[int, int], bytes], start: int = 0, stop: int | None 
         base, offset, done = offset, offset + len(chunk), 0
         while (newline := chunk.find(b"\n", done)) >= 0:
             line, end = held + chunk[done:newline], base + newline + 1
-            if skipping:
+            if skipping or len(line) > LONGEST:
                 yield _overlong(at, end, True)
             elif line:
                 yield _record(line, at, end, True)
@@ -218,7 +218,7 @@ def shared(folder: str) -> Generator[None]:
 
 
 def read_journal(path: str | os.PathLike[str], *, since: int = 0, strict: bool = False) -> Iterator[Event]:
-    """The events of a state directory, a journal directory or one segment, in order, as they are now; with numbers above ``since``.
+    """The events of a state directory, a journal directory or one segment, in order, as they are now: those above ``since``.
 
     What is damaged is skipped and named in the log; with ``strict`` it raises JournalError, as does a path that cannot be read.
     A reader takes the lock only to see how far the files go, so writers go on while it iterates.

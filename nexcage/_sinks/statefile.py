@@ -56,7 +56,7 @@ class StateFiles:
         for machine in machines:
             try:
                 self._put(machine, compare)
-            except (OSError, ValueError, msgspec.MsgspecError) as error:
+            except Exception as error:  # noqa: BLE001 (a projection must not cost an operation anything)
                 self._tell(error)
 
     def rebuild(self, machines: Mapping[str, Machine], recent: Iterable[str]) -> None:

@@ -13,8 +13,7 @@ import fcntl
 import json
 import logging
 import os
-from collections import ChainMap
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -58,6 +57,31 @@ class News:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.machines: dict[str, Machine | None] = {}
+
+
+class _View(Mapping[str, Machine]):
+    """What a draft is judged by: the machines, with what the batch did so far. Asking for one that is set aside raises."""
+
+    def __init__(self, layers: Sequence[Mapping[str, Machine]], aside: Mapping[str, str]) -> None:
+        self._layers = layers
+        self._aside = aside
+
+    def __getitem__(self, id: str) -> Machine:
+        self.allow(id)
+        for layer in self._layers:
+            if id in layer:
+                return layer[id]
+        raise KeyError(id)
+
+    def __iter__(self) -> Iterator[str]:
+        return (id for id in {id: None for layer in reversed(self._layers) for id in layer} if id not in self._aside)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def allow(self, id: str) -> None:
+        if id in self._aside:
+            raise JournalError(f"container '{id}' is set aside: {self._aside[id]}; see: nexcage doctor")
 
 
 class Store:
@@ -193,7 +217,7 @@ class Store:
     def _judge(self, call: Call, changed: dict[str, Machine], events: list[Event], lines: list[bytes]) -> None:
         """The call's events with their numbers, folded onto what the batch has so far; all of them, or none if one is refused."""
         mine: dict[str, Machine] = {}
-        view = ChainMap(mine, changed, self.machines)
+        view = _View((mine, changed, self.machines), self.quarantined)
         numbered: list[Event] = []
         written: list[bytes] = []
         try:
@@ -204,7 +228,6 @@ class Store:
                 )
                 event, line = line_of(event)
                 if event.id:
-                    self._refuse_quarantined(event.id)
                     mine[event.id] = (view.get(event.id) or Machine(event.id)).apply(event)
                 numbered.append(event)
                 written.append(line)
@@ -215,10 +238,6 @@ class Store:
         changed |= mine
         events += numbered
         lines += written
-
-    def _refuse_quarantined(self, id: str) -> None:
-        if id in self.quarantined:
-            raise JournalError(f"container '{id}' is set aside: {self.quarantined[id]}; see: nexcage doctor")
 
     def _append(self, data: bytes) -> None:
         if self._fd < 0:
@@ -408,7 +427,7 @@ class Store:
             return
         try:
             self._rotate(news)
-        except OSError as error:
+        except (OSError, JournalError) as error:
             self._rotate_at = self._offset + self._sizes.segment_bytes // 4
             _LOG.warning("cannot begin a new segment in %s, going on with the old one: %s", self.path, error)
         else:
@@ -427,7 +446,12 @@ class Store:
             write_whole(self._disk, _QUARANTINE, held, dir_fd=self._dir, durable=True)
         name = segment_name(self.seq + 1)
         self.syncs += 2
-        write_whole(self._disk, name, data, dir_fd=self._dir, durable=True)
+        try:
+            write_whole(self._disk, name, data, dir_fd=self._dir, durable=True)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._dir)  # renamed but not synced: two segments must not grow
+            raise
         with contextlib.suppress(OSError):
             os.utime(self._segment, (at, at), dir_fd=self._dir)  # its age, on the clock that retention goes by
         self._switch(name)

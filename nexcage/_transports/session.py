@@ -160,6 +160,11 @@ class Session:
         return self._status is not None or self._closed or self._cut
 
     @property
+    def closed(self) -> bool:
+        """Whether the channel is gone, so that the server has a session free."""
+        return self._closed
+
+    @property
     def done(self) -> bool:
         return self._closed or self._cut
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import msgspec
-import sniffio
 
 from nexcage._core.command import Command, Result, shown
 from nexcage._core.hosts import Host
@@ -128,10 +127,7 @@ class SshTransport:
 
     @asynccontextmanager
     async def _started(self, command: Command[Any], *, eof: bool) -> AsyncGenerator[Running]:
-        if sniffio.current_async_library() != "asyncio":
-            raise NodeNotUsable(
-                self._host.key, "SSH needs the asyncio event loop: run with anyio.run(..., backend='asyncio')"
-            )
+        self._needs_asyncio()
         checked(command.argv, command.env)
         link, session = await self._opened(command, eof=eof)
         try:
@@ -141,10 +137,17 @@ class SshTransport:
                     self._failures = 0
                     link.grow()
         finally:
-            if session.left:
+            if session.left and not session.closed:
                 session.when_closed = lambda: link.slots.release_on_behalf_of(session)
             else:
                 link.slots.release_on_behalf_of(session)
+
+    def _needs_asyncio(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            advice = "run with anyio.run(..., backend='asyncio')"
+            raise NodeNotUsable(self._host.key, f"SSH needs the asyncio event loop: {advice}") from None
 
     # Channels.
 

@@ -164,7 +164,7 @@ class RealSshd:
             "HostKey": str(self.host_key),
             "AuthorizedKeysFile": str(public),
             "PidFile": "none",
-            "UsePAM": "no",
+            "UsePAM": "yes" if _locked() else "no",  # without PAM, sshd refuses a locked account also by key
             "UseDNS": "no",
             "StrictModes": "no",
             "PermitRootLogin": "prohibit-password",
@@ -179,6 +179,14 @@ class RealSshd:
 
 def _make_key(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nexcage", "-f", str(path)], check=True)
+
+
+def _locked() -> bool:
+    try:
+        lines = Path("/etc/shadow").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith(f"{getpass.getuser()}:!") for line in lines)
 
 
 def _free_port() -> int:

@@ -481,7 +481,8 @@ async def test_a_jump_host_is_used_and_checked_as_strictly(another, connect, tmp
     proxy = "Host node\n ProxyJump bastion\n" if by == "config" else ""
     config.write_text(
         f"Host bastion\n HostName 127.0.0.1\n Port {jump.port}\n{proxy}Host node\n HostName 127.0.0.1\n Port {server.port}\n"
-        f"Host *\n User {server.host.user}\n IdentityFile {server.identity_file}\n StrictHostKeyChecking no\n UserKnownHostsFile none\n"
+        f"Host *\n User {server.host.user}\n IdentityFile {server.identity_file}\n"
+        " StrictHostKeyChecking no\n UserKnownHostsFile none\n"
     )
     settings = SshSettings(ssh_config=str(config), known_hosts=str(known))
     host = Host("node", jump="" if by == "config" else "bastion")

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from nexcage._open import run_dir_of as run_dir_of
     from nexcage._open import state_dir_of as state_dir_of
     from nexcage._sinks.follow import follow as follow
+    from nexcage._sinks.lines import LineSink as LineSink
+    from nexcage._sinks.lines import LogSink as LogSink
     from nexcage._sinks.lines import text_line as text_line
     from nexcage._sinks.segments import read_journal as read_journal
     from nexcage.abc import Ref as Ref
@@ -84,12 +86,12 @@ if TYPE_CHECKING:
     from nexcage.errors import JournalError as JournalError
     from nexcage.errors import Lagged as Lagged
     from nexcage.errors import NexcageError as NexcageError
-    from nexcage.errors import NoQuorum as NoQuorum
-    from nexcage.errors import NoRoute as NoRoute
     from nexcage.errors import NodeError as NodeError
     from nexcage.errors import NodeNotUsable as NodeNotUsable
     from nexcage.errors import NodeTimeout as NodeTimeout
     from nexcage.errors import NodeUnreachable as NodeUnreachable
+    from nexcage.errors import NoQuorum as NoQuorum
+    from nexcage.errors import NoRoute as NoRoute
     from nexcage.errors import NotFound as NotFound
     from nexcage.errors import NotOurs as NotOurs
     from nexcage.errors import SinkError as SinkError
@@ -134,6 +136,8 @@ __all__ = [
     "Kill",
     "Lagged",
     "Limits",
+    "LineSink",
+    "LogSink",
     "Look",
     "Machine",
     "Mark",
@@ -247,6 +251,8 @@ _HOME: dict[str, str] = {
     "run_dir_of": "nexcage._open",
     "state_dir_of": "nexcage._open",
     "follow": "nexcage._sinks.follow",
+    "LineSink": "nexcage._sinks.lines",
+    "LogSink": "nexcage._sinks.lines",
     "text_line": "nexcage._sinks.lines",
     "read_journal": "nexcage._sinks.segments",
     "Ref": "nexcage.abc",

@@ -30,7 +30,7 @@ from nexcage._engine.placement import Spread
 from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
 from nexcage._sinks.segments import read_journal
-from nexcage.abc import Backend, Placement, Sink, Transport
+from nexcage.abc import Backend, Journal, Placement, Sink, Transport
 from nexcage.errors import InvalidPath, InvalidSpec, NexcageError, SinkError
 
 __all__ = ["backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
@@ -40,8 +40,8 @@ _log = logging.getLogger("nexcage")
 
 def config_paths() -> tuple[Path, ...]:
     """The files that are read when they exist, in order; later ones win."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return (Path("/etc/nexcage/config.toml"), Path(home) / "nexcage" / "config.toml")
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return (Path("/etc/nexcage/config.toml"), Path(home).expanduser() / "nexcage" / "config.toml")
 
 
 def load_config(
@@ -50,9 +50,11 @@ def load_config(
     environ: Mapping[str, str] = os.environ,
     origins: dict[str, str] | None = None,
 ) -> Config:
-    """The settings: the system's file, the user's, then ``path``, then ``NEXCAGE_STATE_DIR``, ``_RUN_DIR``, ``_HOSTS``, ``_FLEET``.
+    """The settings: the system's file, the user's, then ``path``, then ``NEXCAGE_STATE_DIR``, ``_RUN_DIR``,
+    ``_HOSTS``, ``_FLEET``.
 
-    ``path`` must exist; it also leaves out the other files when it names a complete fleet (``state_dir`` set). ``origins`` is filled
+    ``path`` must exist; it also leaves out the other files when it names a complete fleet (``state_dir`` set).
+    ``origins`` is filled
     with dotted key → where its value came from. Raises InvalidPath and InvalidSpec; a syntax error names file and line.
     """
     documents: list[tuple[str, Mapping[str, Any]]] = []
@@ -97,11 +99,13 @@ def state_dir_of(config: Config) -> Path:
         return Path(config.state_dir).absolute()
     if os.geteuid() == 0:
         return Path("/var/lib/nexcage")
-    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "nexcage"
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "nexcage"
 
 
 def run_dir_of(config: Config) -> Path:
-    """Where ``ID/state.json`` are: the setting, else ``/run/nexcage``, else (not root) ``$XDG_RUNTIME_DIR/nexcage`` or STATE_DIR/run."""
+    """Where ``ID/state.json`` are: the setting, else ``/run/nexcage``, else (not root) ``$XDG_RUNTIME_DIR/nexcage``
+    or STATE_DIR/run.
+    """
     if config.run_dir:
         return Path(config.run_dir).absolute()
     if config.state_dir or os.geteuid() != 0:
@@ -116,7 +120,7 @@ def backends() -> dict[str, Backend]:
     for entry in entry_points(group="nexcage.backends"):
         try:
             backend = entry.load()()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (one bad plugin costs only itself)
             _log.warning("backend %s cannot be loaded and is left out: %s", entry.name, error)
             continue
         found[backend.name] = backend
@@ -169,8 +173,10 @@ async def open_fleet(
 ) -> AsyncIterator[Fleet]:
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
 
-    Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the other options win
-    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock`` and ``inline`` (journal without
+    Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the
+    other options win
+    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock`` and ``inline``
+    (journal without
     threads) are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
 
     Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
@@ -197,7 +203,7 @@ async def open_fleet(
         bus: Events | None = None
         watching = list(sinks)
 
-        def publish(events: tuple[Event, ...], machines: Mapping[str, Machine]) -> None:
+        def publish(events: tuple[Event, ...], _: Mapping[str, Machine]) -> None:
             if bus is not None:
                 bus.publish(events)
 
@@ -206,7 +212,9 @@ async def open_fleet(
                 where, owner=owner, run_dir=run, fleet=settings.fleet, clock=clock, inline=inline, on_events=publish
             )
         )
-        bus = Events(lambda since: read_journal(where, since=since), lambda: journal.seq, settings.limits.subscriber_queue)
+        bus = Events(
+            lambda since: read_journal(where, since=since), lambda: journal.seq, settings.limits.subscriber_queue
+        )
         tasks = await stack.enter_async_context(anyio.create_task_group())
 
         def observe(key: str, ops: tuple[str, ...]) -> Command[Look]:
@@ -218,7 +226,14 @@ async def open_fleet(
         make = connect or _connect(settings, chance)
         nodes = {
             host.key: FleetNode(
-                host, make(host), observe, limits=settings.limits, tasks=tasks, clock=clock, random=chance, changed=changed
+                host,
+                make(host),
+                observe,
+                limits=settings.limits,
+                tasks=tasks,
+                clock=clock,
+                random=chance,
+                changed=changed,
             )
             for host in logins
         }
@@ -255,8 +270,8 @@ async def open_fleet(
         )
         try:
             yield fleet
-        except BaseException as error:
-            failure = error  # raised outside of the task group, so that it stays bare
+        except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)
+            failure = error
         bus.close()
         tasks.cancel_scope.cancel()
     if failure is not None:
@@ -296,7 +311,7 @@ async def _close(nodes: list[FleetNode]) -> None:
                 closing.start_soon(node.aclose)
 
 
-async def _tell(journal: Any, key: str, error: NexcageError | None, boot_id: str) -> None:  # Any: FileJournal
+async def _tell(journal: Journal, key: str, error: NexcageError | None, boot_id: str) -> None:
     from nexcage._core.events import NodeFound, NodeLost, Problem
 
     event = NodeFound(node=key, boot_id=boot_id) if error is None else NodeLost(node=key, error=Problem.of(error))
@@ -312,7 +327,7 @@ async def _feed(bus: Events, sink: Sink) -> None:
         async with bus.subscribe() as events:
             async for event in events:
                 await sink.put(event)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (a sink is best effort)
         _log.warning("%s", SinkError(f"sink {type(sink).__name__} failed and was unplugged: {error}"))
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):

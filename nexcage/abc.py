@@ -68,7 +68,8 @@ class Transport(Protocol):
 class Node(Protocol):
     """A machine that runs commands, as a backend sees it during one operation.
 
-    `run` journals each command that is not ``safe`` as a step before it runs, adds claim and deadline, and raises what the command's
+    `run` journals each command that is not ``safe`` as a step before it runs, adds claim and deadline, and raises
+    what the command's
     ``classify`` makes of a failure. A lost answer raises and must not be caught by a backend.
     """
 

@@ -41,7 +41,9 @@ _SHOWN = 120  # characters of a refused value that an error repeats
 
 
 def escaped(value: object) -> str:
-    """``value`` as one harmless line of ASCII: control, non-ASCII and look-alike characters are shown as escapes, long ones cut."""
+    """``value`` as one harmless line of ASCII: control, non-ASCII and look-alike characters are shown as escapes,
+    long ones cut.
+    """
     # By type(value) and the base types' own slots: a lying __class__, a hostile __getitem__ or __repr__ must not replace
     # the error that is being made, and a __repr__ may well have line breaks.
     length = "long"
@@ -52,7 +54,7 @@ def escaped(value: object) -> str:
             text = ascii(base.__getitem__(value, slice(_SHOWN * 2)))
         else:
             text = ascii(value)
-    except Exception:
+    except Exception:  # noqa: BLE001 (whatever it was)
         text = ascii(type.__repr__(type(value)))[1:-1]
     text = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text[: _SHOWN * 2])
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({length})"
@@ -212,7 +214,9 @@ class CommandFailed(NexcageError):
 
     def __init__(self, node: str, argv: tuple[str, ...], exit: int, stderr: str, stdout: str = "") -> None:
         said = stderr.strip().splitlines()
-        super().__init__(f"{' '.join(argv[:2])} on {node} failed: {said[-1] if said else f'exit status {exit}, no message'}")
+        super().__init__(
+            f"{' '.join(argv[:2])} on {node} failed: {said[-1] if said else f'exit status {exit}, no message'}"
+        )
         self.node: str = node
         self.argv: tuple[str, ...] = tuple(argv)
         self.exit: int = exit

@@ -41,7 +41,9 @@ class Lxc:
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
             return Ref(ref.id, vmid, ref.node)
-        raise AlreadyExists("VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container")
+        raise AlreadyExists(
+            "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
+        )
 
     async def start(self, node: Node, ref: Ref) -> int:
         await node.run(_ours(node, ref, pct.start(ref.vmid)))

@@ -20,7 +20,8 @@ MIB = 1 << 20
 class Result(msgspec.Struct, frozen=True):
     """What came back from one command. Only an integer ``exit`` is an answer; ``None`` means that the answer was lost.
 
-    ``stdout``/``stderr`` are bytes that nobody trusts, capped: the head and tail of what was printed; ``dropped`` counts the bytes
+    ``stdout``/``stderr`` are bytes that nobody trusts, capped: the head and tail of what was printed; ``dropped``
+    counts the bytes
     left out between them. ``lost`` says why there is no exit status (``link``, ``deadline``) or that a deadline ended it.
     """
 
@@ -64,8 +65,10 @@ def failed(command: Command[Any], result: Result, node: str) -> NexcageError:
 class Command(msgspec.Struct, Generic[T], frozen=True):
     """One argv (never a shell string) with everything needed to run it and to understand its answer.
 
-    ``parse`` gets the result of an exit status 0 and gives the value of ``node.run(command)``; a ValueError from it is reported as
-    a failure of the command. ``classify`` turns another exit status into the error to raise. ``check`` sees every result first, for
+    ``parse`` gets the result of an exit status 0 and gives the value of ``node.run(command)``; a ValueError from it
+    is reported as
+    a failure of the command. ``classify`` turns another exit status into the error to raise. ``check`` sees every
+    result first, for
     the tools that exit 0 though they failed; an error that it returns is raised.
 
     ``safe``: reads only, may be repeated freely and needs no journal. ``tries``: facts that recovery must know about this attempt

@@ -22,9 +22,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every bound in one place. Times in seconds.
 
     ``total`` operations at once in the fleet, ``per_node`` on a node, ``creates_per_node`` of them creates (they are heavy).
-    ``op_timeout`` bounds one operation with its retries, ``settle_timeout`` the wait for the wanted state after the commands said yes,
+    ``op_timeout`` bounds one operation with its retries, ``settle_timeout`` the wait for the wanted state after the
+    commands said yes,
     ``probe_timeout`` the search for the truth after a lost answer. ``retries`` per operation; over the whole fleet at most
-    ``retry_share`` of the operations plus ten. A node is left alone for ``breaker_seconds`` after ``breaker_failures`` failures in a row.
+    ``retry_share`` of the operations plus ten. A node is left alone for ``breaker_seconds`` after
+    ``breaker_failures`` failures in a row.
     """
 
     total: int = 200
@@ -72,7 +74,9 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A routing rule: when the id (glob, or a regex between slashes), the image kind and the tags match, this backend and these nodes."""
+    """A routing rule: when the id (glob, or a regex between slashes), the image kind and the tags match, this
+    backend and these nodes.
+    """
 
     id: str = "*"
     image: str = ""
@@ -82,7 +86,9 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean the defaults of design 5."""
+    """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean the
+    defaults of design 5.
+    """
 
     fleet: str = ""
     state_dir: str = ""
@@ -111,7 +117,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 try:
                     re.compile(route.id.strip("/"))
                 except re.error:
-                    raise InvalidSpec(f"routing[{index}].id", route.id, "a valid regular expression between slashes") from None
+                    raise InvalidSpec(
+                        f"routing[{index}].id", route.id, "a valid regular expression between slashes"
+                    ) from None
 
     def logins(self) -> tuple[Host, ...]:
         """The hosts with everything known about their logins, in order; those named only under ``nodes`` too."""
@@ -158,14 +166,21 @@ def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
         if isinstance(cause, InvalidSpec):
             raise cause from None
         message, _, where = str(error).partition(" - at `")
-        raise InvalidSpec(where.strip("`$.") or "config", document.get(where.strip("`$.").split(".")[0], document), message) from None
+        raise InvalidSpec(
+            where.strip("`$.") or "config", document.get(where.strip("`$.").split(".")[0], document), message
+        ) from None
     for alias, target in config.images.items():
         names.image(alias)
         names.image(target)
     return config
 
 
-_INNER: dict[str, type[msgspec.Struct]] = {"limits": Limits, "defaults": Defaults, "nodes.*": NodeConfig, "routing.*": Route}
+_INNER: dict[str, type[msgspec.Struct]] = {
+    "limits": Limits,
+    "defaults": Defaults,
+    "nodes.*": NodeConfig,
+    "routing.*": Route,
+}
 
 
 def _known_keys(table: Mapping[str, Any], kind: type[msgspec.Struct], prefix: str) -> None:

@@ -1,13 +1,14 @@
 """What happened, as values. A journal is a sequence of them; a machine is what folding them gives.
 
-Every event has ``seq`` (its number in the journal, from 1, without gaps), ``at`` (Unix seconds of the driver's clock, UTC) and the
+Every event has ``seq`` (its number in the journal, from 1, without gaps), ``at`` (Unix seconds of the driver's
+clock, UTC) and the
 container's ``id``. A new field gets a default and an old one never changes its type: old journals must keep loading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -15,7 +16,18 @@ from nexcage import errors
 from nexcage._core.intents import Intent
 from nexcage._core.states import Op, State
 
-__all__ = ["Attempted", "Began", "Ended", "Failed", "Interrupted", "NodeFound", "NodeLost", "Observed", "Problem", "Succeeded"]
+__all__ = [
+    "Attempted",
+    "Began",
+    "Ended",
+    "Failed",
+    "Interrupted",
+    "NodeFound",
+    "NodeLost",
+    "Observed",
+    "Problem",
+    "Succeeded",
+]
 
 Datum: TypeAlias = str | int | float | bool | None
 
@@ -39,10 +51,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         kind = type(error)
         data: dict[str, Datum | tuple[str, ...]] = {}
         if isinstance(error, errors.NexcageError):
-            for name in kind.fields:
-                value = getattr(error, name, None)
+            for name in type(error).fields:
+                value: object = getattr(error, name, None)
                 if isinstance(value, tuple):
-                    data[name] = tuple(str(v) for v in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+                    data[name] = tuple(map(str, cast("tuple[object, ...]", value)))
                 elif value is None or isinstance(value, (str, int, float, bool)):
                     data[name] = value
                 else:
@@ -105,7 +117,9 @@ class Began(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Attempted(_Event, frozen=True, kw_only=True, omit_defaults=True):
-    """One step of an operation, before its command runs; effects are counted per (op id, step). ``tries``: the VMID of a create."""
+    """One step of an operation, before its command runs; effects are counted per (op id, step). ``tries``: the VMID
+    of a create.
+    """
 
     op: Op
     op_id: str

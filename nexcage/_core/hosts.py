@@ -62,7 +62,9 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
             if colon and not digits:
                 digits = "x"
         if not pattern.fullmatch(name):
-            raise InvalidName("host", value, "a host name or address of ASCII letters, digits and . - _, not beginning with '-'")
+            raise InvalidName(
+                "host", value, "a host name or address of ASCII letters, digits and . - _, not beginning with '-'"
+            )
         if digits:
             if not re.fullmatch(r"[0-9]{1,5}", digits) or not 1 <= int(digits) <= 65535:
                 raise InvalidName("host", value, "a port from 1 to 65535 after ':'")

@@ -9,7 +9,6 @@ import msgspec
 from nexcage import names
 from nexcage._core.spec import Spec
 from nexcage._core.states import Op
-
 from nexcage.errors import InvalidInput
 
 __all__ = ["Create", "Delete", "Intent", "Kill", "Pause", "Resume", "Start", "Stop", "force_of"]
@@ -47,7 +46,9 @@ class Start(_Plain, frozen=True, omit_defaults=True, tag="start"):
 
 
 class Stop(_Plain, frozen=True, omit_defaults=True, kw_only=True, tag="stop"):
-    """Ask it to shut down, wait ``timeout`` seconds, then force it. ``force`` does not ask, and ends a graceful stop under way."""
+    """Ask it to shut down, wait ``timeout`` seconds, then force it. ``force`` does not ask, and ends a graceful stop
+    under way.
+    """
 
     op: ClassVar[Op] = Op.STOP
     timeout: float = 60.0
@@ -55,8 +56,7 @@ class Stop(_Plain, frozen=True, omit_defaults=True, kw_only=True, tag="stop"):
 
     def __post_init__(self) -> None:
         _check(self.id, self.op_id)
-        if isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not 0 <= self.timeout <= 86400:
-            raise InvalidInput("timeout", self.timeout, "seconds from 0 to 86400")
+        _seconds(self.timeout)
 
 
 class Kill(_Plain, frozen=True, omit_defaults=True, tag="kill"):
@@ -88,7 +88,8 @@ class Resume(_Plain, frozen=True, omit_defaults=True, tag="resume"):
 class Delete(_Plain, frozen=True, omit_defaults=True, kw_only=True, tag="delete"):
     """Destroy it with its volumes, after checking that it is still the one we made.
 
-    ``force`` stops a running one first and answers ``Done(changed=False)`` for one that nobody knows. ``purge`` also drops it from
+    ``force`` stops a running one first and answers ``Done(changed=False)`` for one that nobody knows. ``purge`` also
+    drops it from
     backup jobs, replication and HA.
     """
 
@@ -109,3 +110,8 @@ def _check(id: str, op_id: str | None) -> None:
     names.container_id(id)
     if op_id is not None:
         names.op_id(op_id)
+
+
+def _seconds(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 86400:
+        raise InvalidInput("timeout", value, "seconds from 0 to 86400")

@@ -33,7 +33,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container as its events tell it. A value: `apply` gives the next one.
 
     ``running`` is the operation under way, ``unresolved`` the one whose answer was lost. ``was`` is the last state that was true
-    (it differs from ``state`` in UNKNOWN and in transitional states). ``mark`` is the op id of its create; ``done`` holds its last
+    (it differs from ``state`` in UNKNOWN and in transitional states). ``mark`` is the op id of its create; ``done``
+    holds its last
     outcomes, newest last. ``pid`` is init's on the host, 0 when there is no process.
     """
 
@@ -84,7 +85,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         strict_oci: bool = False,
     ) -> Began:
         """The event that begins ``intent``. Raises what `rule` raises, Busy while another operation runs, and IllegalTransition
-        for what needs no operation at all (already so) or a look first (UNKNOWN). Changes nothing."""
+        for what needs no operation at all (already so) or a look first (UNKNOWN). Changes nothing.
+        """
         if self.running is not None:
             raise Busy(f"container '{self.id}'", f"{self.running.op} by {self.running.owner or 'another operation'}")
         cell = self.rule(intent, strict_oci=strict_oci)

@@ -15,7 +15,9 @@ __all__ = ["Done", "Failure", "Outcome", "Report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The wanted state was observed. ``changed`` is False when it was so already. ``seconds`` from taking the intent to the end."""
+    """The wanted state was observed. ``changed`` is False when it was so already. ``seconds`` from taking the intent
+    to the end.
+    """
 
     intent: Intent
     op_id: str
@@ -85,9 +87,11 @@ class Report(Sequence[Outcome]):
     @property
     def lost_nodes(self) -> set[str]:
         """The nodes that did not answer: those that failures blame, and those that new containers were not given to."""
-        return set(self._lost) | {failure.error.node for failure in self.failures if isinstance(failure.error, NodeError)} | {
-            failure.node for failure in self.failures if failure.error.uncertain and failure.node
-        }
+        return (
+            set(self._lost)
+            | {failure.error.node for failure in self.failures if isinstance(failure.error, NodeError)}
+            | {failure.node for failure in self.failures if failure.error.uncertain and failure.node}
+        )
 
     def raise_for_failures(self) -> None:
         """Raise an ExceptionGroup of every failure's error; its message counts. Nothing when all was done."""

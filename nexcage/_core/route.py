@@ -29,7 +29,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Iterable[str]) -> Plan:
     """Where ``id`` goes. Raises UnsupportedImage with both ways named for a reference that nothing resolves, InvalidSpec for a
-    backend that does not exist, NoRoute when no node is left."""
+    backend that does not exist, NoRoute when no node is left.
+    """
     known = sorted(backends)
     why: list[str] = []
     rule = next((r for r in config.routing if _matches(r, id, spec)), None)
@@ -73,8 +74,9 @@ def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: lis
     if backend not in ("lxc", "vm", "crun", "runc"):  # somebody's own backend reads its own references
         return _with_defaults(spec, config)
     ways = (
-        f"name a backend (--runtime {backend}, Spec.backend or a routing rule) and either give '{spec.image}' an alias in [images] of "
-        "the config or allow pulling it (pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
+        f"name a backend (--runtime {backend}, Spec.backend or a routing rule) and either give '{spec.image}' "
+        "an alias in [images] of the config or allow pulling it (pull = true); or use a template, "
+        "STORAGE:vztmpl/NAME.tar.zst"
     )
     raise UnsupportedImage("image", spec.image, ways)
 

@@ -73,7 +73,8 @@ class Task(msgspec.Struct, frozen=True):
 
 class Look(msgspec.Struct, frozen=True):
     """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
-    operations among the ones asked for that still have a process there. ``memory``: MiB available."""
+    operations among the ones asked for that still have a process there. ``memory``: MiB available.
+    """
 
     node: str
     pve: str

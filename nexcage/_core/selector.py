@@ -40,7 +40,9 @@ class Selector(msgspec.Struct, frozen=True):
         for word in text.split():
             match = _TERM.fullmatch(word)
             if not match or match[1] not in _KEYS:
-                raise InvalidInput("selector", word, f"KEY=GLOB, KEY!=GLOB or KEY~REGEX with KEY one of {', '.join(_KEYS)}")
+                raise InvalidInput(
+                    "selector", word, f"KEY=GLOB, KEY!=GLOB or KEY~REGEX with KEY one of {', '.join(_KEYS)}"
+                )
             try:
                 pattern = re.compile(match[3] if match[2] == "~" else translate(match[3]))
             except (re.error, RecursionError, OverflowError):

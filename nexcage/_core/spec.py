@@ -30,6 +30,11 @@ def _integer(field: str, value: object, low: int, high: int) -> None:
         _refuse(field, value, f"an integer from {low} to {high}")
 
 
+def _number(field: str, value: object, below: float, reason: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:
+        _refuse(field, value, reason)
+
+
 def _full(pattern: re.Pattern[str], field: str, value: object, reason: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         _refuse(field, value, reason)
@@ -74,8 +79,8 @@ class Net(msgspec.Struct, frozen=True, omit_defaults=True):
             _integer("net.tag", self.tag, 1, 4094)
         if self.mtu is not None:
             _integer("net.mtu", self.mtu, 64, 65535)
-        if self.rate is not None and not (isinstance(self.rate, (int, float)) and 0 < self.rate < 1e6):
-            _refuse("net.rate", self.rate, "megabytes per second, above 0")
+        if self.rate is not None:
+            _number("net.rate", self.rate, 1e6, "megabytes per second, above 0")
 
     @classmethod
     def parse(cls, value: str) -> Net:
@@ -162,5 +167,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
         if len(self.description) > 4096 or re.search(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]", self.description):
             _refuse("description", self.description, "at most 4096 characters, newline as the only control character")
         for key, value in self.annotations.items():
-            if not isinstance(key, str) or not key or "\x00" in key or not isinstance(value, str):
-                _refuse("annotations", key, "non-empty text keys and text values")
+            _annotation(key, value)
+
+
+def _annotation(key: object, value: object) -> None:
+    if not isinstance(key, str) or not key or "\x00" in key or not isinstance(value, str):
+        _refuse("annotations", key, "non-empty text keys and text values")

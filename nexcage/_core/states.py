@@ -1,9 +1,10 @@
-"""The lifecycle of a container as a table, total over State × Op.
+"""The lifecycle of a container as a table, total over State x Op.
 
 A container is ABSENT until it is created. CREATED means: it exists and has never run; STOPPED: it has run. (`pct` cannot tell
 the two apart; the journal can.) Every change passes through a transitional state (CREATING, STARTING, ...), which is where the
 container is while commands run. UNKNOWN is where it is when an answer was lost: nobody knows, so nothing is assumed, and the
-only rule there is to look first. Looking leads to one of the states that can be observed: ABSENT, CREATED, RUNNING, PAUSED, STOPPED.
+only rule there is to look first. Looking leads to one of the states that can be observed: ABSENT, CREATED, RUNNING,
+PAUSED, STOPPED.
 
 What is odd, and why:
 
@@ -84,8 +85,10 @@ OBSERVABLE: frozenset[State] = frozenset({State.ABSENT, State.CREATED, State.RUN
 class Rule(msgspec.Struct, frozen=True):
     """One cell of the table.
 
-    ``go``: legal; the machine is in ``via`` while commands run and in ``to`` when they succeeded. ``keep``: legal, the state stays.
-    ``already``: an answer, nothing runs. ``queue``: wait for the running operation and ask again. ``look``: observe and ask again.
+    ``go``: legal; the machine is in ``via`` while commands run and in ``to`` when they succeeded. ``keep``: legal,
+    the state stays.
+    ``already``: an answer, nothing runs. ``queue``: wait for the running operation and ask again. ``look``: observe
+    and ask again.
     ``refuse``: IllegalTransition. ``missing``: NotFound. ``exists``: AlreadyExists. ``forced``: only with ``force=True``.
     """
 
@@ -116,7 +119,7 @@ _QUEUED = {Op.STOP: _QUEUE, Op.DELETE: _QUEUE}
 
 # What is not named here is refused; CREATE of what exists is `exists`; that makes the table total.
 _ROWS: dict[State, dict[Op, Rule]] = {
-    State.ABSENT: {op: _MISSING for op in Op} | {Op.CREATE: _CREATE},
+    State.ABSENT: dict.fromkeys(Op, _MISSING) | {Op.CREATE: _CREATE},
     State.CREATING: _QUEUED,
     State.CREATED: {
         **dict.fromkeys(_AT_REST | {Op.KILL}, _KEEP),
@@ -150,7 +153,7 @@ _ROWS: dict[State, dict[Op, Rule]] = {
         Op.DELETE: _DELETE,
     },
     State.DELETING: _QUEUED,
-    State.UNKNOWN: {op: _LOOK for op in Op},
+    State.UNKNOWN: dict.fromkeys(Op, _LOOK),
 }
 
 

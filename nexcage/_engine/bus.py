@@ -21,7 +21,7 @@ class Subscription:
         self._queue: deque[Event] = deque()
         self._ids = ids
         self._most = most
-        self._past: Iterator[Event] = iter(())
+        self.past: Iterator[Event] = iter(())
         self._news = anyio.Event()
         self._missed = 0
         self._closed = False
@@ -32,7 +32,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        for event in self._past:
+        for event in self.past:
             if event.seq > self.seq and self._wanted(event):
                 self.seq = event.seq
                 return event
@@ -49,7 +49,8 @@ class Subscription:
     def _wanted(self, event: Event) -> bool:
         return not isinstance(event, Checkpointed) and (self._ids is None or event.id in self._ids)
 
-    def _put(self, event: Event) -> None:
+    def put(self, event: Event) -> None:
+        """Queue an event, or count it as missed; never waits."""
         if event.seq <= self.seq or not self._wanted(event):
             return
         if self._missed or len(self._queue) >= self._most:
@@ -62,7 +63,8 @@ class Subscription:
         self._news.set()
         self._news = anyio.Event()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """No more events come."""
         self._closed = True
         self._wake()
 
@@ -77,18 +79,22 @@ class Events:
         self._subscribers: list[Subscription] = []
 
     @asynccontextmanager
-    async def subscribe(self, since: int | None = None, ids: Iterable[str] | None = None) -> AsyncIterator[Subscription]:
+    async def subscribe(
+        self, since: int | None = None, ids: Iterable[str] | None = None
+    ) -> AsyncIterator[Subscription]:
         """Events from number ``since`` + 1 on (from now on without it), of these containers (all without ``ids``).
 
         Iterating raises Lagged after the events that were kept when the subscriber fell behind; nothing is lost when it then
         subscribes again with the number that Lagged carries. The stream ends when the fleet is closed.
         """
         now = self._seq()
-        subscription = Subscription(now if since is None else since, None if ids is None else frozenset(ids), self._most)
+        subscription = Subscription(
+            now if since is None else since, None if ids is None else frozenset(ids), self._most
+        )
         self._subscribers.append(subscription)
         if since is not None and since < now:
             # Live events queue up meanwhile; what the journal and the queue both have is dropped by number.
-            subscription._past = (event for event in self._past(since) if event.seq <= now)  # pyright: ignore[reportPrivateUsage]
+            subscription.past = (event for event in self._past(since) if event.seq <= now)
         try:
             yield subscription
         finally:
@@ -98,9 +104,9 @@ class Events:
         """Hand durable events to every subscriber; never waits."""
         for event in events:
             for subscription in self._subscribers:
-                subscription._put(event)  # pyright: ignore[reportPrivateUsage]
+                subscription.put(event)
 
     def close(self) -> None:
         """End every subscription."""
         for subscription in self._subscribers:
-            subscription._close()  # pyright: ignore[reportPrivateUsage]
+            subscription.close()

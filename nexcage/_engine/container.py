@@ -24,7 +24,8 @@ __all__ = ["Container"]
 class Container:
     """A handle: it holds the id and the fleet, nothing else, so it never goes stale. Made by ``fleet["web-1"]``.
 
-    Every verb raises the library's typed errors; a cancel ends the running command by its class and leaves UNKNOWN. ``wait``: for an
+    Every verb raises the library's typed errors; a cancel ends the running command by its class and leaves UNKNOWN.
+    ``wait``: for an
     operation of another driver, instead of raising Busy.
     """
 
@@ -54,7 +55,9 @@ class Container:
         """Run it; done when it was seen running with its init's pid."""
         return await self._fleet.do(Start(self.id, op_id=op_id), wait=wait)
 
-    async def stop(self, timeout: float = 60.0, *, force: bool = False, op_id: str | None = None, wait: bool = False) -> Done:
+    async def stop(
+        self, timeout: float = 60.0, *, force: bool = False, op_id: str | None = None, wait: bool = False
+    ) -> Done:
         """Ask, wait ``timeout`` seconds, then force; ``force`` does not ask and ends a graceful stop that is under way."""
         return await self._fleet.do(Stop(self.id, timeout=timeout, force=force, op_id=op_id), wait=wait)
 

@@ -15,29 +15,27 @@ from random import Random
 import anyio
 import msgspec
 
-from nexcage import names
 from nexcage._core.config import Config, Limits
-from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
-from nexcage._core.intents import Create, Delete, Intent, Kill, Pause, Resume, Start, Stop
+from nexcage._core.events import Began, Problem, Succeeded
+from nexcage._core.intents import Create, Intent, Kill, Stop
 from nexcage._core.machine import Event, Machine
-from nexcage._core.outcome import Done, Failure, Outcome
+from nexcage._core.outcome import Done, Outcome
 from nexcage._core.route import plan
-from nexcage._core.seen import Look, observed, probe
+from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
+from nexcage._engine.attempt import Attempt
 from nexcage._engine.gate import Gate
-from nexcage._engine.node import FleetNode, Lost
+from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
+from nexcage._engine.operation import Operation, repeated
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
-from nexcage.abc import Backend, Candidate, Journal, Placement, Ref
+from nexcage.abc import Backend, Candidate, Journal, Placement
 from nexcage.errors import (
     AlreadyExists,
     Busy,
-    CommandFailed,
-    IllegalTransition,
     JournalError,
     NexcageError,
-    NodeError,
     NodeTimeout,
     NodeUnreachable,
     NoQuorum,
@@ -48,7 +46,6 @@ from nexcage.errors import (
 __all__ = ["Driver"]
 
 _log = logging.getLogger("nexcage")
-_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})
 _SUPERSEDED = frozenset({Op.START, Op.PAUSE, Op.RESUME})
 _ROUNDS = 16
 FRESH = 1.0  # seconds that a look is good enough to decide by
@@ -58,22 +55,10 @@ class _Raced(NexcageError):
     """The journal moved between deciding and beginning; decide again."""
 
 
-class _Operation:
-    """An intent on its way."""
-
-    def __init__(self, intent: Intent, op_id: str) -> None:
-        self.intent = intent
-        self.op_id = op_id
-        self.at = anyio.current_time()
-        self.began: Began | None = None
-        self.retries = 0
-        self.hurry = anyio.Event()
-        self.scope = anyio.CancelScope()
-        self.superseded_by: Op | None = None
-
-
 class Driver:
-    """Takes intents to their ends. One operation at a time per container; in this process they queue, elsewhere the journal decides."""
+    """Takes intents to their ends. One operation at a time per container; in this process they queue, elsewhere the
+    journal decides.
+    """
 
     def __init__(
         self,
@@ -106,7 +91,7 @@ class Driver:
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._locks: dict[str, anyio.Lock] = {}
-        self._holders: dict[str, _Operation] = {}
+        self._holders: dict[str, Operation] = {}
         self._coming: dict[str, int] = {}
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
@@ -124,22 +109,12 @@ class Driver:
         try:
             return await self._take(op, wait)
         except NexcageError as error:
-            machine = self._observer.machine(intent.id)
-            return Failure(
-                intent=intent,
-                error=error,
-                op_id=op.op_id,
-                state=machine.state,
-                node=error.node if isinstance(error, NodeError) else machine.node,
-                vmid=machine.vmid,
-                seconds=self._seconds(op),
-                retries=op.retries,
-            )
+            return op.failure(self._observer.machine(intent.id), error)
 
-    def _operation(self, intent: Intent) -> _Operation:
-        return _Operation(intent, intent.op_id or f"{self._random.getrandbits(64):016x}")
+    def _operation(self, intent: Intent) -> Operation:
+        return Operation(intent, intent.op_id or f"{self._random.getrandbits(64):016x}")
 
-    async def _take(self, op: _Operation, wait: bool) -> Done:
+    async def _take(self, op: Operation, wait: bool) -> Done:
         intent = op.intent
         self._meet(intent)
         lock = self._locks.setdefault(intent.id, anyio.Lock())
@@ -168,29 +143,35 @@ class Driver:
                 holder.scope.cancel()
             return
         machine = self._observer.machine(intent.id)
-        if TABLE[machine.state, intent.op].kind in ("refuse", "exists") and holder.began.via is machine.state is not holder.began.before:
+        if (
+            TABLE[machine.state, intent.op].kind in ("refuse", "exists")
+            and holder.began.via is machine.state is not holder.began.before
+        ):
             machine.rule(intent, strict_oci=self._strict)
         if isinstance(intent, Stop) and intent.force and holder.intent.op is Op.STOP:
             holder.hurry.set()
 
-    def _superseded(self, op: _Operation) -> NexcageError:
+    def _superseded(self, op: Operation) -> NexcageError:
         machine = self._observer.machine(op.intent.id)
         return machine.illegal(op.intent.op, f"{op.superseded_by} came before it began")
 
-    async def _in_time(self, op: _Operation, wait: bool) -> Done:
+    async def _in_time(self, op: Operation, wait: bool) -> Done:
         timeout = self._limits.op_timeout
         with anyio.move_on_after(timeout):
             return await self._drive(op, wait)
         if op.superseded_by is not None:
             raise self._superseded(op)
         machine = self._observer.machine(op.intent.id)
-        error = NodeTimeout(machine.node or "?", f"{op.intent.op} of '{op.intent.id}' took longer than {timeout:g} s (limits.op_timeout)")
+        error = NodeTimeout(
+            machine.node or "?",
+            f"{op.intent.op} of '{op.intent.id}' took longer than {timeout:g} s (limits.op_timeout)",
+        )
         error.uncertain = op.began is not None
         raise error
 
     # ---- deciding ----------------------------------------------------------------------------------------------------------
 
-    async def _drive(self, op: _Operation, wait: bool) -> Done:
+    async def _drive(self, op: Operation, wait: bool) -> Done:
         self._budget.earn()
         for attempt in itertools.count():
             try:
@@ -206,14 +187,14 @@ class Driver:
     def _may_retry(self, attempt: int) -> bool:
         return attempt < self._limits.retries and self._budget.spend()
 
-    async def _decide(self, op: _Operation, wait: bool) -> Done:
+    async def _decide(self, op: Operation, wait: bool) -> Done:
         intent = op.intent
         for round_ in range(_ROUNDS):
             machine = self._observer.machine(intent.id)
             ended = machine.outcome(op.op_id)
             if ended is not None:
-                return self._repeated(op, machine, ended)
-            if machine.running is not None and not await self._free(machine, intent, wait, round_):
+                return repeated(op, machine, ended)
+            if machine.running is not None and not await self._free(machine, intent, wait):
                 continue
             try:
                 cell = machine.rule(intent, strict_oci=self._strict)
@@ -227,24 +208,27 @@ class Driver:
                 return done
         raise Busy(f"container '{intent.id}'", "it keeps changing while we look")
 
-    async def _by(self, cell: Rule, op: _Operation, machine: Machine) -> Done | None:
+    async def _by(self, cell: Rule, op: Operation, machine: Machine) -> Done | None:
         """Act on the table's cell; None means: decide again."""
         match cell.kind:
             case "missing":
                 return Done(intent=op.intent, op_id=op.op_id, state=State.ABSENT, changed=False)
             case "look":
-                if await self._observer.observe(machine.id) is None and self._observer.machine(machine.id).state is State.UNKNOWN:
+                if (
+                    await self._observer.observe(machine.id) is None
+                    and self._observer.machine(machine.id).state is State.UNKNOWN
+                ):
                     raise Uncertain(machine.unresolved.op_id if machine.unresolved else "?", "looking did not tell")
                 return None
             case "already":
-                return None if await self._observer.observe(machine.id) else self._done(op, machine, changed=False)
+                return None if await self._observer.observe(machine.id) else op.done(machine, changed=False)
             case _:
                 try:
                     return await self._perform(op, machine, cell)
                 except _Raced:
                     return None
 
-    async def _free(self, machine: Machine, intent: Intent, wait: bool, round_: int) -> bool:
+    async def _free(self, machine: Machine, intent: Intent, wait: bool) -> bool:
         """Whether nobody drives it now: recover what a dead driver left, wait for a live one or raise Busy."""
         running = machine.running
         assert running is not None
@@ -267,7 +251,7 @@ class Driver:
 
     # ---- where -------------------------------------------------------------------------------------------------------------
 
-    async def _perform(self, op: _Operation, machine: Machine, cell: Rule) -> Done | None:
+    async def _perform(self, op: Operation, machine: Machine, cell: Rule) -> Done | None:
         intent = op.intent
         if isinstance(intent, Create):
             wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
@@ -280,9 +264,9 @@ class Driver:
                 return await self._at(op, intent, machine, cell, node, backend)
             finally:
                 self._coming[node.key] -= 1
-        backend = self._backends.get(machine.backend)
-        if backend is None:
+        if (known := self._backends.get(machine.backend)) is None:
             raise NoRoute(f"container '{machine.id}' belongs to backend '{machine.backend}', which is not installed")
+        backend = known
         if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
             raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
@@ -290,7 +274,9 @@ class Driver:
     async def _place(self, intent: Create, keys: tuple[str, ...]) -> FleetNode:
         if len(keys) == 1:
             return self._nodes[keys[0]]
-        able = [node for node in map(self._nodes.__getitem__, keys) if not node.lost] or [self._nodes[key] for key in keys]
+        able = [node for node in map(self._nodes.__getitem__, keys) if not node.lost] or [
+            self._nodes[key] for key in keys
+        ]
         unseen = [node for node in able if node.seen is None]
         errors: list[NexcageError] = []
         if unseen:
@@ -304,23 +290,28 @@ class Driver:
             async with anyio.create_task_group() as tasks:
                 for node in unseen:
                     tasks.start_soon(first_look, node)
-        candidates = [Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost]
+        candidates = [
+            Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost
+        ]
         if not candidates:
             raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
         return self._nodes[self._placement.place(intent.id, intent.spec, candidates)]
 
     async def _at(
-        self, op: _Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
+        self, op: Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
     ) -> Done | None:
         async with self._gate.slot(node.key, create=isinstance(intent, Create)):
-            # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be the very newest.
+            # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
+            # the very newest.
             look = await node.look(within=FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if isinstance(intent, Create):
                 standing = look.find(self._fleet, intent.id)
                 if standing is not None:
-                    raise AlreadyExists("container", intent.id, f"already exists as {standing.vmid} on {node.key}; reconcile finds it")
+                    raise AlreadyExists(
+                        "container", intent.id, f"already exists as {standing.vmid} on {node.key}; reconcile finds it"
+                    )
             elif await self._observer.record(machine, look) is not None:
                 return None
             began = await self._begin(op, intent, machine, node, backend, look)
@@ -336,11 +327,15 @@ class Driver:
             return await self._carry_out(op, began, cell, steps, node, backend)
 
     async def _begin(
-        self, op: _Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
+        self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
     ) -> Began:
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(intent.id) or Machine(intent.id)
-            if now.running is not None or (now.state, now.mark, now.vmid) != (machine.state, machine.mark, machine.vmid):
+            if now.running is not None or (now.state, now.mark, now.vmid) != (
+                machine.state,
+                machine.mark,
+                machine.vmid,
+            ):
                 raise _Raced
             return now.begin(
                 intent,
@@ -360,10 +355,23 @@ class Driver:
     # ---- doing -------------------------------------------------------------------------------------------------------------
 
     async def _carry_out(
-        self, op: _Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
+        self, op: Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
     ) -> Done:
+        attempt = Attempt(
+            op,
+            began,
+            cell,
+            steps,
+            node,
+            backend,
+            fleet=self._fleet,
+            observer=self._observer,
+            limits=self._limits,
+            random=self._random,
+            may_retry=self._may_retry,
+        )
         try:
-            ended, error = await self._until_known(op, began, cell, steps, node, backend)
+            ended, error = await attempt.until_known()
         except JournalError:
             raise
         except BaseException as cause:
@@ -372,7 +380,7 @@ class Driver:
                 _log.exception("%s of %s broke", began.op, began.id)
                 problem = Problem.of(cause)
             with anyio.CancelScope(shield=True), anyio.move_on_after(30):
-                await self._journal.append(self._interrupted(op, began, problem))
+                await self._journal.append(op.interrupted(began, problem))
             if isinstance(cause, Exception):
                 raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
             raise
@@ -381,173 +389,4 @@ class Driver:
         if error is not None:
             raise error
         assert isinstance(ended, Succeeded)
-        return self._done(op, self._observer.machine(began.id), changed=ended.changed, resolved_by=ended.resolved_by)
-
-    async def _until_known(
-        self, op: _Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
-    ) -> tuple[Ended, NexcageError | None]:
-        """Run the backend's verb and look, again where that is harmless, until it is known how it ended or that nobody can know."""
-        for attempt in itertools.count():
-            error: NexcageError | None = None
-            lost = False
-            try:
-                pid = await _verb(backend, steps, began, self._observer.machine(began.id))
-                if began.op is Op.KILL:
-                    return self._succeeded(op, began, began.before, self._observer.machine(began.id).pid), None
-                del pid
-            except Lost as answer:
-                error, lost = Uncertain(op.op_id, str(answer)), True
-            except JournalError:
-                raise
-            except NexcageError as refused:
-                error = refused
-            if began.op is Op.KILL and lost:
-                return self._give_up(op, began, error)
-            if error is not None and not steps.touched:  # nothing was started, so all is as it was
-                verdict, state, pid = "not", began.before, self._observer.machine(began.id).pid
-            else:
-                try:
-                    verdict, state, pid = await self._verdict(op, began, node, cell, certain=error is None)
-                except NexcageError as blind:
-                    return self._give_up(op, began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
-            if verdict == "done":
-                changed = not (isinstance(error, CommandFailed) and not lost)
-                by = "probe" if lost else ""
-                return self._succeeded(op, began, cell.to or began.before, pid, changed=changed, resolved_by=by), None
-            if verdict == "unknown":
-                return self._give_up(op, began, error)
-            again_ = lost or (error is not None and error.retryable)
-            if not (again_ and began.op in _REPEATABLE and self._may_retry(attempt)):
-                return self._failed(op, began, state, pid, lost, error)
-            op.retries += 1
-            steps.touched = False
-            await anyio.sleep(pause(attempt, self._limits, self._random))
-        raise AssertionError
-
-    async def _verdict(
-        self, op: _Operation, began: Began, node: FleetNode, cell: Rule, *, certain: bool
-    ) -> tuple[str, State, int]:
-        """Look until it is known; (verdict, state, pid). ``certain``: the commands said yes, so wait for it to show.
-
-        Raises the NodeError of a node that cannot be seen for ``probe_timeout``.
-        """
-        start = anyio.current_time()
-        for attempt in itertools.count():
-            spent = anyio.current_time() - start
-            try:
-                look = await node.look(() if certain and attempt == 0 else (began.op_id,))
-            except NexcageError as error:
-                if not error.retryable or spent > self._limits.probe_timeout:
-                    raise
-                await anyio.sleep(pause(attempt, self._limits, self._random))
-                continue
-            machine = self._observer.machine(began.id)
-            verdict = probe(began, machine, look, self._fleet)
-            if verdict != "wait" and not (verdict == "not" and certain and spent < self._limits.settle_timeout):
-                guest = look.find(self._fleet, began.id, began.mark)
-                state = observed(guest, machine) if began.op is not Op.CREATE or guest is not None else State.ABSENT
-                if began.op is Op.CREATE and verdict == "done":
-                    state = State.CREATED
-                return verdict, state, guest.pid if guest else 0
-            await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
-        raise AssertionError
-
-    # ---- ends --------------------------------------------------------------------------------------------------------------
-
-    def _seconds(self, op: _Operation) -> float:
-        return round(anyio.current_time() - op.at, 6)
-
-    def _succeeded(
-        self, op: _Operation, began: Began, state: State, pid: int, *, changed: bool = True, resolved_by: str = ""
-    ) -> Succeeded:
-        machine = self._observer.machine(began.id)
-        return Succeeded(
-            id=began.id,
-            op=began.op,
-            op_id=op.op_id,
-            state=state,
-            changed=changed,
-            node=began.node,
-            vmid=machine.vmid,
-            backend=began.backend,
-            mark=began.mark,
-            pid=pid,
-            seconds=self._seconds(op),
-            resolved_by=resolved_by,
-        )
-
-    def _failed(
-        self, op: _Operation, began: Began, state: State, pid: int, lost: bool, error: NexcageError | None
-    ) -> tuple[Failed, NexcageError]:
-        if lost:
-            error = NodeTimeout(began.node, f"{began.op} of '{began.id}' got no answer; looking shows that it did not happen")
-        if error is None:
-            said = f"{began.op} said it was done, but the container is {state}"
-            error = CommandFailed(began.node, (str(began.op), began.id), 0, said)
-        problem = Problem.of(error)
-        return Failed(
-            id=began.id, op=began.op, op_id=op.op_id, state=state, pid=pid, error=problem, seconds=self._seconds(op)
-        ), error
-
-    def _interrupted(self, op: _Operation, began: Began, problem: Problem) -> Interrupted:
-        return Interrupted(id=began.id, op=began.op, op_id=op.op_id, error=problem, seconds=self._seconds(op))
-
-    def _give_up(self, op: _Operation, began: Began, error: NexcageError | None) -> tuple[Interrupted, NexcageError]:
-        unsure = error if isinstance(error, Uncertain) else Uncertain(op.op_id, str(error or "looking did not tell"))
-        if error is not unsure and error is not None:
-            unsure.noted(*getattr(error, "__notes__", ()))
-        return self._interrupted(op, began, Problem.of(unsure)), unsure
-
-    def _done(self, op: _Operation, machine: Machine, *, changed: bool, resolved_by: str = "") -> Done:
-        vmid = machine.vmid or (op.began.vmid if op.began else 0)
-        return Done(
-            intent=op.intent,
-            op_id=op.op_id,
-            state=machine.state,
-            changed=changed,
-            node=machine.node,
-            vmid=vmid,
-            pid=machine.pid,
-            seconds=self._seconds(op),
-            retries=op.retries,
-            resolved_by=resolved_by,
-        )
-
-    def _repeated(self, op: _Operation, machine: Machine, ended: Ended) -> Done:
-        """The same key again: the same outcome, and nothing runs."""
-        if ended.op is not op.intent.op:
-            reason = f"op id {op.op_id} belongs to an earlier {ended.op}"
-            raise IllegalTransition(machine.id, str(op.intent.op), str(machine.state), reason=reason)
-        if not isinstance(ended, Succeeded):
-            raise ended.error.error()
-        return Done(
-            intent=op.intent,
-            op_id=op.op_id,
-            state=ended.state,
-            changed=ended.changed,
-            node=ended.node,
-            vmid=ended.vmid,
-            pid=ended.pid,
-            seconds=ended.seconds,
-            resolved_by=ended.resolved_by,
-        )
-
-
-async def _verb(backend: Backend, steps: Steps, began: Began, machine: Machine) -> int:
-    ref = Ref(machine.id, machine.vmid, began.node)
-    match began.intent:
-        case Create(spec=spec):
-            await backend.create(steps, Ref(machine.id, 0, began.node), spec)
-        case Start():
-            return await backend.start(steps, ref)
-        case Stop(timeout=timeout, force=force):
-            await backend.stop(steps, ref, timeout=timeout, force=force)
-        case Kill(signal=signal):
-            await backend.kill(steps, ref, names.signal(signal))
-        case Pause():
-            await backend.pause(steps, ref)
-        case Resume():
-            await backend.resume(steps, ref)
-        case Delete(force=force, purge=purge):
-            await backend.delete(steps, ref, force=force, purge=purge)
-    return 0
+        return op.done(self._observer.machine(began.id), changed=ended.changed, resolved_by=ended.resolved_by)

@@ -78,7 +78,9 @@ class Fleet:
         return Container(self, names.container_id(id))
 
     def __iter__(self) -> Iterator[Container]:
-        return (Container(self, id) for id, machine in sorted(self.machines.items()) if machine.state is not State.ABSENT)
+        return (
+            Container(self, id) for id, machine in sorted(self.machines.items()) if machine.state is not State.ABSENT
+        )
 
     def __repr__(self) -> str:
         lost = sum(node.lost for node in self.nodes.values())
@@ -100,7 +102,7 @@ class Fleet:
         async def keep(index: int, outcome: Outcome) -> None:
             outcomes[index] = outcome
 
-        wanted = _checked(list(intents))
+        wanted = [_intent(intent) for intent in intents]
         await self._feed(wanted, keep, wait)
         lost = {key for key, node in self.nodes.items() if node.lost}
         return Report((outcomes[index] for index in range(len(wanted))), lost)
@@ -114,7 +116,7 @@ class Fleet:
         send, receive = anyio.create_memory_object_stream[Outcome]()
         wanted = _checked(intents)
 
-        async def hand_out(index: int, outcome: Outcome) -> None:
+        async def hand_out(_: int, outcome: Outcome) -> None:
             await send.send(outcome)
 
         async def work() -> None:
@@ -126,7 +128,7 @@ class Fleet:
             tasks.start_soon(work)
             try:
                 yield receive
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (raised again below)
                 failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:  # out of the task group, so that the caller's exception stays bare
@@ -147,7 +149,7 @@ class Fleet:
                 await take(index, await self._driver.outcome(intent, wait=wait))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 tasks.cancel_scope.cancel()  # nobody takes outcomes any more
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (raised again below)
                 broken.append(error)
                 tasks.cancel_scope.cancel()
             finally:
@@ -168,7 +170,9 @@ class Fleet:
     # ---- looking -----------------------------------------------------------------------------------------------------------
 
     async def look(self, *keys: str) -> dict[str, Look | NexcageError]:
-        """See these nodes (all without ``keys``) at the same time, one command each; an error in the place of a node that failed."""
+        """See these nodes (all without ``keys``) at the same time, one command each; an error in the place of a node
+        that failed.
+        """
         wanted = [self._node(key) for key in keys] or list(self.nodes.values())
         seen: dict[str, Look | NexcageError] = {}
 
@@ -195,7 +199,9 @@ class Fleet:
         One look per node. A node that cannot be seen leaves its containers as they are; asked for one id, its error is raised.
         """
         await self._journal.refresh()
-        wanted = [names.container_id(id) for id in ids] or [id for id, m in self.machines.items() if m.state is not State.ABSENT]
+        wanted = [names.container_id(id) for id in ids] or [
+            id for id, m in self.machines.items() if m.state is not State.ABSENT
+        ]
         found: list[Observed] = []
         failures: list[NexcageError] = []
 
@@ -216,7 +222,9 @@ class Fleet:
         return sorted(found, key=lambda event: event.seq)
 
     async def states(self, *ids: str) -> dict[str, OciState]:
-        """The OCI states of these containers (all without ``ids``), looked up with one command per node; see `Container.state`."""
+        """The OCI states of these containers (all without ``ids``), looked up with one command per node; see
+        `Container.state`.
+        """
         await self._journal.refresh()
         wanted = [names.container_id(id) for id in ids] or [container.id for container in self]
         known: dict[str, Machine] = {}
@@ -285,6 +293,6 @@ def _checked(intents: Iterable[Intent]) -> Iterable[Intent]:
 
 
 def _intent(value: Intent) -> Intent:
-    if not isinstance(value, get_args(Intent)):
+    if type(value) not in get_args(Intent):
         raise InvalidInput("intent", value, "an intent such as nexcage.Start('web-1')")
     return value

@@ -24,7 +24,8 @@ class _Lane:
 
 class Gate:
     """Admits operations. Where all nodes together could take more than the total, each node is held to its share of it, so that
-    slow nodes never hold the slots of the others; waiting nodes are served in turn."""
+    slow nodes never hold the slots of the others; waiting nodes are served in turn.
+    """
 
     def __init__(self, limits: Limits, nodes: int) -> None:
         self._limits = limits

@@ -101,7 +101,14 @@ class FleetNode:
             raise
         if _log.isEnabledFor(logging.DEBUG):
             spent = anyio.current_time() - began
-            _log.debug("%s: %s: exit %s in %.3f s %s", self.key, command, result.exit, spent, shown(result.stderr[-200:]).strip())
+            _log.debug(
+                "%s: %s: exit %s in %.3f s %s",
+                self.key,
+                command,
+                result.exit,
+                spent,
+                shown(result.stderr[-200:]).strip(),
+            )
         if result.exit is None and result.lost == "link":
             self._failed(NodeUnreachable(self.key, "the link was lost"))
         elif result.exit is not None and self._breaker.answered():

@@ -26,7 +26,9 @@ class _Stale(NexcageError):
 class Observer:
     """Looks at containers and records what differs as `Observed`; the only way out of UNKNOWN."""
 
-    def __init__(self, fleet: str, journal: Journal, nodes: Mapping[str, FleetNode], limits: Limits, random: Random) -> None:
+    def __init__(
+        self, fleet: str, journal: Journal, nodes: Mapping[str, FleetNode], limits: Limits, random: Random
+    ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._nodes = nodes
@@ -54,7 +56,9 @@ class Observer:
             return None
         node = self.node(machine)
         look = await self._when_quiet(machine, node)
-        return await self.record(machine, look, str(machine.unresolved.op) + " was interrupted" if machine.unresolved else "")
+        return await self.record(
+            machine, look, str(machine.unresolved.op) + " was interrupted" if machine.unresolved else ""
+        )
 
     async def _when_quiet(self, machine: Machine, node: FleetNode) -> Look:
         lost = machine.unresolved
@@ -78,7 +82,11 @@ class Observer:
             state, guest, where, note = State.ABSENT, None, look, "it is gone"
             other = look.guests.get(machine.vmid)
             if other is not None and machine.vmid:
-                note = f"{machine.vmid} is another container now" if other.lock != "create" else f"half-made {machine.vmid} is left"
+                note = (
+                    f"{machine.vmid} is another container now"
+                    if other.lock != "create"
+                    else f"half-made {machine.vmid} is left"
+                )
         else:
             guest, where = found
             state = observed(guest, machine)
@@ -94,7 +102,8 @@ class Observer:
         event = Observed(
             id=machine.id,
             state=state,
-            why="; ".join(filter(None, (why, note if not why or found is None or where is not look else ""))) or str(state),
+            why="; ".join(filter(None, (why, note if not why or found is None or where is not look else "")))
+            or str(state),
             node=where.node,
             vmid=guest.vmid if guest else 0,
             pid=pid,

@@ -13,9 +13,11 @@ __all__ = ["Spread"]
 
 
 class Spread:
-    """Fewest containers first, then the most free memory; ties are spread by a hash of the id. Nodes without quorum are left out."""
+    """Fewest containers first, then the most free memory; ties are spread by a hash of the id. Nodes without quorum
+    are left out.
+    """
 
-    def place(self, id: str, spec: Spec, nodes: Sequence[Candidate]) -> str:
+    def place(self, id: str, spec: Spec, nodes: Sequence[Candidate]) -> str:  # noqa: ARG002 (the contract)
         able = [node for node in nodes if node.look.quorate]
         if not able:
             raise NoRoute(f"no node for container {id!r}: none of {len(nodes)} has quorum")

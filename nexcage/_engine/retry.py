@@ -36,7 +36,9 @@ class Budget:
 
 
 class Breaker:
-    """Leaves a node alone after failures in a row, then lets one try pass. A rejected login or host key is final until `reset`."""
+    """Leaves a node alone after failures in a row, then lets one try pass. A rejected login or host key is final
+    until `reset`.
+    """
 
     def __init__(self, node: str, limits: Limits, now: Callable[[], float], random: Random) -> None:
         self._node = node
@@ -70,7 +72,9 @@ class Breaker:
         left = self._until - self._now()
         if left > 0:
             why = self._last.reason if isinstance(self._last, NodeError) else str(self._last)
-            raise NodeUnreachable(self._node, f"left alone for {left:.1f} s more after {self._failures} failures, the last: {why}")
+            raise NodeUnreachable(
+                self._node, f"left alone for {left:.1f} s more after {self._failures} failures, the last: {why}"
+            )
         self._until = self._now() + self._limits.breaker_seconds  # others wait for this try's answer
 
     def failed(self, error: NexcageError) -> bool:

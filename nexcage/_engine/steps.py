@@ -22,7 +22,15 @@ class Steps:
     """Implements `nexcage.abc.Node` for the operation ``began``. ``hurry`` is set when a forced stop wants it to end at once."""
 
     def __init__(
-        self, node: FleetNode, began: Began, seen: Look, journal: Journal, *, fleet: str, vmids: range, hurry: anyio.Event
+        self,
+        node: FleetNode,
+        began: Began,
+        seen: Look,
+        journal: Journal,
+        *,
+        fleet: str,
+        vmids: range,
+        hurry: anyio.Event,
     ) -> None:
         self.seen: Look = seen
         self.vmids: range = vmids
@@ -48,7 +56,9 @@ class Steps:
         began, self.count = self._began, self.count + 1
         tool = next((word for word in command.argv if word in _TOOLS), command.argv[0])
         await self._journal.append(
-            Attempted(id=began.id, op=began.op, op_id=began.op_id, step=self.count, tool=tool, tries=dict(command.tries))
+            Attempted(
+                id=began.id, op=began.op, op_id=began.op_id, step=self.count, tool=tool, tries=dict(command.tries)
+            )
         )
         before, self.touched = self.touched, True
         try:
@@ -67,7 +77,7 @@ class Steps:
             try:
                 await self.run(command)
                 ended = True
-            except Exception as error:  # carried out of the task group bare
+            except Exception as error:  # noqa: BLE001 (carried out of the task group bare)
                 failure.append(error)
             tasks.cancel_scope.cancel()
 

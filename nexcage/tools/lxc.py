@@ -58,7 +58,8 @@ cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf
 echo '@nexcage end'
 """
 
-# The mark is looked for in the same breath as the command that follows: whoever replaced the container a moment ago is left alone.
+# The mark is looked for in the same breath as the command that follows: whoever replaced the container a moment ago
+# is left alone.
 GUARD = r"""R=${NEXCAGE_NODE_ROOT-}
 if [ -e "$R/etc/pve/lxc/$2.conf" ] && ! grep -qxF -e "#$1" "$R/etc/pve/lxc/$2.conf"; then
   echo 'nexcage: the container does not carry our mark' >&2
@@ -102,7 +103,9 @@ def signal(mark: Mark, number: int) -> Command[int]:
     def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
         if result.exit == 8:
             return IllegalTransition(mark.id, "kill", "stopped", reason="it has no process")
-        return _identity(mark, result, node) or CommandFailed(node, _short(command), result.exit or 1, shown(result.stderr))
+        return _identity(mark, result, node) or CommandFailed(
+            node, _short(command), result.exit or 1, shown(result.stderr)
+        )
 
     argv = ("sh", "-c", SIGNAL, "nexcage", str(mark), str(mark.vmid), str(number))
     return Command(argv, _pid, timeout=30.0, classify=classify)
@@ -124,7 +127,7 @@ def look(node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
 
 
 def _guard_errors(mark: Mark, inner: Command[None]) -> Callable[[Command[Any], Result, str], NexcageError]:
-    def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
+    def classify(_: Command[Any], result: Result, node: str) -> NexcageError:
         return _identity(mark, result, node) or inner.classify(inner, result, node)
 
     return classify
@@ -158,7 +161,9 @@ def _look(node: str, result: Result) -> Look:
         raise ValueError("the look ended early")
     pve = shown(parts["name"]).strip().rsplit("/", 1)[-1]
     if not pve:
-        raise NodeNotUsable(node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)")
+        raise NodeNotUsable(
+            node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)"
+        )
     members = _json(parts["members"])
     cluster = members.get("cluster") if isinstance(members, dict) else None
     return Look(
@@ -234,7 +239,9 @@ def _vmids(text: bytes) -> dict[int, str]:
         ids = _DECODER.decode(text).ids
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return {int(word): entry.node for word, entry in ids.items() if word.isascii() and word.isdigit() and len(word) < 10}
+    return {
+        int(word): entry.node for word, entry in ids.items() if word.isascii() and word.isdigit() and len(word) < 10
+    }
 
 
 def _tasks(data: bytes) -> Iterator[Task]:
@@ -249,8 +256,8 @@ def _guests(parts: Mapping[str, bytes]) -> Iterator[tuple[int, Guest]]:
         words = line.split(None, 22)
         if len(words) >= 2 and all(word.isdigit() and len(word) < 19 for word in words[:2]):
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
-            started = words[21] if len(words) > 21 and words[21].isdigit() and len(words[21]) < 19 else b"0"
-            running[int(words[0])] = (int(words[1]), int(started))
+            ticks = words[21] if len(words) > 21 and words[21].isdigit() and len(words[21]) < 19 else b"0"
+            running[int(words[0])] = (int(words[1]), int(ticks))
     frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
     texts = b"\n" + parts["texts"]
     for match in _CONF.finditer(parts["configs"]):

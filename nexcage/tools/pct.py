@@ -12,7 +12,18 @@ from nexcage import names
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.seen import Mark
 from nexcage._core.spec import Net, Spec
-from nexcage.errors import AlreadyExists, Blocked, Busy, CommandFailed, InvalidInput, InvalidSpec, NexcageError, NodeNotUsable, NoQuorum, NotFound
+from nexcage.errors import (
+    AlreadyExists,
+    Blocked,
+    Busy,
+    CommandFailed,
+    InvalidInput,
+    InvalidSpec,
+    NexcageError,
+    NodeNotUsable,
+    NoQuorum,
+    NotFound,
+)
 
 __all__ = ["classify", "create", "destroy", "hostname_for", "net", "rootfs", "shutdown", "start", "stop"]
 
@@ -31,7 +42,10 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"There is a (replication job '[^']*')", "blocked"),
         (r"(?:base volume '([^']*)' is )?still in use by linked clones", "blocked"),
         (r"please run as root", "root"),
-        (r"pct: (?:command )?not found|'?pct'?: No such file or directory|No such file or directory.*\bpct\b", "missing"),
+        (
+            r"pct: (?:command )?not found|'?pct'?: No such file or directory|No such file or directory.*\bpct\b",
+            "missing",
+        ),
     )
 )
 
@@ -76,10 +90,12 @@ def _meaning(meaning: str, match: re.Match[str], command: Command[Any], node: st
 
 
 def _no_pct(node: str) -> NodeNotUsable:
-    return NodeNotUsable(node, "there is no `pct`: this is not a Proxmox VE node (try `nexcage sim up` for a simulated one)")
+    return NodeNotUsable(
+        node, "there is no `pct`: this is not a Proxmox VE node (try `nexcage sim up` for a simulated one)"
+    )
 
 
-def _command(*argv: str, timeout: float, stdin: bytes = b"", **more: Any) -> Command[None]:  # Any: Command's own fields
+def _command(*argv: str, timeout: float, stdin: bytes = b"", **more: Any) -> Command[None]:  # noqa: ANN401 (Command's own fields)
     return Command(("pct", *argv), nothing, stdin=stdin, cancel="term", timeout=timeout, classify=classify, **more)
 
 
@@ -89,7 +105,17 @@ def create(mark: Mark, template: str, spec: Spec, hostname: str) -> Command[None
     ``--unprivileged`` is always given: its default differs between PVE 8 and 9.
     """
     description = f"{mark}\n{spec.description}" if spec.description else str(mark)
-    argv = ["create", str(mark.vmid), template, "--hostname", hostname, "--memory", str(spec.memory), "--swap", str(spec.swap)]
+    argv = [
+        "create",
+        str(mark.vmid),
+        template,
+        "--hostname",
+        hostname,
+        "--memory",
+        str(spec.memory),
+        "--swap",
+        str(spec.swap),
+    ]
     if spec.cores is not None:
         argv += ["--cores", str(spec.cores)]
     argv += rootfs(spec)
@@ -118,7 +144,9 @@ def net(value: Net) -> str:
     for key in ("bridge", "firewall", "gw", "gw6", "hwaddr", "ip", "ip6", "mtu", "rate", "tag"):
         given = getattr(value, key)
         if given is not None:
-            word = str(int(given)) if isinstance(given, bool) else f"{given:g}" if isinstance(given, float) else str(given)
+            word = (
+                str(int(given)) if isinstance(given, bool) else f"{given:g}" if isinstance(given, float) else str(given)
+            )
             parts.append(f"{key}={word}")
     return ",".join(parts)
 
@@ -130,7 +158,9 @@ def hostname_for(id: str, spec: Spec) -> str:
     try:
         return names.hostname(id)
     except InvalidInput:
-        raise InvalidSpec("hostname", id, "this id is not a valid host name, so give one with --hostname (Spec.hostname)") from None
+        raise InvalidSpec(
+            "hostname", id, "this id is not a valid host name, so give one with --hostname (Spec.hostname)"
+        ) from None
 
 
 def start(vmid: int) -> Command[None]:
@@ -144,9 +174,7 @@ def shutdown(vmid: int, timeout: float) -> Command[None]:
     The config's lock is held all that time, which may be twice the timeout and some seconds (pct-observed 9).
     """
     seconds = max(1, round(timeout))
-    return _command(
-        "shutdown", str(vmid), "--timeout", str(seconds), "--forceStop", "1", timeout=2.0 * seconds + 60.0
-    )
+    return _command("shutdown", str(vmid), "--timeout", str(seconds), "--forceStop", "1", timeout=2.0 * seconds + 60.0)
 
 
 def stop(vmid: int, *, overrule: bool = False) -> Command[None]:

@@ -1,0 +1,150 @@
+"""Running an operation that has begun, until it is known how it ended or that nobody can know."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from random import Random
+
+import anyio
+
+from nexcage import names
+from nexcage._core.config import Limits
+from nexcage._core.events import Began, Ended
+from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
+from nexcage._core.machine import Machine
+from nexcage._core.seen import Verdict, observed, probe
+from nexcage._core.states import Op, Rule, State
+from nexcage._engine.node import FleetNode, Lost
+from nexcage._engine.observe import Observer
+from nexcage._engine.operation import Operation
+from nexcage._engine.retry import pause
+from nexcage._engine.steps import Steps
+from nexcage.abc import Backend, Ref
+from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
+
+__all__ = ["Attempt"]
+
+_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})  # after the probe (design 8)
+
+
+class Attempt:
+    """The backend's verb, then a look, then the verb again where that is harmless."""
+
+    def __init__(
+        self,
+        op: Operation,
+        began: Began,
+        cell: Rule,
+        steps: Steps,
+        node: FleetNode,
+        backend: Backend,
+        *,
+        fleet: str,
+        observer: Observer,
+        limits: Limits,
+        random: Random,
+        may_retry: Callable[[int], bool],
+    ) -> None:
+        self._op = op
+        self._began = began
+        self._cell = cell
+        self._steps = steps
+        self._node = node
+        self._backend = backend
+        self._fleet = fleet
+        self._observer = observer
+        self._limits = limits
+        self._random = random
+        self._may_retry = may_retry
+
+    async def until_known(self) -> tuple[Ended, NexcageError | None]:
+        """The event that ends the operation, and the error to raise with it. Raises JournalError when a step cannot
+        be recorded.
+        """
+        op, began = self._op, self._began
+        for attempt in itertools.count():
+            error, lost = await self._verb()
+            if began.op is Op.KILL and (
+                error is None or lost
+            ):  # a signal leaves no trace to look for, and is never sent twice
+                if error is not None:
+                    return op.given_up(began, error)
+                return op.succeeded(began, self._machine, began.before, self._machine.pid), None
+            if error is not None and not self._steps.touched:  # nothing was started, so all is as it was
+                verdict, state, pid = "not", began.before, self._machine.pid
+            else:
+                try:
+                    verdict, state, pid = await self._verdict(certain=error is None)
+                except NexcageError as blind:
+                    return op.given_up(began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
+            if verdict == "done":
+                changed = lost or not isinstance(error, CommandFailed)
+                by = "probe" if lost else ""
+                state = self._cell.to or began.before
+                return op.succeeded(began, self._machine, state, pid, changed=changed, resolved_by=by), None
+            if verdict == "unknown":
+                return op.given_up(began, error)
+            repeat = began.op in _REPEATABLE and (lost or (error is not None and error.retryable))
+            if not (repeat and self._may_retry(attempt)):
+                return op.failed(began, state, pid, error, lost=lost)
+            op.retries += 1
+            self._steps.touched = False
+            await anyio.sleep(pause(attempt, self._limits, self._random))
+        raise AssertionError
+
+    @property
+    def _machine(self) -> Machine:
+        return self._observer.machine(self._began.id)
+
+    async def _verb(self) -> tuple[NexcageError | None, bool]:
+        """Run the backend's verb; its error, and whether an answer was lost."""
+        backend, steps, began, machine = self._backend, self._steps, self._began, self._machine
+        ref = Ref(machine.id, machine.vmid, began.node)
+        try:
+            match began.intent:
+                case Create(spec=spec):
+                    await backend.create(steps, Ref(machine.id, 0, began.node), spec)
+                case Start():
+                    await backend.start(steps, ref)
+                case Stop(timeout=timeout, force=force):
+                    await backend.stop(steps, ref, timeout=timeout, force=force)
+                case Kill(signal=signal):
+                    await backend.kill(steps, ref, names.signal(signal))
+                case Pause():
+                    await backend.pause(steps, ref)
+                case Resume():
+                    await backend.resume(steps, ref)
+                case Delete(force=force, purge=purge):
+                    await backend.delete(steps, ref, force=force, purge=purge)
+        except Lost as answer:
+            return Uncertain(self._op.op_id, str(answer)), True
+        except JournalError:
+            raise
+        except NexcageError as error:
+            return error, False
+        return None, False
+
+    async def _verdict(self, *, certain: bool) -> tuple[Verdict, State, int]:
+        """Look until it is known; (verdict, state, pid). ``certain``: the commands said yes, so wait for it to show.
+
+        Raises the NodeError of a node that cannot be seen for ``probe_timeout``.
+        """
+        began, node, limits = self._began, self._node, self._limits
+        start = anyio.current_time()
+        for attempt in itertools.count():
+            spent = anyio.current_time() - start
+            try:
+                look = await node.look(() if certain and attempt == 0 else (began.op_id,))
+            except NexcageError as error:
+                if not error.retryable or spent > limits.probe_timeout:
+                    raise
+                await anyio.sleep(pause(attempt, limits, self._random))
+                continue
+            machine = self._machine
+            verdict = probe(began, machine, look, self._fleet)
+            if verdict != "wait" and not (verdict == "not" and certain and spent < limits.settle_timeout):
+                guest = look.find(self._fleet, began.id, began.mark)
+                return verdict, observed(guest, machine), guest.pid if guest else 0
+            await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
+        raise AssertionError

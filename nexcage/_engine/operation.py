@@ -1,0 +1,129 @@
+"""An intent on its way, and the values that its end is made of."""
+
+from __future__ import annotations
+
+import anyio
+
+from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
+from nexcage._core.intents import Intent
+from nexcage._core.machine import Machine
+from nexcage._core.outcome import Done, Failure
+from nexcage._core.states import Op, State
+from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
+
+__all__ = ["Operation", "repeated"]
+
+
+class Operation:
+    """One intent from the moment it was taken. ``began`` is set once its `Began` is durable.
+
+    ``hurry`` is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
+    its place before it
+    began, and its ``scope`` was cancelled for that.
+    """
+
+    def __init__(self, intent: Intent, op_id: str) -> None:
+        self.intent: Intent = intent
+        self.op_id: str = op_id
+        self.at: float = anyio.current_time()
+        self.began: Began | None = None
+        self.retries: int = 0
+        self.hurry: anyio.Event = anyio.Event()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.superseded_by: Op | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since it was taken."""
+        return round(anyio.current_time() - self.at, 6)
+
+    def done(self, machine: Machine, *, changed: bool, resolved_by: str = "") -> Done:
+        return Done(
+            intent=self.intent,
+            op_id=self.op_id,
+            state=machine.state,
+            changed=changed,
+            node=machine.node,
+            vmid=machine.vmid or (self.began.vmid if self.began else 0),
+            pid=machine.pid,
+            seconds=self.seconds,
+            retries=self.retries,
+            resolved_by=resolved_by,
+        )
+
+    def failure(self, machine: Machine, error: NexcageError) -> Failure:
+        return Failure(
+            intent=self.intent,
+            error=error,
+            op_id=self.op_id,
+            state=machine.state,
+            node=error.node if isinstance(error, NodeError) else machine.node,
+            vmid=machine.vmid,
+            seconds=self.seconds,
+            retries=self.retries,
+        )
+
+    def succeeded(
+        self, began: Began, machine: Machine, state: State, pid: int, *, changed: bool = True, resolved_by: str = ""
+    ) -> Succeeded:
+        return Succeeded(
+            id=began.id,
+            op=began.op,
+            op_id=self.op_id,
+            state=state,
+            changed=changed,
+            node=began.node,
+            vmid=machine.vmid,
+            backend=began.backend,
+            mark=began.mark,
+            pid=pid,
+            seconds=self.seconds,
+            resolved_by=resolved_by,
+        )
+
+    def failed(
+        self, began: Began, state: State, pid: int, error: NexcageError | None, *, lost: bool
+    ) -> tuple[Failed, NexcageError]:
+        """It did not happen: the event and the error to raise. ``error`` None: the tool said yes and nothing was to be seen."""
+        if lost:
+            error = NodeTimeout(
+                began.node, f"{began.op} of '{began.id}' got no answer; looking shows that it did not happen"
+            )
+        if error is None:
+            said = f"{began.op} said it was done, but the container is {state}"
+            error = CommandFailed(began.node, (str(began.op), began.id), 0, said)
+        problem = Problem.of(error)
+        event = Failed(
+            id=began.id, op=began.op, op_id=self.op_id, state=state, pid=pid, error=problem, seconds=self.seconds
+        )
+        return event, error
+
+    def interrupted(self, began: Began, problem: Problem) -> Interrupted:
+        return Interrupted(id=began.id, op=began.op, op_id=self.op_id, error=problem, seconds=self.seconds)
+
+    def given_up(self, began: Began, error: NexcageError | None) -> tuple[Interrupted, NexcageError]:
+        """Nobody can know: the event and the error to raise."""
+        unsure = error if isinstance(error, Uncertain) else Uncertain(self.op_id, str(error or "looking did not tell"))
+        if error is not None and error is not unsure:
+            unsure.noted(*getattr(error, "__notes__", ()))
+        return self.interrupted(began, Problem.of(unsure)), unsure
+
+
+def repeated(op: Operation, machine: Machine, ended: Ended) -> Done:
+    """The same key again: the same outcome, raised or returned, and nothing runs."""
+    if ended.op is not op.intent.op:
+        reason = f"op id {op.op_id} belongs to an earlier {ended.op}"
+        raise IllegalTransition(machine.id, str(op.intent.op), str(machine.state), reason=reason)
+    if not isinstance(ended, Succeeded):
+        raise ended.error.error()
+    return Done(
+        intent=op.intent,
+        op_id=op.op_id,
+        state=ended.state,
+        changed=ended.changed,
+        node=ended.node,
+        vmid=ended.vmid,
+        pid=ended.pid,
+        seconds=ended.seconds,
+        resolved_by=ended.resolved_by,
+    )

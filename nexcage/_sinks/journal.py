@@ -249,8 +249,9 @@ async def open_journal(
 
     release = journal.on_close
 
+    release(store.close)
+
     def begin() -> None:
-        release(store.close)
         try:
             journal.fleet = fleet_id(port, state, fleet)
             sweep_owners(state, {machine.running.owner for machine in store.machines.values() if machine.running})

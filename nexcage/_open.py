@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import tomllib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -170,7 +170,7 @@ async def open_fleet(
     random: Random | None = None,
     clock: Callable[[], float] = time.time,
     inline: bool = False,
-) -> AsyncIterator[Fleet]:
+) -> AsyncGenerator[Fleet]:
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
 
     Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the

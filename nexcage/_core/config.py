@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -193,8 +193,14 @@ def _known_keys(table: Mapping[str, Any], kind: type[msgspec.Struct], prefix: st
         if prefix:
             continue
         if key in _INNER and isinstance(value, Mapping):
-            _known_keys(value, _INNER[key], f"{dotted}.")  # pyright: ignore[reportUnknownArgumentType]
-        many = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-        for name, inner in many if f"{key}.*" in _INNER else ():
-            if isinstance(inner, Mapping):
-                _known_keys(inner, _INNER[f"{key}.*"], f"{dotted}.{name}.")  # pyright: ignore[reportUnknownArgumentType]
+            _known_keys(cast("Mapping[str, object]", value), _INNER[key], f"{dotted}.")
+        if f"{key}.*" in _INNER:
+            for name, inner in _entries(value):
+                if isinstance(inner, Mapping):
+                    _known_keys(cast("Mapping[str, object]", inner), _INNER[f"{key}.*"], f"{dotted}.{name}.")
+
+
+def _entries(value: object) -> list[tuple[object, object]]:
+    if isinstance(value, Mapping):
+        return list(cast("Mapping[object, object]", value).items())
+    return list(enumerate(cast("list[object]", value))) if isinstance(value, list) else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -81,7 +81,7 @@ class Events:
     @asynccontextmanager
     async def subscribe(
         self, since: int | None = None, ids: Iterable[str] | None = None
-    ) -> AsyncIterator[Subscription]:
+    ) -> AsyncGenerator[Subscription]:
         """Events from number ``since`` + 1 on (from now on without it), of these containers (all without ``ids``).
 
         Iterating raises Lagged after the events that were kept when the subscriber fell behind; nothing is lost when it then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
@@ -108,7 +108,7 @@ class Fleet:
         return Report((outcomes[index] for index in range(len(wanted))), lost)
 
     @asynccontextmanager
-    async def stream(self, intents: Iterable[Intent], *, wait: bool = False) -> AsyncIterator[AsyncIterator[Outcome]]:
+    async def stream(self, intents: Iterable[Intent], *, wait: bool = False) -> AsyncGenerator[AsyncIterator[Outcome]]:
         """The outcomes as they finish. They push back: an outcome that nobody takes keeps its place in the bounds.
 
         Leaving early cancels the rest, and what had begun is recorded as Interrupted.

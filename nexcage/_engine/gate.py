@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -36,7 +36,7 @@ class Gate:
         self._running = 0
 
     @asynccontextmanager
-    async def slot(self, node: str, *, create: bool) -> AsyncIterator[None]:
+    async def slot(self, node: str, *, create: bool) -> AsyncGenerator[None]:
         """Wait for a place on ``node`` and hold it."""
         lane = self._lanes.get(node)
         if lane is None:

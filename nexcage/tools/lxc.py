@@ -164,8 +164,6 @@ def _look(node: str, result: Result) -> Look:
         raise NodeNotUsable(
             node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)"
         )
-    members = _json(parts["members"])
-    cluster = members.get("cluster") if isinstance(members, dict) else None
     return Look(
         node=node,
         pve=pve,
@@ -174,13 +172,13 @@ def _look(node: str, result: Result) -> Look:
         vmids=_Vmids(parts["vmlist"]),
         tasks=tuple(_tasks(parts["tasks"])),
         ops=tuple(shown(parts["ops"]).split()),
-        quorate=not isinstance(cluster, dict) or cluster.get("quorate", 1) not in (0, "0"),
+        quorate=_quorate(parts["members"]),
         memory=_kib(parts["memory"]) // 1024,
     )
 
 
 def _sections(stdout: bytes) -> dict[str, bytes]:
-    parts = dict.fromkeys(_SECTIONS, b"")
+    parts: dict[str, bytes] = dict.fromkeys(_SECTIONS, b"")
     seen: set[str] = set()
     for block in (b"\n" + stdout).split(b"\n@nexcage ")[1:]:
         name, _, body = block.partition(b"\n")
@@ -191,11 +189,24 @@ def _sections(stdout: bytes) -> dict[str, bytes]:
     return parts
 
 
-def _json(data: bytes) -> object:
+class _Cluster(msgspec.Struct):
+    quorate: int | str = 1
+
+
+class _Members(msgspec.Struct):
+    cluster: _Cluster | None = None
+
+
+_MEMBERS = msgspec.json.Decoder(_Members)
+
+
+def _quorate(members: bytes) -> bool:
+    """`.members` says so; a stand-alone node has no cluster there and is its own quorum."""
     try:
-        return msgspec.json.decode(data)
+        cluster = _MEMBERS.decode(members).cluster
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
+        return True
+    return cluster is None or cluster.quorate not in (0, "0")
 
 
 def _kib(data: bytes) -> int:

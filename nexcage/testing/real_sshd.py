@@ -95,24 +95,20 @@ class RealSshd:
         """End it, its sessions and what they run."""
         if self._process is None:
             return
+        below = _below(self._process.pid)  # before it ends: then nobody knows any more whose children they were
         self._process.terminate()
-        self.drop(hard=True)
+        for pid in below:
+            _kill(pid)
         self._process.wait()
         self._process = None
 
-    def drop(self, *, hard: bool = False) -> None:
-        """Kill its sessions, as a broken link would end them; ``hard`` also kills the commands that they run."""
+    def drop(self) -> None:
+        """Kill its sessions, as a broken link would end them; what they run goes on."""
         assert self._process is not None
-        sessions = _children(self._process.pid)
-        if not hard:
-            # A session is a monitor and, for a login that is not its own user, one process below it. Both are sshd.
-            below = [pid for session in sessions for pid in _children(session) if _comm(pid).startswith("sshd")]
-            sessions += below
-        else:
-            for pid in sessions:
-                sessions += [child for child in _children(pid) if child not in sessions]
-        for pid in sessions:
-            _kill(pid)
+        # A session is a monitor and, for a login that is not its own user, one process below it. Both are sshd.
+        for pid in _below(self._process.pid):
+            if _comm(pid).startswith("sshd"):
+                _kill(pid)
 
     def change_host_key(self) -> None:
         """A new host key from the next start on; `known_hosts` keeps the old one until `remember_host_key`."""
@@ -200,6 +196,14 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
     except OSError:
         return []
+
+
+def _below(pid: int) -> list[int]:
+    """Its children, their children, and so on."""
+    found = _children(pid)
+    for child in found:
+        found += _children(child)
+    return found
 
 
 def _comm(pid: int) -> str:

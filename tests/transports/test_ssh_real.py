@@ -381,12 +381,13 @@ async def test_a_shell_that_does_not_run_commands_is_told_from_a_command_that_fa
         await ssh.run(command("true"))
 
 
-async def test_a_login_shell_that_cannot_be_ended_may_still_run_the_command(another, connect):
-    ssh = connect(another(options={"ForceCommand": "exec sleep 600"}))
+async def test_a_login_shell_that_cannot_be_ended_may_still_run_the_command(another, connect, tmp_path):
+    ssh = connect(another(options={"ForceCommand": f"echo $$ > {tmp_path}/pid; exec sleep 600"}))
 
     result = await ssh.run(command("true", timeout=0.3))
 
     assert (result.exit, result.lost) == (None, "deadline")
+    os.kill(await pid_in(tmp_path / "pid"), signal.SIGKILL)
 
 
 async def test_an_unknown_host_key_is_refused_with_its_fingerprint(another, connect):

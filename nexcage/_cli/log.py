@@ -26,6 +26,7 @@ _LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
+_LONGEST = 600  # of a line on standard error
 
 
 def level_of(call: Call, environ: Mapping[str, str]) -> int | None:
@@ -52,23 +53,24 @@ class Logs:
 
     def __init__(self, call: Call, streams: Streams, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
-        self._streams: Streams = streams
         self._logger: logging.Logger = logging.getLogger("nexcage")
         self._before: int = self._logger.level
         self._handlers: list[logging.Handler] = []
-        level = level_of(call, environ)
-        self._level: int = logging.WARNING if level is None else level
-        if level is not None:
-            self._handlers.append(_ToStreams(streams))
-        path = call.text("log_file") or environ.get("NEXCAGE_LOG_FILE")
-        if path:
-            self._handlers.append(_ToFile(path, streams, _Plain()))
-            self._level = min(self._level, logging.INFO) if level is None else self._level
-        oci = call.text("log")
         self._oci: _ToFile | None = None
-        if oci:
+        level = level_of(call, environ)
+        path = call.text("log_file") or environ.get("NEXCAGE_LOG_FILE")
+        people = level if not path or call.flag("debug") or call.flag("verbose") else None
+        self._add(_ToStreams(streams, quiet=people is None), logging.WARNING if people is None else people)
+        if path:
+            self._add(_ToFile(path, streams, _Plain()), logging.INFO if level is None else level)
+        if oci := call.text("log"):
             self._oci = _ToFile(oci, streams, _Runc(call.text("log_format") or "text"))
-            self._handlers.append(self._oci)
+            self._add(self._oci, logging.WARNING if level is None else level)
+        self._level: int = min(handler.level for handler in self._handlers)
+
+    def _add(self, handler: logging.Handler, level: int) -> None:
+        handler.setLevel(level)
+        self._handlers.append(handler)
 
     @property
     def engine_reads(self) -> bool:
@@ -112,16 +114,28 @@ class _Runc(logging.Formatter):
 
 
 class _ToStreams(logging.Handler):
-    def __init__(self, streams: Streams) -> None:
+    """To standard error. ``quiet``: nobody asked, so only warnings come, worded as errors are, and what an outcome says anyway
+    is left out.
+    """
+
+    def __init__(self, streams: Streams, *, quiet: bool) -> None:
         super().__init__()
         self._streams: Streams = streams
-        self.setFormatter(_Plain())
+        self._quiet: bool = quiet
+        self.setFormatter(logging.Formatter("nexcage: %(message)s") if quiet else _Plain())
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._quiet and hasattr(record, "event"):
+            return
         try:
-            self._streams.say(self.format(record))
+            self._streams.say(_shortened(one_line(self.format(record))))
         except Exception:  # a record that cannot be formatted costs only itself
             self._streams.say("nexcage: a log record could not be formatted")
+
+
+def _shortened(line: str) -> str:
+    # The scripts that look at a node are long; a log file has them whole.
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} [...] {line[-_LONGEST // 2 :]}"
 
 
 class _ToFile(logging.Handler):

@@ -7,6 +7,7 @@ should feel instant.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO, cast
@@ -32,7 +33,8 @@ def main(
     """Run one command line (``sys.argv`` when None); the exit status. Streams that are not given are the process's own."""
     if argv is None:
         hold_standard_descriptors()
-        argv = sys.argv[1:]
+        # In a locale that is not UTF-8 the interpreter reads letters as odd bytes; on a terminal they were UTF-8 all the same.
+        argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
     streams = Streams(stdin or sys.stdin, stdout or sys.stdout, stderr or sys.stderr)
     try:
         status = _run(list(argv), streams)
@@ -63,7 +65,8 @@ def _run(argv: list[str], streams: Streams) -> int:
         except Usage as error:
             return _usage(error, streams, logs, call)
         except KeyboardInterrupt:
-            streams.say(f"nexcage: {call.name}: interrupted")
+            if call.name != "events":  # following ends that way
+                streams.say(f"nexcage: {call.name}: interrupted")
             return INTERRUPTED
         except BrokenPipeError:
             raise
@@ -125,12 +128,12 @@ def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None =
         for note in getattr(error, "__notes__", ()):
             for part in str(note).splitlines():
                 streams.say(f"  {one_line(part)}")
-    if not isinstance(error, (NexcageError, OSError)) and not call.flag("debug"):
-        streams.say("  this should not happen; the same command with --debug shows where")
-    if call.flag("debug"):
+    if not isinstance(error, NexcageError) and call.flag("debug"):
         import traceback
 
         streams.say("".join(traceback.format_exception(error)).rstrip())
+    elif not isinstance(error, (NexcageError, OSError)):
+        streams.say("  this should not happen; the same command with --debug shows where")
     return 1 if call.oci else exit_status(error)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nexcage import Done, Outcome
 from nexcage._cli.main import exit_status
-from nexcage._cli.render import print_rows
+from nexcage._cli.render import as_json, print_rows
 from nexcage._cli.streams import Streams
 
 __all__ = ["COLUMNS", "print_outcomes", "row", "status_of"]
@@ -45,12 +45,18 @@ def status_of(outcomes: Iterable[Outcome]) -> int:
     return 0 if not statuses else statuses.pop() if len(statuses) == 1 else 1
 
 
-def print_outcomes(streams: Streams, outcomes: Sequence[Outcome], output: str, *, summary: bool = False) -> None:
-    """Each outcome as ``output`` says; the table of a fleet operation (``summary``) has a line per node instead."""
+def print_outcomes(
+    streams: Streams, outcomes: Sequence[Outcome], output: str, *, single: bool = False, summary: bool = False
+) -> None:
+    """Each outcome as ``output`` says, ``json`` without brackets for a ``single`` one; the table of a fleet operation
+    (``summary``) has a line per node instead.
+    """
     if output == "table" and summary:
         print_rows(streams, _per_node(outcomes), "table", ("node", "done", "unchanged", "failed", "p50", "p99"))
     elif output == "table":
         print_rows(streams, [row(outcome) for outcome in outcomes], "table", COLUMNS)
+    elif output == "json" and single:
+        streams.line(as_json(streams, row(outcomes[0]), indent=2))
     else:
         done = outcomes if output != "name" else [outcome for outcome in outcomes if isinstance(outcome, Done)]
         print_rows(streams, [row(outcome) for outcome in done], output, COLUMNS)

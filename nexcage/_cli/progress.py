@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from nexcage._cli.render import colourful
-from nexcage._cli.streams import Streams
+from nexcage._cli.streams import Guarded, Streams
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -41,10 +41,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            try:
-                self._bar[0].stop()
-            except (OSError, ValueError):
-                self._streams.stderr = None
+            self._bar[0].stop()
         elif self._in_place:
             self._raw("\r\x1b[K")
 
@@ -54,10 +51,7 @@ class Progress:
         self._failed += failed
         if self._bar is not None:
             bar, task = self._bar
-            try:
-                bar.update(task, advance=1, failed=self._failed)
-            except (OSError, ValueError):
-                self._bar, self._streams.stderr = None, None
+            bar.update(task, advance=1, failed=self._failed)
         elif self._in_place:
             self._raw(f"\r{self._line()}\x1b[K")
         elif self._total >= _QUIET_BELOW and self._done * _LINES // self._total > self._told:
@@ -69,14 +63,7 @@ class Progress:
         return f"nexcage: {self._what}: {self._done} of {self._total}{failed}"
 
     def _raw(self, text: str) -> None:
-        stream = self._streams.stderr
-        if stream is None:
-            return
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError):
-            self._streams.stderr = None
+        Guarded(self._streams.stderr).write(text)
 
     def _rich(self) -> tuple[RichProgress, TaskID] | None:
         try:
@@ -90,7 +77,7 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[failed]} failed"),
             TimeElapsedColumn(),
-            console=Console(file=self._streams.stderr),
+            console=Console(file=Guarded(self._streams.stderr)),
             transient=True,
         )
         task = bar.add_task(self._what, total=self._total, failed=0)

@@ -6,11 +6,12 @@ standard error; a standard error that is closed, full or broken is given up. Let
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TextIO
 
-__all__ = ["Streams", "hold_standard_descriptors", "one_line"]
+__all__ = ["Guarded", "Streams", "hold_standard_descriptors", "one_line"]
 
 
 def hold_standard_descriptors() -> None:
@@ -38,7 +39,7 @@ class Streams:
         self.stdout: TextIO | None = stdout
         self.stderr: TextIO | None = stderr
         self.reader_gone: bool = False
-        self.refused: str = "" if stdout is not None else "it is closed"
+        self.refused: str = ""
         """Why results could not be written, empty while they could."""
         for stream in (stdout, stderr):
             reconfigure = getattr(stream, "reconfigure", None)
@@ -97,6 +98,31 @@ class Streams:
             self.refused = getattr(error, "strerror", None) or str(error)
         if self.stdout is not None:
             _silence(self.stdout)
+
+
+class Guarded(io.TextIOBase):
+    """A stream for those who do not expect that one breaks: what cannot be written is dropped, at once and for good."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream: TextIO | None = stream
+
+    def write(self, text: str, /) -> int:
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._stream = None
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise OSError("it is closed")
+        return self._stream.fileno()
 
 
 def _silence(stream: TextIO) -> None:

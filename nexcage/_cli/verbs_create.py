@@ -41,7 +41,7 @@ def prepare(call: Call, streams: Streams) -> Verb:
         if pid_file is not None:
             _write_pid(pid_file, done)
         if output := call.text("output"):
-            print_outcomes(streams, [done], output)
+            print_outcomes(streams, [done], output, single=True)
         return 0
 
     return verb

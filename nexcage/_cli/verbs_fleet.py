@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,10 @@ def with_fleet(call: Call, streams: Streams) -> int:
 
     async def work() -> int:
         async with nexcage.open_fleet(**options) as fleet:
-            return await verb(fleet)
+            if not logging.getLogger("nexcage").isEnabledFor(logging.INFO):
+                return await verb(fleet)
+            async with _logged(fleet):
+                return await verb(fleet)
 
     return anyio.run(_until_interrupted, partial(work), call, streams)
 
@@ -53,6 +58,33 @@ def _prepare(call: Call, streams: Streams) -> Verb:
         case _:
             from nexcage._cli.verbs_life import prepare
     return prepare(call, streams)
+
+
+@asynccontextmanager
+async def _logged(fleet: Fleet) -> AsyncIterator[None]:
+    """Every event on the logger, as it comes; what came last is written before this ends."""
+    sink = nexcage.LogSink()
+    failure: BaseException | None = None
+
+    async def write(events: AsyncIterator[nexcage.Event]) -> None:
+        try:
+            async for event in events:
+                await sink.put(event)
+        except nexcage.Lagged as error:
+            logging.getLogger("nexcage").warning("%s", error)
+
+    async with fleet.events.subscribe() as events:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write, events)
+            try:
+                yield
+            except BaseException as error:
+                failure = error  # raised out of the task group, so that it stays bare
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(0):  # takes what is queued and waits for nothing
+            await write(events)
+    if failure is not None:
+        raise failure
 
 
 async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, streams: Streams) -> int:

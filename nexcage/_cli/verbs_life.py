@@ -82,11 +82,11 @@ async def _one(call: Call, streams: Streams, fleet: Fleet, intent: Intent) -> in
     if output in (None, "name", "table"):
         done = await fleet.do(intent, wait=not call.flag("no_wait"))
         if output:
-            print_outcomes(streams, [done], output)
+            print_outcomes(streams, [done], output, single=True)
         return 0
     # Whoever reads JSON gets the failure as an object too; the raised error says the same on standard error.
     (outcome,) = await fleet.run([intent], wait=not call.flag("no_wait"))
-    print_outcomes(streams, [outcome], output)
+    print_outcomes(streams, [outcome], output, single=True)
     if not isinstance(outcome, Done):
         raise outcome.error
     return 0

@@ -52,8 +52,9 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
         if call.oci:
             _print_oci_list(streams, rows, output)
         else:
-            columns = _LIST + (("managed",) if call.flag("all_guests") else ())
-            print_rows(streams, rows, output, columns)
+            columns = (*_LIST, "managed") if call.flag("all_guests") else _LIST
+            if rows or output != "table" or not all(isinstance(look, NexcageError) for look in looks.values()):
+                print_rows(streams, rows, output, columns)
         return _away(call, streams, looks)
 
     return verb
@@ -126,13 +127,11 @@ def _foreign_row(node: str, guest: Guest) -> Row:
 
 
 def _away(call: Call, streams: Streams, looks: Mapping[str, Look | NexcageError]) -> int:
-    """Tell which nodes could not be seen; what the first of them means for the exit status."""
-    status = 0
-    for look in looks.values():
-        if isinstance(look, NexcageError):
-            told = tell(call, look, streams)
-            status = status or told
-    return status
+    """Tell which nodes could not be seen; the exit status is 3 then (1 for an engine)."""
+    failed = [look for look in looks.values() if isinstance(look, NexcageError)]
+    for error in failed:
+        tell(call, error, streams)
+    return (1 if call.oci else 3) if failed else 0
 
 
 def _print_oci_list(streams: Streams, rows: Sequence[Row], output: str) -> None:

@@ -63,3 +63,46 @@ def spawn(places: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return spawn
+
+
+IMAGE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
+_REAL = {"cat", "date", "echo", "env", "false", "hostname", "id", "sh", "sleep", "true", "uname", "which"}
+
+
+class PveNode:
+    """This machine as a simulated PVE node: its pretend tools on PATH, its tree below a directory."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from nexcage.testing._model import TOOLS
+        from nexcage.testing._model.world import make_disk_cluster
+
+        self.directory: Path = directory
+        self.root: Path = directory / "nodes" / "pve-01" / "root"
+        make_disk_cluster(directory, ["pve-01"], seed=1, pace=0)
+        self.bin: Path = directory / "bin"
+        self.bin.mkdir()
+        self._export = f"export NEXCAGE_NODE_ROOT={self.root} PYTHONPATH={ROOT}"
+        for tool in set(TOOLS) - _REAL:
+            self.script(tool, f'exec {sys.executable} -m nexcage.testing._model {directory} pve-01 {tool} "$@"')
+        self.script("sh", 'exec /bin/sh "$@"')
+        monkeypatch.setenv("PATH", f"{self.bin}{os.pathsep}{os.environ['PATH']}")
+
+    def script(self, tool: str, body: str) -> None:
+        """Put a shell script in the place of a tool."""
+        path = self.bin / tool
+        path.write_text(f"#!/bin/sh\n{self._export}\n{body}\n")
+        path.chmod(0o755)
+
+    def instead(self, words: str, body: str) -> None:
+        """Let ``pct`` do ``body`` when it is called with ``words`` first."""
+        (self.bin / "pct").rename(self.bin / "pct.real")
+        self.script("pct", f'case "$1" in {words}) {body} ;; esac\nexec "$0.real" "$@"')
+
+    def tool(self, *argv: str) -> str:
+        """Call a tool by hand, as somebody at that node."""
+        return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+@pytest.fixture
+def pve(tmp_path: Path, places: Path, monkeypatch: pytest.MonkeyPatch) -> PveNode:
+    return PveNode(tmp_path / "pve", monkeypatch)

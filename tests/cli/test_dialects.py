@@ -165,7 +165,11 @@ def test_an_engines_kill_all_is_taken_and_means_the_one_container() -> None:
         ("kill", IllegalTransition("a", "kill", "stopped"), "container not running"),
         ("pause", IllegalTransition("a", "pause", "stopped"), "container not running"),
         ("resume", IllegalTransition("a", "resume", "running"), "container not paused"),
-        ("delete", IllegalTransition("a", "delete", "running"), "cannot delete container a that is not stopped: running"),
+        (
+            "delete",
+            IllegalTransition("a", "delete", "running"),
+            "cannot delete container a that is not stopped: running",
+        ),
         ("kill", InvalidInput("signal", "FOO", "x"), 'unknown signal "FOO"'),
         ("state", InvalidInput("container_id", "a b", "x"), "invalid container ID format"),
         ("state", InvalidInput("container_id", "", "x"), "container id cannot be empty"),
@@ -185,6 +189,8 @@ def test_a_missing_bundle_is_told_in_runcs_words(tmp_path: Path) -> None:
     assert runc_message(call, InvalidPath("bundle", str(tmp_path), "x")) == (
         "runc create failed: JSON specification file config.json not found"
     )
-    assert runc_message(call, InvalidPath("bundle", "/no/such", "x")).endswith("chdir /no/such: no such file or directory")
+    assert runc_message(call, InvalidPath("bundle", "/no/such", "x")).endswith(
+        "chdir /no/such: no such file or directory"
+    )
     taken = runc_message(call, AlreadyExists("container", "a"))
     assert taken == "runc create failed: container with given ID already exists"

@@ -1,0 +1,74 @@
+"""``nexcage config``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Ran
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        'hosts = ["pve-1.lan"]\n[limits]\nper_node = 3\n[nodes."pve-1.lan"]\nuser = "me"\n[images]\n"debian:12" = "a.tar.zst"\n'
+    )
+    return path
+
+
+def test_origin_says_where_each_value_came_from(config: Path, run: Run, places: Path) -> None:
+    ran = run("config", "show", "--origin", "--config", str(config), "--run-dir", "/elsewhere", "--output", "json")
+
+    origins = {row["key"]: (row["value"], row["origin"]) for row in json.loads(ran.out)}
+    assert ran.status == 0
+    assert origins["limits.per_node"] == (3, str(config))
+    assert origins["limits.total"] == (200, "default")
+    assert origins["state_dir"] == (str(places / "state"), "environment")
+    assert origins["run_dir"] == ("/elsewhere", "command line")
+    assert origins['images."debian:12"'] == ("a.tar.zst", str(config))
+    assert origins['nodes."pve-1.lan".user'] == ("me", str(config))
+
+
+def test_what_is_shown_is_toml_that_can_be_read_again(config: Path, run: Run, tmp_path: Path) -> None:
+    import tomllib
+
+    shown = run("config", "show", "--config", str(config))
+
+    assert shown.status == 0
+    again = tmp_path / "again.toml"
+    again.write_text("".join(line + "\n" for line in shown.out.splitlines() if not line.endswith("= {}")))
+    assert tomllib.loads(again.read_text())["limits"]["per_node"] == 3
+    assert run("config", "check", str(again)) == Ran(0, "ok\n", "")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("limts = 3\n", "did you mean 'limits'?"),
+        ("[limits]\nper_nod = 3\n", "did you mean 'per_node'?"),
+        ("[limits]\nper_node = -3\n", "limits.per_node"),
+        ("hosts = [1,,]\n", "line 1"),
+        ('hosts = ["-x"]\n', "host"),
+    ],
+)
+def test_a_wrong_config_is_invalid_input_that_names_the_place(text: str, words: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+
+    for ran in (run("config", "check", str(path)), run("--config", str(path), "list")):
+        assert (ran.status, ran.out) == (2, "")
+        assert words in ran.err
+        assert len(ran.err.splitlines()) == 1
+
+
+def test_a_config_that_is_missing_is_told(run: Run) -> None:
+    ran = run("list", "--config", "/no/such.toml")
+
+    assert ran.status == 2
+    assert "/no/such.toml" in ran.err

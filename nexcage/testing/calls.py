@@ -76,13 +76,18 @@ class Call(Ground):
         err: Callable[[bytes], object] | None = None,
         link: Link | None = None,
         when_ended: Callable[[], None] | None = None,
+        blocked: Callable[[], bool] | None = None,
     ) -> None:
         self.node: SimNode = node
         self.exit: int | None = None
         self.signal: str = ""
         """The signal that ended it, if one did (``TERM``, ``KILL``)."""
-        self.ctx: Ctx = Ctx(node.model, argv, env=env, stdin=stdin, out=out, err=err)
+        self.ctx: Ctx = Ctx(
+            node.model, argv, env=env, stdin=stdin, out=self._printer(out), err=self._printer(err)
+        )
         self._link = link
+        self._reader_gone = False
+        self._blocked = blocked
         self._when_ended = when_ended
         self._handle = Handle()
 
@@ -112,6 +117,19 @@ class Call(Ground):
             if self._when_ended is not None and self.exit is not None:
                 self._when_ended()
 
+    def _printer(self, put: Callable[[bytes], object] | None) -> Callable[[bytes], None]:
+        def say(data: bytes) -> None:
+            if self._reader_gone:
+                self._handle.interrupt()  # SIGPIPE: PVE's tools then end their task and clean up
+            elif put is not None:
+                put(data)
+
+        return say
+
+    def reader_gone(self) -> None:
+        """Nobody reads what it prints any more."""
+        self._reader_gone = True
+
     def interrupt(self) -> None:
         """SIGTERM or SIGINT."""
         self._handle.interrupt()
@@ -121,6 +139,10 @@ class Call(Ground):
         self._handle.drop()
 
     # What faults do with it.
+
+    @property
+    def blocked(self) -> bool:
+        return self._blocked is not None and self._blocked()
 
     def cut(self) -> None:
         if self._link is not None:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from random import Random
@@ -50,6 +50,8 @@ class SimNode:
         self.calls: dict[Call, None] = {}
         """The commands that run on it now, in the order in which they began."""
         self.links: dict[Link, None] = {}
+        self.watchers: list[Callable[[], None]] = []
+        """Called when something about the node itself has changed: up or down, cut off, another host key."""
         self._seen: dict[str, Any] = dict(faults.state_of(model))  # Any: JSON
         self._healed: anyio.Event | None = None
 
@@ -149,6 +151,8 @@ class SimNode:
             if not now.get("partitioned") and self._healed is not None:
                 self._healed.set()
                 self._healed = None
+        for watcher in list(self.watchers):
+            watcher()
         return True
 
     def _cut(self) -> None:
@@ -193,7 +197,7 @@ class SimCluster:
         self.dir: Path | None = None if dir is None else Path(dir)
         self._pace = pace
         self._rtt = rtt
-        self._origin: tuple[object, float] | None = None
+        self._origin: float | None = None
         self._temporary: Path | None = None
         self._fleets = 0
         names = node_names(nodes)
@@ -229,8 +233,8 @@ class SimCluster:
         except Exception:  # no event loop is running yet, or any more
             return EPOCH
         if self._origin is None:
-            self._origin = (None, now)
-        return EPOCH + now - self._origin[1]
+            self._origin = (EPOCH if is_virtual() else time.time()) - now
+        return self._origin + now
 
     # Settings.
 

@@ -165,6 +165,11 @@ def _go_down(node: Node, *, new_boot: bool) -> None:
 class Ground:
     """What a command stands on: the link that it came by and the machine that it runs on. Each way in has its own."""
 
+    @property
+    def blocked(self) -> bool:
+        """Whether nobody takes its output for now."""
+        return False
+
     def cut(self) -> None:
         """The link is lost; the command goes on."""
 
@@ -341,7 +346,8 @@ def _endless(tool: Tool, fault: Fault, ground: Ground) -> Tool:
     def run(ctx: Ctx) -> Steps:
         yield from tool(ctx)
         while True:  # small pieces: an executable writes them out after the step
-            ctx.out(b"nexcage\n" * (_CHUNK // 8))
+            if not ground.blocked:
+                ctx.out(b"nexcage\n" * (_CHUNK // 8))
             yield Sleep(0.002)
 
     return run

@@ -222,6 +222,7 @@ class _Process:
             return
         if not self._link.open:
             self.ended = True
+            self._call.reader_gone()
         elif not self._link.held:
             for kind, data in self._waiting:
                 self.output.put(kind, data)

@@ -1,7 +1,7 @@
 """Draws docs/states.md from `nexcage._core.states.TABLE`: the lifecycle as a diagram, and the whole table.
 
-    scripts/diagram            # writes it
-    scripts/diagram --check    # exit 1 when it is not what the table says
+scripts/diagram            # writes it
+scripts/diagram --check    # exit 1 when it is not what the table says
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def page() -> str:
             *diagram(),
             "```",
             "",
-            "Left out, so that it can be read: an answer that is lost leads from every transitional state to `unknown`, and looking",
-            f"leads from there to {', '.join(f'`{state}`' for state in State if state in OBSERVABLE)}.",
+            "Left out, so that it can be read: an answer that is lost leads from every transitional state to `unknown`, and",
+            f"looking leads from there to {', '.join(f'`{state}`' for state in State if state in OBSERVABLE)}.",
             "",
             "## The table",
             "",

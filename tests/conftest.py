@@ -26,7 +26,6 @@ _OURS = ("NEXCAGE_", "XDG_", "SSH_", "GIT_", "LC_", "LANG")
 _KEPT = ("NEXCAGE_VENV",)
 
 
-
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Async tests run on asyncio, unless they say more."""

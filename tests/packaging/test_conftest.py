@@ -30,13 +30,11 @@ def test_no_home_or_setting_of_the_user_reaches_a_test() -> None:
 def test_a_test_that_leaves_a_child_process_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_leaves.py").write_text(
-        "import subprocess\n"
-        "def test_leaves_one():\n"
-        "    global child\n"
-        "    child = subprocess.Popen(['sleep', '3'])\n"
+        "import subprocess\ndef test_leaves_one():\n    global child\n    child = subprocess.Popen(['sleep', '3'])\n"
     )
+    options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path)],
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,208 @@
+"""The surface as a user types it. Never run, only type-checked: by mypy and pyright, both strict.
+
+`assert_type` pins what a name gives; the rest shows that ordinary code needs no cast and no annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, assert_type
+
+import nexcage
+from nexcage import names
+from nexcage.abc import Backend, Node, Placement, Ref, Sink, Transport
+from nexcage.testing import SimCluster, check_backend
+
+
+async def one_container() -> None:
+    async with nexcage.open_fleet() as fleet:
+        assert_type(fleet, nexcage.Fleet)
+        web = fleet["web-1"]
+        assert_type(web, nexcage.Container)
+        made = await web.create(nexcage.Spec(image="debian:12", memory=512, swap=0, cores=2, tags=("web",)))
+        assert_type(made, nexcage.Done)
+        assert_type(made.vmid, int)
+        assert_type(await web.start(), nexcage.Done)
+        assert_type(await web.state(), nexcage.OciState)
+        assert_type(await web.wait("running", nexcage.State.STOPPED, timeout=10), nexcage.State)
+        assert_type(web.machine, nexcage.Machine)
+        assert_type(web.machine.state, nexcage.State)
+        await web.kill("HUP")
+        await web.kill(9, op_id="kill-1")
+        await web.pause()
+        await web.resume()
+        await web.stop(timeout=30)
+        await web.stop(force=True)
+        assert_type(await web.reconcile(), nexcage.Observed | None)
+        await web.delete(force=True, purge=True)
+
+
+async def many(bar: list[str]) -> None:
+    spec = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", nets=(nexcage.Net(ip="dhcp"),))
+    hosts = nexcage.hosts("pve-[01-50].lan")
+    assert_type(hosts, tuple[str, ...])
+    limits = nexcage.Limits(total=200, per_node=8)
+    async with nexcage.open_fleet(hosts, limits=limits, state_dir=Path("/tmp/state"), strict_oci=True) as fleet:
+        wanted = [nexcage.Create(f"web-{n:04}", spec) for n in range(1000)]
+        async with fleet.stream(wanted) as outcomes:
+            async for outcome in outcomes:
+                match outcome:
+                    case nexcage.Done(op=op, node=node, seconds=seconds):
+                        assert_type(op, nexcage.Op)
+                        bar.append(f"{op} on {node}: {seconds:.1f} s")
+                    case nexcage.Failure(error=error):
+                        assert_type(error, nexcage.NexcageError)
+                        bar.append(str(error))
+        report = await fleet.run(nexcage.Start(intent.id) for intent in wanted)
+        assert_type(report, nexcage.Report)
+        assert_type(report.lost_nodes, set[str])
+        assert_type(report.done, tuple[nexcage.Done, ...])
+        assert_type(report[0], nexcage.Done | nexcage.Failure)
+        again = [failure.intent for failure in report.failures if isinstance(failure.error, nexcage.NodeError)]
+        await fleet.run(again)
+        report.raise_for_failures()
+        assert_type(await fleet.do(nexcage.Stop("web-0001", timeout=5)), nexcage.Done)
+        assert_type(await fleet.find("104"), str)
+        assert_type(fleet.select("tag=web node=pve-0* state=stopped id~^web-"), list[str])
+        assert_type(await fleet.reconcile(), list[nexcage.Observed])
+        assert_type(fleet.machines, Mapping[str, nexcage.Machine])
+        for key, seen in (await fleet.look()).items():
+            assert_type(key, str)
+            if isinstance(seen, nexcage.Look):
+                assert_type(seen.boot_id, str)
+            else:
+                assert_type(seen, nexcage.NexcageError)
+
+
+async def events(fleet: nexcage.Fleet) -> None:
+    async with fleet.events.subscribe(since=fleet.seq, ids=["web-1"]) as events:
+        try:
+            async for event in events:
+                match event:
+                    case nexcage.Succeeded(op=nexcage.Op.START, id=id, pid=pid):
+                        assert_type(id, str)
+                        assert_type(pid, int)
+                    case nexcage.Failed(id=_, error=error):
+                        assert_type(error, nexcage.Problem)
+                        assert_type(error.error(), nexcage.NexcageError)
+                    case _:
+                        assert_type(event.seq, int)
+        except nexcage.Lagged:
+            return
+
+
+async def journals() -> None:
+    machines = nexcage.fold(nexcage.read_journal(Path("/var/lib/nexcage")))
+    assert_type(machines, dict[str, nexcage.Machine])
+    async for event in nexcage.follow("/var/lib/nexcage", since=0):
+        assert_type(event.at, float)
+
+
+async def errors(fleet: nexcage.Fleet) -> None:
+    try:
+        await fleet["web-1"].delete()
+    except nexcage.InvalidInput as error:
+        assert_type(error.field, str)
+        assert_type(error.reason, str)
+    except nexcage.IllegalTransition as error:
+        assert_type(error.allowed, tuple[str, ...])
+    except nexcage.CommandFailed as error:
+        assert_type(error.argv, tuple[str, ...])
+    except nexcage.Uncertain as error:
+        assert_type(error.op_id, str)
+    except nexcage.NodeError as error:
+        assert_type(error.node, str)
+        assert_type(error.retryable, bool)
+
+
+def validators(anything: object) -> None:
+    assert_type(names.container_id(anything), str)
+    assert_type(names.hostname(anything), str)
+    assert_type(names.vmid(anything), int)
+    assert_type(names.node(anything), str)
+    assert_type(names.storage(anything), str)
+    assert_type(names.path(anything), str)
+    assert_type(names.env(anything), tuple[str, str])
+    assert_type(names.tag(anything), str)
+    assert_type(names.signal(anything), int)
+    assert_type(names.snapshot(anything), str)
+    assert_type(names.dataset(anything), str)
+    assert_type(names.image(anything), names.ImageRef)
+    assert_type(names.mount(anything), names.Mount)
+    assert_type(names.op_id(anything), str)
+
+
+def leader(id: str) -> nexcage.Command[int]:
+    return nexcage.Command(("machinectl", "show", id, "--property=Leader", "--value"), parse=nexcage.number, safe=True)
+
+
+class Nspawn:
+    """A backend of one's own."""
+
+    name = "nspawn"
+
+    def accepts(self, image: nexcage.ImageRef) -> bool:
+        return image.text.startswith("nspawn:")
+
+    async def create(self, node: Node, ref: Ref, spec: nexcage.Spec) -> Ref:
+        await node.run(nexcage.Command(("machinectl", "clone", spec.image, ref.id), parse=nexcage.text))
+        return ref
+
+    async def start(self, node: Node, ref: Ref) -> int:
+        await node.run(nexcage.Command(("machinectl", "start", ref.id), parse=nexcage.text))
+        return await node.run(leader(ref.id))
+
+    async def stop(self, node: Node, ref: Ref, *, timeout: float, force: bool) -> None:
+        await node.run(
+            nexcage.Command(
+                ("machinectl", "terminate" if force else "poweroff", ref.id), parse=nexcage.text, timeout=timeout
+            )
+        )
+
+    async def kill(self, node: Node, ref: Ref, signal: int) -> None:
+        await node.run(nexcage.Command(("machinectl", "kill", ref.id, f"--signal={signal}"), parse=nexcage.text))
+
+    async def pause(self, node: Node, ref: Ref) -> None: ...
+
+    async def resume(self, node: Node, ref: Ref) -> None: ...
+
+    async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
+        await node.run(nexcage.Command(("machinectl", "remove", ref.id), parse=nexcage.text))
+
+    def observe(self, node: str, ops: tuple[str, ...] = ()) -> nexcage.Command[nexcage.Look]:
+        raise NotImplementedError
+
+
+class First:
+    """A placement of one's own."""
+
+    def place(self, id: str, spec: nexcage.Spec, nodes: Sequence[nexcage.Look]) -> str:
+        return nodes[0].node
+
+
+class Lines:
+    """A sink of one's own."""
+
+    async def put(self, event: nexcage.Event) -> None:
+        print(event)
+
+    async def aclose(self) -> None: ...
+
+
+def fits(one: Nspawn, other: First, sink: Lines) -> tuple[Backend, Placement, Sink]:
+    return one, other, sink
+
+
+async def tests_of_their_own(sim: SimCluster) -> None:
+    sim["pve-02"].crash()
+    sim["pve-02"].restart(new_boot=False)
+    sim["pve-01"].fault("drop-after", on="pct create", times=1)
+    assert_type(sim.transport("pve-01"), Transport)
+    assert_type(sim.effects(), list[dict[str, Any]])
+    async with sim.fleet(limits=nexcage.Limits()) as fleet:
+        assert_type(fleet, nexcage.Fleet)
+    result = await sim["pve-01"].run(["pct", "list"])
+    assert_type(result.exit, int | None)
+    assert_type(result.stdout, bytes)
+    await check_backend(Nspawn(), sim, image="nspawn:debian-12")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO, cast
 
 from nexcage._cli.render import colourful
 from nexcage._cli.streams import Guarded, Streams
@@ -77,7 +77,7 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn("{task.fields[failed]} failed"),
             TimeElapsedColumn(),
-            console=Console(file=Guarded(self._streams.stderr)),
+            console=Console(file=cast("TextIO", Guarded(self._streams.stderr))),
             transient=True,
         )
         task = bar.add_task(self._what, total=self._total, failed=0)

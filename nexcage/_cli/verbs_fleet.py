@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ def _prepare(call: Call, streams: Streams) -> Verb:
 
 
 @asynccontextmanager
-async def _logged(fleet: Fleet) -> AsyncIterator[None]:
+async def _logged(fleet: Fleet) -> AsyncGenerator[None]:
     """Every event on the logger, as it comes; what came last is written before this ends."""
     sink = nexcage.LogSink()
     failure: BaseException | None = None

@@ -70,7 +70,9 @@ def _start(command: Command[Any], env: Mapping[str, str], patience: float, *, eo
     pipe = subprocess.PIPE
     try:
         popen = subprocess.Popen(
-            [word.encode("utf-8", "surrogateescape") for word in command.argv],  # whatever the locale of this process is
+            [
+                word.encode("utf-8", "surrogateescape") for word in command.argv
+            ],  # whatever the locale of this process is
             stdin=subprocess.DEVNULL if idle else pipe,
             stdout=pipe,
             stderr=pipe,

@@ -6,9 +6,11 @@ import asyncio
 import copy
 import os
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -222,8 +224,9 @@ class SshTransport:
     async def _kill(self, link: _Link, pid: int, cancel: Literal["kill", "term"]) -> None:
         """Signal a command by its pid: on a second channel, or by another login when the server has none left for us."""
         with anyio.move_on_after(KILLING):
-            if link.lost or await self._order(link, ending(pid, cancel, sudo=link.sudo)):
-                return
+            async with link.orders:
+                if link.lost or await self._order(link, ending(pid, cancel, sudo=link.sudo)):
+                    return
             try:
                 other = await self._login()
             except NexcageError:
@@ -281,6 +284,8 @@ class SshTransport:
 
     async def _login(self) -> _Link:
         host, settings = self._host, self._settings
+        if "asyncssh" not in sys.modules:  # importing it takes long enough to be felt by everything else on the loop
+            await anyio.to_thread.run_sync(import_module, "asyncssh")
         link = _Link(settings.max_channels)
         async with self._logins.slots:
             try:
@@ -305,6 +310,7 @@ class _Link:
         self.sudo = False
         self.lost = False
         self.slots = anyio.CapacityLimiter(channels)
+        self.orders = anyio.Semaphore(2)  # channels to end commands, besides those that carry them
         self._most = channels
         self._refused_at = float("-inf")
         self._opening: set[asyncio.Task[object]] = set()

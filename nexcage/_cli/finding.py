@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nexcage import NotFound, Spec
+from nexcage import InvalidInput, NexcageError, NotFound, NotOurs, Spec
 from nexcage._cli.dialects import Targets
 
 if TYPE_CHECKING:
-    from nexcage import Fleet
+    from nexcage import Fleet, Guest
 
-__all__ = ["backend_named", "ids_of", "of_backend"]
+__all__ = ["backend_named", "foreign", "ids_of", "of_backend"]
 
 
 def backend_named(fleet: Fleet, runtime: str) -> str:
@@ -28,10 +28,32 @@ def of_backend(fleet: Fleet, id: str, runtime: str | None) -> str:
     return id
 
 
+async def foreign(fleet: Fleet, word: str) -> tuple[str, Guest] | None:
+    """The node and the guest of a VMID that nobody manages here; raises InvalidInput when two nodes have it."""
+    if not (word.isascii() and word.isdigit() and len(word) < 10):
+        return None
+    vmid, looks = int(word), await fleet.look()
+    seen = [(node, look) for node, look in looks.items() if not isinstance(look, NexcageError)]
+    having = [(node, look.guests[vmid]) for node, look in seen if vmid in look.guests]
+    if len(having) > 1:
+        raise InvalidInput("container", word, f"an id; this VMID is on {', '.join(node for node, _ in having)}")
+    return having[0] if having else None
+
+
+async def _ours(fleet: Fleet, word: str) -> str:
+    """The container that ``word`` means. A VMID of somebody else's guest is refused; other unknown words stay as they are."""
+    id = await fleet.find(word)
+    if not fleet[id].machine.seq:
+        theirs = await foreign(fleet, word)
+        if theirs is not None:
+            raise NotOurs(id, theirs[0], int(word), "it is not managed by this fleet")
+    return id
+
+
 async def ids_of(fleet: Fleet, targets: Targets, runtime: str | None) -> list[str]:
     """Every container that ``targets`` means, in order, each once. Unknown words stay as they are: the operation says so."""
     if targets.selector is None:
-        found = [of_backend(fleet, await fleet.find(word), runtime) for word in targets.words]
+        found = [of_backend(fleet, await _ours(fleet, word), runtime) for word in targets.words]
         return list(dict.fromkeys(found))
     await fleet.refresh()
     ids = fleet.select(targets.selector)

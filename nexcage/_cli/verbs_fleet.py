@@ -113,9 +113,9 @@ async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, str
                 failure = error  # raised below, out of the task group, so that it stays bare
         tasks.cancel_scope.cancel()
     if got and (inner.cancelled_caught or failure is not None):
-        streams.say(
-            f"nexcage: {call.name}: interrupted; what had begun is recorded, 'nexcage state ID' looks how it ended"
-        )
+        looking = call.name in ("list", "state", "health", "route")
+        recorded = "" if looking else "; what had begun is recorded, 'nexcage state ID' looks how it ended"
+        streams.say(f"nexcage: {call.name}: interrupted{recorded}")
         return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]
     if failure is not None:
         raise failure

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nexcage import Delete, Done, Intent, InvalidInput, Kill, Outcome, Pause, Resume, Start, Stop, names
+from nexcage import (
+    Delete,
+    Done,
+    IllegalTransition,
+    Intent,
+    InvalidInput,
+    Kill,
+    Outcome,
+    Pause,
+    Resume,
+    Start,
+    Stop,
+    names,
+)
 from nexcage._cli.dialects import Targets, kill_targets, targets
 from nexcage._cli.finding import ids_of
 from nexcage._cli.main import line_of
@@ -80,7 +93,12 @@ def _seconds(call: Call) -> float:
 async def _one(call: Call, streams: Streams, fleet: Fleet, intent: Intent) -> int:
     output = call.text("output")
     if output in (None, "name", "table"):
-        done = await fleet.do(intent, wait=not call.flag("no_wait"))
+        try:
+            done = await fleet.do(intent, wait=not call.flag("no_wait"))
+        except IllegalTransition:
+            if call.oci and call.name == "kill" and call.flag("all"):
+                return 0  # with --all, runc takes a stopped container for signalled
+            raise
         if output:
             print_outcomes(streams, [done], output, single=True)
         return 0

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from nexcage import OCI_VERSION, InvalidInput, NexcageError, NotFound, OciState, Selector, Spec, names
+from nexcage import OCI_VERSION, NexcageError, NotFound, OciState, Selector, Spec, names
 from nexcage._cli.dialects import oci_id
-from nexcage._cli.finding import backend_named, of_backend
+from nexcage._cli.finding import backend_named, foreign, of_backend
 from nexcage._cli.main import tell
 from nexcage._cli.parser import Call
 from nexcage._cli.render import as_json, print_rows
@@ -187,20 +187,11 @@ async def _state(fleet: Fleet, word: str, runtime: str | None) -> OciState:
 
 
 async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
-    """What the nodes show of a VMID that nobody manages here; raises InvalidInput when two nodes have it."""
-    if not (word.isascii() and word.isdigit() and len(word) < 10):
+    """What the nodes show of a VMID that nobody manages here."""
+    found = await foreign(fleet, word)
+    if found is None:
         return None
-    looks = (await fleet.look()).items()
-    having = [
-        (node, look.guests[int(word)])
-        for node, look in looks
-        if not isinstance(look, NexcageError) and int(word) in look.guests
-    ]
-    if len(having) > 1:
-        raise InvalidInput("container", word, f"an id; this VMID is on {', '.join(node for node, _ in having)}")
-    if not having:
-        return None
-    node, guest = having[0]
+    node, guest = found
     row = _foreign_row(node, guest)
     notes = {"node": node, "vmid": word, "backend": "lxc", "managed": "false", "name": guest.name}
     annotations = {f"org.nexcage.{key}": value for key, value in notes.items() if value}

@@ -144,8 +144,13 @@ def test_foreign_guests_are_shown_on_request_and_never_changed(pve: PveNode, run
     ]
     state = json.loads(ok(run("state", "777")))
     assert (state["status"], state["annotations"]["org.nexcage.managed"]) == ("stopped", "false")
-    assert run("delete", "777", "--force").status in (0, 1)
-    assert "777" in pve.tool("pct", "list")
+    for argv in (["delete", "777", "--force"], ["start", "777"], ["start", "777", "web-1"]):
+        refused = run(*argv)
+        assert (refused.status, refused.out) == (1, "")
+        assert "777 on 'local'" in refused.err
+        assert "not managed by this fleet" in refused.err
+    assert pve.tool("pct", "status", "777") == "status: stopped\n"
+    assert "running" not in pve.tool("pct", "list")
 
 
 def test_several_and_selected_containers_are_done_at_once(pve: PveNode, run: Run) -> None:
@@ -214,6 +219,8 @@ def test_an_engine_gets_runcs_words_and_1_and_oci_rules(pve: PveNode, run: Run, 
     assert run(*engine, "delete", "web-1").err == "cannot delete container web-1 that is not stopped: running\n"
     ok(run(*engine, "kill", "--all", "web-1", "9"))
     assert run(*engine, "pause", "web-1").err == "container not running\n"
+    assert run(*engine, "kill", "web-1", "9").err == "container not running\n"
+    ok(run(*engine, "kill", "--all", "web-1", "9"))
     assert run(*engine, "start", "web-1").err == "cannot start a container that has stopped\n"
     assert run(*engine, "kill", "web-1", "FOO").err == 'unknown signal "FOO"\n'
     ok(run(*engine, "delete", "--force", "web-1"))

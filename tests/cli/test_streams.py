@@ -195,3 +195,25 @@ def test_results_are_ascii_tables_when_no_terminal_is_there(pve: PveNode, run: R
     assert table.isascii()
     assert "\x1b" not in table
     assert table.splitlines()[0].split() == ["ID", "STATE", "PID", "VMID", "NODE", "BACKEND", "IMAGE", "TAGS"]
+
+
+def test_a_container_that_another_command_works_on_is_waited_for_unless_asked_not_to(
+    pve: PveNode, run: Run, places: Path
+) -> None:
+    assert run("create", "web-1", "--image", IMAGE).status == 0
+    go = places / "go"
+    pve.instead("start", f"while [ ! -e {go} ]; do sleep 0.05; done")
+
+    with started("start", "web-1") as first:
+        until(lambda: _attempted(places, "start"))
+        refused = run("pause", "--no-wait", "web-1")
+        with started("start", "web-1") as second:
+            go.touch()
+            for process in (first, second):
+                _, err = process.communicate(timeout=DEADLINE)
+                assert (process.returncode, err) == (0, "")
+
+    assert refused.status == 1
+    assert "busy" in refused.err
+    began = [event for event in nexcage.read_journal(places / "state") if isinstance(event, nexcage.Began)]
+    assert [event.op for event in began] == ["create", "start"]

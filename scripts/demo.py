@@ -125,21 +125,19 @@ class Story:
         self.again: Counter[str] = Counter()
 
     async def wave(
-        self, title: str, intents: Sequence[nexcage.Intent], a_third_in: Callable[[], None] | None = None
+        self, title: str, intents: Sequence[nexcage.Intent], each: Callable[[nexcage.Outcome], None] | None = None
     ) -> list[nexcage.Failure]:
-        """Drive ``intents`` and show the outcomes as they come; what failed. ``a_third_in`` is called once, then."""
+        """Drive ``intents`` and show the outcomes as they come, to ``each`` too; what failed."""
         self.show.begin(title, len(intents))
         failures: list[nexcage.Failure] = []
-        finished = 0
         async with self.fleet.stream(intents) as outcomes:
             async for outcome in outcomes:
                 self.outcomes.append(outcome)
                 self.show.outcome(outcome)
                 if isinstance(outcome, nexcage.Failure):
                     failures.append(outcome)
-                finished += 1
-                if a_third_in is not None and finished == max(1, len(intents) // 3):
-                    a_third_in()
+                if each is not None:
+                    each(outcome)
         return failures
 
 
@@ -153,11 +151,15 @@ async def life(story: Story, sim: SimCluster, count: int) -> list[str]:
     victim = sorted(fleet.nodes)[len(fleet.nodes) // 2]
     theirs = {id for id in ids if fleet.machines[id].node == victim}
 
-    def kill_it() -> None:
-        show.say(f"{'':>14}  ... {victim} is killed, with {len(theirs)} containers on it")
-        sim[victim].crash()
+    started: set[str] = set()
 
-    failures = await story.wave("start", [nexcage.Start(id) for id in ids], a_third_in=kill_it)
+    def kill_it_on_the_way(outcome: nexcage.Outcome) -> None:
+        started.add(outcome.id)
+        if len(started & theirs) == max(1, len(theirs) // 3) and not sim[victim].down:
+            show.say(f"{'':>14}  ... {victim} is killed, with {len(theirs)} containers on it")
+            sim[victim].crash()
+
+    failures = await story.wave("start", [nexcage.Start(id) for id in ids], each=kill_it_on_the_way)
     elsewhere = [failure for failure in failures if failure.id not in theirs]
     wrong += unexpected(elsewhere)
     show.say(
@@ -233,8 +235,10 @@ async def main(options: argparse.Namespace) -> int:
             state, run, seq = fleet.state_dir, fleet.run_dir, fleet.seq
     print("", *aligned(table(story)), "", sep="\n")
     print(f"{len(story.outcomes)} operations, {seq} events in {time.monotonic() - began:.1f} s")
-    print(f"journal:    {state}/journal        nexcage --config {home}/config.toml events")
-    print(f"state.json: {run}/ID/state.json    gone with their containers")
+    command = Path(sys.executable).with_name("nexcage")
+    print(f"journal:    {state}/journal")
+    print(f"            {command if command.exists() else 'nexcage'} --config {config} events")
+    print(f"state.json: {run}/ID/state.json (gone with their containers)")
     for line in wrong:
         print(f"not as it should be: {line}", file=sys.stderr)
     return 1 if wrong else 0
@@ -251,4 +255,7 @@ def options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(anyio.run(main, options()))
+    try:
+        sys.exit(anyio.run(main, options()))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -192,7 +192,7 @@ def _known_keys(table: Mapping[str, Any], kind: type[msgspec.Struct], prefix: st
             raise InvalidSpec(dotted, key, f"no such setting: {hint}")
         if prefix:
             continue
-        if key in _INNER and isinstance(value, Mapping):
+        if key in _INNER and isinstance(value, dict):
             _known_keys(cast("Mapping[str, object]", value), _INNER[key], f"{dotted}.")
         if f"{key}.*" in _INNER:
             for name, inner in _entries(value):

@@ -46,7 +46,7 @@ def oci_status(machine: Machine) -> str:
         before = machine.was
         if before is State.ABSENT:
             return "creating"
-        return _STATUS[before]
+        return _STATUS.get(before, "creating")
     if machine.state is State.DELETING and machine.was in _ALIVE:
         return _STATUS[machine.was]
     return _STATUS[machine.state]

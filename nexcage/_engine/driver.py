@@ -278,18 +278,11 @@ class Driver:
             self._nodes[key] for key in keys
         ]
         unseen = [node for node in able if node.seen is None]
-        errors: list[NexcageError] = []
-        if unseen:
-
-            async def first_look(node: FleetNode) -> None:
-                try:
-                    await node.look()
-                except NexcageError as error:
-                    errors.append(error)
-
-            async with anyio.create_task_group() as tasks:
-                for node in unseen:
-                    tasks.start_soon(first_look, node)
+        looks = [node.ask() for node in unseen]
+        for asked in looks:
+            if not asked.done.is_set():
+                await asked.done.wait()
+        errors = [asked.error for asked in looks if asked.error is not None]
         candidates = [
             Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost
         ]

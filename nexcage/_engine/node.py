@@ -19,7 +19,7 @@ from nexcage._engine.retry import Breaker, again
 from nexcage.abc import Transport
 from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable
 
-__all__ = ["FleetNode", "Lost", "answer"]
+__all__ = ["Asked", "FleetNode", "Lost", "answer"]
 
 T = TypeVar("T")
 _log = logging.getLogger("nexcage.command")
@@ -37,7 +37,9 @@ class Lost(Exception):
         self.result: Result = result
 
 
-class _Shared:
+class Asked:
+    """A look that somebody waits for."""
+
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.look: Look | None = None
@@ -68,7 +70,7 @@ class FleetNode:
         self._clock = clock
         self._changed = changed
         self._breaker = Breaker(host.key, limits, anyio.current_time, random)
-        self._next: _Shared | None = None
+        self._next: Asked | None = None
         self._looking = False
         self._looked = -1e9
         self._closed = False
@@ -132,21 +134,25 @@ class FleetNode:
             return await self._look(ops)
         if within and self.seen is not None and not self.lost and anyio.current_time() - self._looked <= within:
             return self.seen
-        if self._closed:
-            raise NodeUnreachable(self.key, "the fleet is closing")
-        if self._next is None:
-            self._next = _Shared()
-            if not self._looking:
-                self._looking = True
-                self._tasks.start_soon(self._looks)
-        shared = self._next
+        shared = self.ask()
         await shared.done.wait()
         if shared.look is None:
             raise again(shared.error or NodeUnreachable(self.key, "the fleet is closing"))
         return shared.look
 
+    def ask(self) -> Asked:
+        """Have a look that begins after this call; whoever asks before it begins shares it. Does not wait."""
+        if self._closed:
+            raise NodeUnreachable(self.key, "the fleet is closing")
+        if self._next is None:
+            self._next = Asked()
+            if not self._looking:
+                self._looking = True
+                self._tasks.start_soon(self._looks)
+        return self._next
+
     async def _looks(self) -> None:
-        shared: _Shared | None = None
+        shared: Asked | None = None
         try:
             while self._next is not None:
                 await anyio.sleep(max(0.0, self._looked + PERIOD - anyio.current_time()))

@@ -82,10 +82,13 @@ class Observer:
             state, guest, where, note = State.ABSENT, None, look, "it is gone"
             other = look.guests.get(machine.vmid)
             if other is not None and machine.vmid:
+                left = {"create": "half-made", "destroyed": "half-deleted"}.get(
+                    other.lock if other.mark is None else ""
+                )
                 note = (
-                    f"{machine.vmid} is another container now"
-                    if other.lock != "create"
-                    else f"half-made {machine.vmid} is left"
+                    f"{left} {machine.vmid} is left on {look.node}"
+                    if left
+                    else f"{machine.vmid} is another container now"
                 )
         else:
             guest, where = found

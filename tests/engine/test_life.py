@@ -186,7 +186,10 @@ async def test_strict_oci_starts_only_what_was_created(sim: SimCluster) -> None:
 async def test_every_effect_carries_its_operation_and_step(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:
         web = fleet["web-1"]
-        ops = [(await step).op_id for step in (web.create(SPEC), web.start(), web.kill("USR1"), web.stop(timeout=30), web.delete())]
+        ops = [
+            (await step).op_id
+            for step in (web.create(SPEC), web.start(), web.kill("USR1"), web.stop(timeout=30), web.delete())
+        ]
 
         effects = sim.effects()
 

@@ -55,10 +55,15 @@ async def test_losing_the_answer_never_makes_two(sim: SimCluster, fault: str, ve
         web = await life(fleet, verb)
         sim["pve-01"].fault(fault, on={"pause": "lxc-freeze", "resume": "lxc-unfreeze"}.get(verb, "pct"))
 
-        done = await called(web, verb)
+        try:
+            state = (await called(web, verb)).state
+        except nexcage.Uncertain:  # a destroy whose reader is gone may end half-way, and that is no answer
+            assert (fault, verb) == ("drop-during", "delete")
+            await web.reconcile()
+            state = web.machine.state
 
-        assert done.state is WANTED[verb]
-        assert len(created(sim)) == (verb != "delete")
+        assert state is WANTED[verb]
+        assert verb == "delete" or len(created(sim)) == 1
         assert max(effects_per_step(sim).values()) == 1
 
 
@@ -264,7 +269,11 @@ async def test_the_mark_is_checked_by_the_command_itself(sim: SimCluster) -> Non
 async def test_a_vmid_taken_meanwhile_makes_create_try_the_next_one(sim: SimCluster) -> None:
     async with sim.fleet(config=nexcage.Config(vmids=(200, 203))) as fleet, anyio.create_task_group() as tasks:
         await fleet.look()
-        for number in (200, 201, 202):  # a rival whose configs appear after our look and before our create looks for them
+        for number in (
+            200,
+            201,
+            202,
+        ):  # a rival whose configs appear after our look and before our create looks for them
             tasks.start_soon(sim["pve-01"].run, ["pct", "create", str(number), DEBIAN, "--storage", "local-zfs"])
         await anyio.sleep(0.9)
 

@@ -178,7 +178,7 @@ def _assemble(sections: list[tuple[str, Section]], broken: tuple[str, ...]) -> C
 
 
 def _lines(text: str) -> list[str]:
-    """Perl's ``split /\\n/``: empty lines at the end do not count."""
+    r"""Perl's ``split /\n/``: empty lines at the end do not count."""
     lines = text.split("\n")
     while lines and not lines[-1]:
         lines.pop()

@@ -22,9 +22,10 @@ _WHERE: dict[str, str] = {
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
     **{name: f"pve:{name}" for name in "pvesm pveam pveversion pvesh".split()},
     **{name: f"host:{name}" for name in "kill df ip".split()},
+    **{name: f"host:{name}_" for name in "true false echo cat sleep id uname hostname date which".split()},
+    "sh": "shell:sh",
+    "env": "shell:env",
 }
-_WHERE |= {name: f"host:{name}_" for name in ("true", "false", "echo", "cat", "sleep", "id", "uname", "hostname")}
-_WHERE |= {"date": "host:date_", "which": "host:which_", "sh": "shell:sh", "env": "shell:env"}
 ON_DISK = tuple(name for name in _WHERE if not _WHERE[name].startswith("shell:") and not _WHERE[name].endswith("_"))
 """The programs that a simulated node on disk puts on PATH; the others are the machine's own there."""
 

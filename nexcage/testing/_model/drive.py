@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nexcage.testing._model.files import SIM, DiskFiles
-from nexcage.testing._model.tool import Ctx, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
+from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
 
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
@@ -88,7 +88,7 @@ class DiskLocks:
         for _, path in [key for key in self._held if key[0] == id(owner)]:
             self.release(path, owner)
 
-    async def changed(self, path: str) -> None:
+    async def changed(self, path: str) -> None:  # noqa: ARG002 (the kernel tells nobody)
         """Return when it may be worth trying again."""
         import anyio
 
@@ -204,28 +204,29 @@ async def drive(tool: Tool, ctx: Ctx, *, locks: Locks | DiskLocks, handle: Handl
             wait = run.step(answer, interrupt)
             if wait is None:
                 return run.status
-            answer = None
-            with anyio.CancelScope() as scope:
-                handle.attach(scope)
-                answer = await _wait(wait, locks, owner)
-            handle.attach(None)
+            if isinstance(wait, Unlock):
+                locks.release(wait.path, owner)
+                answer = None
+            elif isinstance(wait, Flock) and locks.take(wait.path, owner):
+                answer = True
+            else:
+                answer = None
+                with anyio.CancelScope() as scope:
+                    handle.attach(scope)
+                    answer = await _wait(wait, locks, owner)
+                handle.attach(None)
         return 137
     finally:
         locks.release_all(owner)
         run.abandon()
 
 
-async def _wait(wait: Wait, locks: Locks | DiskLocks, owner: object) -> object:
+async def _wait(wait: Sleep | Flock, locks: Locks | DiskLocks, owner: object) -> object:
     import anyio
 
     if isinstance(wait, Sleep):
         await anyio.sleep(wait.seconds)
         return None
-    if isinstance(wait, Unlock):
-        locks.release(wait.path, owner)
-        return None
-    if locks.take(wait.path, owner):
-        return True
     with anyio.move_on_after(wait.timeout):
         while not locks.take(wait.path, owner):
             await locks.changed(wait.path)
@@ -265,7 +266,7 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, *_: object) -> None:
         self.pending += 1
         if self.pending >= 4:
             os._exit(137)

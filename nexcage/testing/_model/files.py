@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +194,7 @@ class MemoryFiles:
 
     def append(self, path: str, text: str) -> None:
         tree, logs, path = self._place(path)
-        log = logs.get(path)
+        log = logs.get(path) if path in tree.texts else None
         if log is None:
             log = logs[path] = [tree.texts.get(path, "")]
             tree.write(path, "")
@@ -247,6 +248,8 @@ class DiskFiles:
         path = canonical(path, self.node)
         if path in self._changes:
             text = self._changes[path]
+        elif self._removed(path):
+            text = None
         else:
             try:
                 with open(self.real(path), encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -259,29 +262,34 @@ class DiskFiles:
     def write(self, path: str, text: str) -> None:
         path = canonical(path, self.node)
         self._appends.pop(path, None)
+        self._changes.pop(path, None)  # changes are made in the order they came
         self._changes[path] = text
         if _GUEST.fullmatch(path):
             self._stale.add("/etc/pve/.vmlist")
 
     def append(self, path: str, text: str) -> None:
         path = canonical(path, self.node)
-        if self._changes.get(path) is not None:
-            self._changes[path] = f"{self._changes[path]}{text}"
-        else:
+        if path not in self._changes and not self._removed(path) and os.path.exists(self.real(path)):
             self._appends[path] = self._appends.get(path, "") + text
+        else:
+            self.write(path, (self._changes.get(path) or "") + text)
 
     def remove(self, path: str) -> None:
         path = canonical(path, self.node)
         below = path + "/"
         for known in [known for known in self._changes if known.startswith(below)]:
-            self._changes[known] = None
-        self._appends.pop(path, None)
+            del self._changes[known]
+        for known in [known for known in self._appends if known == path or known.startswith(below)]:
+            del self._appends[known]
+        self._changes.pop(path, None)
         self._changes[path] = None
-        if _GUEST.fullmatch(path):
+        if path.startswith("/etc/pve/nodes/"):
             self._stale.add("/etc/pve/.vmlist")
 
     def _removed(self, path: str) -> bool:
         """True when an ancestor of ``path`` goes in this step."""
+        if not self._changes:
+            return False
         while len(path) > 1:
             path = path.rpartition("/")[0]
             if path in self._changes and self._changes[path] is None:
@@ -292,10 +300,8 @@ class DiskFiles:
         directory = canonical(directory.rstrip("/"), self.node)
         found: set[str] = set()
         if self._changes.get(directory, "") is not None and not self._removed(directory):
-            try:
+            with suppress(FileNotFoundError, NotADirectoryError):
                 found.update(os.listdir(self.real(directory)))
-            except (FileNotFoundError, NotADirectoryError):
-                pass
         below = directory + "/"
         for path, text in self._changes.items():
             if path.startswith(below):
@@ -332,12 +338,11 @@ class DiskFiles:
 
     def _vmlist(self) -> str:
         """From the directories, keeping the change counters of what did not change."""
-        try:
+        before: dict[str, Any] = {}  # Any: JSON
+        with suppress(ValueError):
             before = json.loads(self.read("/etc/pve/.vmlist") or "{}")
-        except ValueError:
-            before = {}
         version = int(before.get("version", 0)) + 1
-        known = before.get("ids", {})
+        known: dict[str, Any] = before.get("ids", {})  # Any: JSON
         guests: dict[int, tuple[str, str, int]] = {}
         for node in self.names("/etc/pve/nodes"):
             for kind in ("lxc", "qemu-server"):
@@ -346,8 +351,8 @@ class DiskFiles:
                     number = name.removesuffix(".conf")
                     if number == name or not number.isdigit():
                         continue
-                    old = known.get(number)
-                    same = old is not None and old["node"] == node and f"{directory}/{name}" not in self._changes
+                    old = known.get(number, {})
+                    same = old.get("node") == node and f"{directory}/{name}" not in self._changes
                     guests[int(number)] = (node, kind, old["version"] if same else version)
         return vmlist(version, guests)
 
@@ -366,10 +371,10 @@ class DiskFiles:
         for path, text in self._appends.items():
             real = self.real(path)
             appends.append((real, os.path.getsize(real) if os.path.exists(real) else 0, text))
-        record = {"changes": [(self.real(path), text) for path, text in self._changes.items()], "appends": appends}
+        changes = [(self.real(path), text) for path, text in self._changes.items()]
         self._changes, self._appends = {}, {}
-        _replace(self._redo, json.dumps(record))
-        _redo(record)
+        _replace(self._redo, json.dumps({"changes": changes, "appends": appends}))
+        _redo(changes, appends)
         os.unlink(self._redo)
 
     def recover(self) -> None:
@@ -379,7 +384,7 @@ class DiskFiles:
                 record = json.load(file)
         except FileNotFoundError:
             return
-        _redo(record)
+        _redo(record["changes"], record["appends"])
         os.unlink(self._redo)
 
     def discard(self) -> None:
@@ -388,24 +393,21 @@ class DiskFiles:
         self._stale.clear()
 
 
-def _redo(record: dict[str, list[tuple[str, str | None]] | list[tuple[str, int, str]]]) -> None:
+def _redo(changes: Iterable[tuple[str, str | None]], appends: Iterable[tuple[str, int, str]]) -> None:
     """Effects first: who sees a change can see why. Repeating it changes nothing."""
-    for path, size, text in record["appends"]:  # type: ignore[misc]  # the two lists differ in width
+    for path, size, text in appends:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "ab") as file:
             file.truncate(size)
-            file.write(text.encode("utf-8", "surrogateescape"))  # type: ignore[union-attr]
-    for path, content in record["changes"]:  # type: ignore[misc]
+            file.write(text.encode("utf-8", "surrogateescape"))
+    for path, content in changes:
         if content is not None:
-            _replace(path, content)  # type: ignore[arg-type]
-            continue
-        if os.path.isdir(path) and not os.path.islink(path):
+            _replace(path, content)
+        elif os.path.isdir(path) and not os.path.islink(path):
             _remove_tree(path)
         else:
-            try:
+            with suppress(FileNotFoundError):
                 os.unlink(path)
-            except FileNotFoundError:
-                pass
 
 
 def _remove_tree(path: str) -> None:

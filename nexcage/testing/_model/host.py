@@ -148,6 +148,9 @@ def df(ctx: Ctx) -> Steps:
     return 0
 
 
+_MODE = "mode DEFAULT group default qlen 1000"
+
+
 def ip(ctx: Ctx) -> Steps:
     """``ip [-j|-o] link show [dev NAME]``."""
     yield from _took(ctx.node, 0.005)
@@ -171,15 +174,12 @@ def ip(ctx: Ctx) -> Steps:
     for name in shown:
         index = links.index(name) + 1
         if name == "lo":
-            ctx.out(
-                f"{index}: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN mode DEFAULT group default qlen 1000\n"
-            )
+            ctx.out(f"{index}: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN {_MODE}\n")
             ctx.out("    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n")
             continue
         mtu = (ctx.node.files.read(f"/sys/class/net/{name}/mtu") or "1500").strip()
-        ctx.out(
-            f"{index}: {name}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu {mtu} qdisc noqueue state UP mode DEFAULT group default qlen 1000\n"
-        )
+        flags = "BROADCAST,MULTICAST,UP,LOWER_UP"
+        ctx.out(f"{index}: {name}: <{flags}> mtu {mtu} qdisc noqueue state UP {_MODE}\n")
         ctx.out(f"    link/ether 02:00:00:00:00:{index:02x} brd ff:ff:ff:ff:ff:ff\n")
     return 0
 

@@ -44,7 +44,7 @@ def _options(ctx: Ctx, with_value: str) -> tuple[dict[str, str], list[str]]:
     return found, rest
 
 
-def _name(ctx: Ctx, options: dict[str, str], rest: list[str]) -> str:
+def _name(options: dict[str, str], rest: list[str]) -> str:
     return options.get("n") or options.get("name") or (rest[0] if rest else "")
 
 
@@ -62,7 +62,7 @@ def lxc_info(ctx: Ctx) -> Steps:
     """``lxc-info -n NAME [-s] [-p] [-c KEY] [-H]``."""
     yield from _took(ctx.node)
     options, rest = _options(ctx, "nPcol")
-    node, name = ctx.node, _name(ctx, options, rest)
+    node, name = ctx.node, _name(options, rest)
     if not name:
         ctx.err("lxc-info: No container name specified\n")
         return 1
@@ -112,7 +112,7 @@ def lxc_ls(ctx: Ctx) -> Steps:
 def _freezer(ctx: Ctx, frozen: bool) -> Steps:
     yield from _took(ctx.node)
     options, rest = _options(ctx, "nPol")
-    node, name = ctx.node, _name(ctx, options, rest)
+    node, name = ctx.node, _name(options, rest)
     tool = "lxc-freeze" if frozen else "lxc-unfreeze"
     file = tool.replace("-", "_")
     if not _defined(node, name):
@@ -142,7 +142,7 @@ def lxc_stop(ctx: Ctx) -> Steps:
     """``lxc-stop -n NAME [--kill] [--nokill] [--timeout T] [-r]``."""
     yield from _took(ctx.node)
     options, rest = _options(ctx, "ntPol")
-    node, name = ctx.node, _name(ctx, options, rest)
+    node, name = ctx.node, _name(options, rest)
     if _state(node, name) == "STOPPED":
         ctx.err(f"lxc-stop: {name}: ../src/lxc/tools/lxc_stop.c: lxc_stop_main: 205 {name} is not running\n")
         return 2
@@ -176,7 +176,7 @@ def lxc_start(ctx: Ctx) -> Steps:
     """``lxc-start -n NAME [-F|-d]``: what PVE's unit runs; here it brings the container up and returns."""
     yield from _took(ctx.node, 0.3)
     options, rest = _options(ctx, "nPfol")
-    node, name = ctx.node, _name(ctx, options, rest)
+    node, name = ctx.node, _name(options, rest)
     where = "../src/lxc/tools/lxc_start.c: lxc_start_main"
     if not node.files.exists(f"/var/lib/lxc/{name}/config"):
         ctx.err(f"lxc-start: {name}: {where}: 268 No container config specified\n")

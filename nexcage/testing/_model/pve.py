@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.files import SIM
@@ -76,10 +76,16 @@ def pvesm(ctx: Ctx) -> Steps:
         return 255
     options, rest = _split(words[1:], ("storage", "content", "enabled", "target", "vmid", "format", "delay"))
     try:
-        return handlers[hits[0]](ctx, options, rest)
+        return handlers[hits[0]](_Call(ctx, options, rest))
     except Die as error:
         ctx.err(error.text + "\n")
         return ctx.node.random.choice((2, 25, 255))
+
+
+class _Call(NamedTuple):
+    ctx: Ctx
+    options: dict[str, str]
+    rest: list[str]
 
 
 def _space(node: Node, place: Storage) -> tuple[int, int]:
@@ -89,7 +95,8 @@ def _space(node: Node, place: Storage) -> tuple[int, int]:
     return total, total if full else total // 12 + 4096 * len(storage.of_guest(node, place))
 
 
-def _status(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
+def _status(call: _Call) -> int:
+    ctx, options, _ = call
     node = ctx.node
     rows: list[tuple[str, str, str, int, int, int, str]] = []
     for name, place in storage.storages(node).items():
@@ -119,8 +126,10 @@ def _offers(place: Storage, content: str | None) -> bool:
 def _contents(node: Node, place: Storage) -> list[tuple[str, str, str, int, str]]:
     """Volume id, format, content type, bytes, VMID."""
     rows: list[tuple[str, str, str, int, str]] = []
-    for vol in storage.of_guest(node, place):
-        rows.append((vol.id, vol.format, "rootdir", storage.size_of(node, vol) or 0, str(vol.owner)))
+    rows += [
+        (vol.id, vol.format, "rootdir", storage.size_of(node, vol) or 0, str(vol.owner))
+        for vol in storage.of_guest(node, place)
+    ]
     for kind, directory in (("vztmpl", "template/cache"), ("iso", "template/iso"), ("snippets", "snippets")):
         if place.kind == "zfspool" or kind not in place.content:
             continue
@@ -135,7 +144,8 @@ def _contents(node: Node, place: Storage) -> list[tuple[str, str, str, int, str]
     return rows
 
 
-def _list(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
+def _list(call: _Call) -> int:
+    ctx, options, rest = call
     if not rest:
         ctx.err("400 not enough arguments\npvesm list <storage> [OPTIONS]\n")
         return 2
@@ -153,7 +163,8 @@ def _list(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
     return 0
 
 
-def _path(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
+def _path(call: _Call) -> int:
+    ctx, _, rest = call
     if not rest:
         ctx.err("400 not enough arguments\npvesm path <volume>\n")
         return 2
@@ -163,14 +174,16 @@ def _path(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
     return 0
 
 
-def _free(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
+def _free(call: _Call) -> int:
+    ctx, _, rest = call
     vol = storage.volume(ctx.node, rest[0])
     ctx.out(storage.free(ctx.node, vol))
     ctx.out(f"Removed volume '{vol.id}'\n")
     return 0
 
 
-def _alloc(ctx: Ctx, options: dict[str, str], rest: list[str]) -> int:
+def _alloc(call: _Call) -> int:
+    ctx, _, rest = call
     name, vmid, _, size = rest[:4]
     found = re.fullmatch(r"([0-9]+)([MG]?)", size)
     if found is None:
@@ -200,17 +213,19 @@ def pveam(ctx: Ctx) -> Steps:
         ctx.err(f"ERROR: {shown}\nUSAGE: pveam <COMMAND> [ARGS] [OPTIONS]\n")
         return 255
     try:
-        place = storage.check(ctx.node, words[1])
-        if "vztmpl" not in place.content:
-            raise Die("Storage does not support templates!")
-        ctx.out(f"{'NAME':<60} {'SIZE':<6}\n")
-        for volid, _, kind, _, _ in _contents(ctx.node, place):
-            if kind == "vztmpl":
-                ctx.out(f"{volid:<60} {'2.60MB':<6}\n")
+        ctx.out(_templates(ctx.node, words[1]))
     except Die as error:
         ctx.err(error.text + "\n")
         return ctx.node.random.choice((2, 25, 255))
     return 0
+
+
+def _templates(node: Node, name: str) -> str:
+    place = storage.check(node, name)
+    if "vztmpl" not in place.content:
+        raise Die("Storage does not support templates!")
+    rows = [volid for volid, _, kind, _, _ in _contents(node, place) if kind == "vztmpl"]
+    return f"{'NAME':<60} {'SIZE':<6}\n" + "".join(f"{volid:<60} {'2.60MB':<6}\n" for volid in rows)
 
 
 # --- pvesh ------------------------------------------------------------------------------------------------------------
@@ -233,7 +248,7 @@ def pvesh(ctx: Ctx) -> Steps:
     return 0
 
 
-def _answer(node: Node, path: str, options: dict[str, str]) -> Any:  # Any: JSON
+def _answer(node: Node, path: str, options: dict[str, str]) -> object:
     parts = path.strip("/").split("/")
     if path == "/version":
         return {"release": "9.1", "repoid": "42db4a6cf33dac83", "version": "9.1.1"}
@@ -250,7 +265,7 @@ def _answer(node: Node, path: str, options: dict[str, str]) -> Any:  # Any: JSON
     if len(parts) == 3 and parts[0] == "nodes" and parts[2] == "lxc":
         return [entry for entry in _resources(node) if entry["type"] == "lxc" and entry["node"] == parts[1]]
     if len(parts) == 3 and parts[0] == "nodes" and parts[2] == "status":
-        return {"pveversion": VERSION.split(" ")[0], "uptime": int(node.now() - node.booted)}
+        return {"pveversion": VERSION.partition(" ")[0], "uptime": int(node.now() - node.booted)}
     return None
 
 
@@ -298,14 +313,6 @@ def _resources(node: Node) -> list[dict[str, Any]]:  # Any: JSON
             entry |= {"name": conf.values.get("hostname", f"CT{vmid}"), "template": int(conf.values.get("template", 0))}
             entry |= {key: conf.values[key] for key in ("lock", "tags") if conf.values.get(key)}
             answer.append(entry)
-    for name in storage.storages(node):
-        answer.append(
-            {
-                "id": f"storage/{node.name}/{name}",
-                "type": "storage",
-                "storage": name,
-                "node": node.name,
-                "status": "available",
-            }
-        )
+    here = {"type": "storage", "node": node.name, "status": "available"}
+    answer += [{"id": f"storage/{node.name}/{name}", "storage": name, **here} for name in storage.storages(node)]
     return answer

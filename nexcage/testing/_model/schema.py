@@ -247,14 +247,14 @@ def check(props: Mapping[str, Prop], values: Mapping[str, str], errors: Errors, 
             _add(errors, f"{path}.{name}" if path else name, "property is missing and it is not optional")
     for name, value in values.items():
         full = f"{path}.{name}" if path else name
-        prop = props.get(name)
-        if prop is None:
+        known = props.get(name)
+        if known is None:
             unknown = "property is not defined in schema and the schema does not allow additional properties"
             _add(errors, full, unknown)
             continue
-        check_value(prop, value, errors, full)
-        if prop.requires is not None and prop.requires not in values:
-            _add(errors, prop.requires, f"missing property - '{full}' requires this property")
+        check_value(known, value, errors, full)
+        if known.requires is not None and known.requires not in values:
+            _add(errors, known.requires, f"missing property - '{full}' requires this property")
 
 
 def check_value(prop: Prop, value: str, errors: Errors, path: str) -> None:
@@ -328,8 +328,9 @@ def parse_properties(props: Mapping[str, Prop], text: str, path: str = "") -> di
         if equals and key and value:
             if key in found:
                 raise Refused(f"duplicate key in comma-separated list property: {key}\n")
-            prop = props.get(key)
-            found[key] = parse_bool(value) or value if prop is not None and prop.kind == "boolean" else value
+            known_prop = props.get(key)
+            word = parse_bool(value) if known_prop is not None and known_prop.kind == "boolean" else None
+            found[key] = value if word is None else word
         elif equals:
             raise Refused("missing key in comma-separated list property\n")
         else:

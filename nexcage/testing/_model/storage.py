@@ -271,12 +271,12 @@ def resize(node: Node, vol: Volume, size: int) -> None:
 def of_guest(node: Node, storage: Storage, vmid: int | None = None) -> list[Volume]:
     """The volumes on a storage, of one guest or of all."""
     found: list[Volume] = []
+    names: list[str] = []
     if storage.kind == "zfspool":
         head = storage.options["pool"] + "/"
         names = [name[len(head) :] for name in datasets(node) if name.startswith(head) and "@" not in name]
     else:
         base = f"{storage.path}/images"
-        names = []
         for guest in node.files.names(base):
             for file in node.files.names(f"{base}/{guest}"):
                 plain = storage.kind == "btrfs" and not file.endswith(".subvol")

@@ -49,7 +49,21 @@ Steps: TypeAlias = Generator[Wait, Any, int]  # Any: what a wait is answered wit
 class Ctx:
     """One call of a tool: where it runs, with which words, and where its output goes."""
 
-    __slots__ = ("_err", "_out", "argv", "changed", "env", "line", "node", "pids", "real", "seq", "stderr", "stdin", "stdout")
+    __slots__ = (
+        "_err",
+        "_out",
+        "argv",
+        "changed",
+        "env",
+        "line",
+        "node",
+        "pids",
+        "real",
+        "seq",
+        "stderr",
+        "stdin",
+        "stdout",
+    )
 
     def __init__(
         self,

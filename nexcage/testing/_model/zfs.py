@@ -64,7 +64,8 @@ def zfs(ctx: Ctx) -> Steps:
 
 def _flags(words: list[str], with_value: str) -> tuple[dict[str, list[str]], list[str]]:
     found: dict[str, list[str]] = {}
-    waiting, rest = list(words), []
+    waiting = list(words)
+    rest: list[str] = []
     while waiting:
         word = waiting.pop(0)
         if word == "--":
@@ -256,7 +257,7 @@ def _create(ctx: Ctx, words: list[str]) -> int:
     if node.files.exists(f"{SIM}/full/{pool}"):
         raise _Failed(f"cannot create '{name}': out of space")
     parent = name.rpartition("/")[0]
-    missing = []
+    missing: list[str] = []
     while parent not in known:
         missing.append(parent)
         parent = parent.rpartition("/")[0]

@@ -114,9 +114,7 @@ def _duplicate(job: Job, mount: Mount, where: str | None) -> tuple[Mount, Volume
     old = storage.volume(job.node, mount.volume)
     size = storage.size_of(job.node, old)
     size = mount.size or 0 if size is None else size
-    copied, vol = new_disk(
-        job, mount._replace(volume=f"{where or old.storage.id}:{size / 1024**3:g}"), unprivileged=True
-    )
+    copied, vol = new_disk(job, mount._replace(volume=f"{where or old.storage.id}:{size / 1024**3:g}"))
     job.say(RSYNC)
     return copied, vol
 

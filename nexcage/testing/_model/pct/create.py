@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 from nexcage.testing._model import storage
@@ -15,12 +16,14 @@ from nexcage.testing._model.pct.job import BadParameter, Job, Work
 from nexcage.testing._model.pct.lifecycle import start_container
 from nexcage.testing._model.pct.settings import new_disk, store, with_mac
 from nexcage.testing._model.storage import Die
-from nexcage.testing._model.tool import Interrupted, Steps
+from nexcage.testing._model.tool import Interrupted, Steps, Wait
 
 __all__ = ["Template", "check_unused", "create"]
 
-_OWN = frozenset("vmid ostemplate storage force restore unique start pool password bwlimit".split())
-_OWN |= {"ssh-public-keys", "ignore-unpack-errors", "ha-managed", "unprivileged"}
+_OWN = frozenset(
+    "vmid ostemplate storage force restore unique start pool password bwlimit ssh-public-keys ignore-unpack-errors "
+    "ha-managed unprivileged".split()
+)
 _COMPRESSION = {".gz": "-z", ".bz2": "-j", ".xz": "-J", ".zst": "--zstd", ".lzo": "--lzop"}
 
 
@@ -90,7 +93,7 @@ def _check_keys(text: str) -> None:
 
 
 def storage_keys(disks: dict[str, str]) -> list[str]:
-    """rootfs first, then mount points by number."""
+    """The rootfs first, then mount points by number."""
     return sorted(disks, key=lambda key: -1 if key == "rootfs" else int(key[2:]))
 
 
@@ -156,11 +159,10 @@ def _create(job: Job, conf: Conf, disks: dict[str, str]) -> Work:
 
 def _build(job: Job, conf: Conf, disks: dict[str, str], made: list[storage.Volume]) -> Work:
     node = job.node
-    unprivileged = conf.values.get("unprivileged") == "1"
     for key in storage_keys(disks):
         mount = parse_mount(key, disks[key])
         if mount.kind == "volume" and storage.NEW_DISK.fullmatch(mount.volume):
-            mount, vol = new_disk(job, mount, unprivileged)
+            mount, vol = new_disk(job, mount)
             made.append(vol)
         elif mount.kind == "volume":
             old = storage.volume(node, mount.volume)
@@ -214,7 +216,7 @@ def _tar(job: Job, compression: str) -> str:
     )
 
 
-def _unpack(job: Job, conf: Conf) -> Any:  # a generator of waits that returns a Template
+def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see Work
     node = job.node
     name = job.param["ostemplate"]
     path = storage.path_of(storage.volume(node, name)) if storage.parse_id(name) is not None else name
@@ -255,7 +257,7 @@ def _detect_system(job: Job, conf: Conf, template: Template) -> None:
         if template.ostype is None:
             job.say("/etc/os-release file not found and autodetection failed, falling back to 'unmanaged'\n")
         conf.values["ostype"] = template.ostype or "unmanaged"
-    elif wanted != "unmanaged" and wanted != template.ostype:
+    elif wanted not in ("unmanaged", template.ostype):
         job.say(f"got unexpected ostype ({template.ostype or 'unmanaged'} != {wanted})\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nexcage.testing._model.pct.conf import parse_net
 from nexcage.testing._model.pct.job import Job
@@ -39,7 +39,7 @@ def exec_(job: Job) -> Steps:
     return _run(job, job.extra)
 
 
-def _environment(job: Job) -> list[str]:
+def _environment(job: Job) -> Sequence[str]:
     if job.param.get("keep-env", "1") == "1":
         return (
             "PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root LANG=C.UTF-8 LC_ALL=C.UTF-8 TERM=linux container=lxc".split()

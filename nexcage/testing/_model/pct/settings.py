@@ -51,7 +51,9 @@ def set_(job: Job) -> Steps:
 def _digest(job: Job) -> str:
     from hashlib import sha1
 
-    return sha1((job.node.config(job.vmid) or "").encode("utf-8", "surrogateescape")).hexdigest()
+    return sha1(  # noqa: S324 (what PVE takes)
+        (job.node.config(job.vmid) or "").encode("utf-8", "surrogateescape")
+    ).hexdigest()
 
 
 def _known(name: str) -> bool:
@@ -264,7 +266,7 @@ def _settle(job: Job, conf: Conf, name: str, running: bool) -> None:
     if re.fullmatch(r"mp[0-9]+", name):
         mount = parse_mount(name, value)
         if mount.kind == "volume" and storage.NEW_DISK.fullmatch(mount.volume):
-            new, vol = new_disk(job, mount, conf.values.get("unprivileged") == "1")
+            new, vol = new_disk(job, mount)
             if running:
                 try:
                     _mount_live(job)
@@ -292,7 +294,7 @@ def _sized(job: Job, mount: Mount) -> Mount:
     return mount if size is None else mount._replace(options={**mount.options, "size": str(size)})
 
 
-def new_disk(job: Job, mount: Mount, unprivileged: bool) -> tuple[Mount, storage.Volume]:
+def new_disk(job: Job, mount: Mount) -> tuple[Mount, storage.Volume]:
     """Allocate what ``STORAGE:SIZE`` asks for; says what mke2fs says."""
     found = storage.NEW_DISK.fullmatch(mount.volume)
     assert found is not None

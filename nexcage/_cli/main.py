@@ -162,7 +162,7 @@ def line_of(call: Call, error: BaseException) -> str:
 
 def _usage(error: Usage, streams: Streams, logs: Logs | None = None, call: Call | None = None) -> int:
     where = f"{error.command}: " if error.command else ""
-    hint = f"; {error.hint}" if error.hint else ""
+    hint = f"{'' if str(error).endswith('?') else ';'} {error.hint}" if error.hint else ""
     text = one_line(f"{where}{error}{hint}")
     if error.oci:
         if call is not None:

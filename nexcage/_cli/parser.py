@@ -78,7 +78,7 @@ def parse(argv: Sequence[str]) -> Call:
         if part in ("-h", "--help") and value is None:
             return Call(COMMANDS["help"], name.split(), {})
     if name in GROUPS:
-        raise Usage(f"{name} what?", command=name, hint=f"one of: {', '.join(GROUPS[name])}", oci=_is_oci(argv))
+        raise Usage("which one?", command=name, hint=f"one of: {', '.join(GROUPS[name])}", oci=_is_oci(argv))
     if not name:
         if any(part == "--version" for part, _ in _tokens(rest, GLOBAL)):
             return Call(COMMANDS["version"], (), {})

@@ -13,6 +13,8 @@ from nexcage._cli.streams import Streams
 
 __all__ = ["sim"]
 
+_FIRST = ("seq", "at", "node", "op_id", "step", "epoch", "argv", "exit", "changed")
+
 
 def sim(call: Call, streams: Streams) -> int:
     """One of ``up down effects path fault``."""
@@ -57,7 +59,8 @@ def _up(call: Call, streams: Streams, directory: str) -> int:
 def _effects(call: Call, streams: Streams, directory: str) -> None:
     from nexcage.testing import simctl
 
-    effects: list[Mapping[str, Any]] = list(simctl.effects(directory))  # Any: JSON
+    found: list[Mapping[str, Any]] = list(simctl.effects(directory))  # Any: JSON
+    effects = [{key: effect[key] for key in (*_FIRST, *effect) if key in effect} for effect in found]
     if call.text("output") == "json":
         streams.line(as_json(streams, effects, indent=2))
         return

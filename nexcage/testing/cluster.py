@@ -17,10 +17,11 @@ import anyio
 from nexcage.testing import faults
 from nexcage.testing._model.drive import DiskLocks, Locks, cluster_lock
 from nexcage.testing._model.files import SIM, DiskFiles, Files
-from nexcage.testing._model.node import SETTINGS, Node
+from nexcage.testing._model.node import DUE, SETTINGS, Node
 from nexcage.testing._model.world import DEBIAN, disk_node, effects, make_cluster, make_disk_cluster
 from nexcage.testing.calls import Call, Link, finished
 from nexcage.testing.clock import is_virtual
+from nexcage.testing.executables import bin_dir, install
 from nexcage.testing.taught import as_tool
 
 if TYPE_CHECKING:
@@ -155,6 +156,13 @@ class SimNode:
             watcher()
         return True
 
+    def settle(self) -> None:
+        """Let happen what happens by itself (a container that halts) although no command looks."""
+        if not self.files.exists(DUE):
+            return
+        with self.step():
+            self.model.settle()
+
     def _cut(self) -> None:
         for link in list(self.links):
             link.cut()
@@ -204,9 +212,13 @@ class SimCluster:
         if self.dir is None:
             models = make_cluster(names, clock=self.clock, seed=seed, pace=pace or 0.0)
         else:
-            if not (self.dir / "cluster" / "settings.json").exists():
+            self.dir = self.dir.absolute()
+            whole = self.dir / "cluster" / "made"  # written last: without it, whoever made the cluster did not finish
+            if not whole.exists():
                 make_disk_cluster(self.dir, names, seed=seed, pace=pace or 0.0)
+                whole.touch()
             names = tuple(sorted(path.name for path in (self.dir / "nodes").iterdir()))
+            install(self.dir, names)
             models = {name: disk_node(self.dir, name) for name in names}
         self.nodes: Mapping[str, SimNode] = {name: SimNode(model) for name, model in models.items()}
 
@@ -292,6 +304,12 @@ class SimCluster:
         return effects(self._first.files)
 
     # Ways in.
+
+    def path(self, name: str) -> Path:
+        """The directory to put on PATH in order to be on that node; only for a cluster on disk."""
+        if self.dir is None:
+            raise ValueError("a cluster in memory has no programs: make it with SimCluster(dir=...)")
+        return bin_dir(self.dir, self.nodes[name].name)
 
     def transport(self, name: str) -> Transport:
         """A link to a node in memory, not yet connected."""

@@ -20,7 +20,7 @@ from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, T
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
 
-__all__ = ["AT_ONCE", "FAULTS", "Fault", "Ground", "add", "happen", "state_of", "under_faults", "update"]
+__all__ = ["AT_ONCE", "FAULTS", "Fault", "Ground", "add", "happen", "serial", "state_of", "under_faults", "update"]
 
 FAULTS: Mapping[str, str] = {
     "crash": "the node goes down: its processes vanish, its files and config locks stay",
@@ -105,10 +105,16 @@ def state_of(node: Node) -> dict[str, Any]:  # Any: JSON
     return state
 
 
+def serial(node: Node) -> int:
+    """How often anything about faults has changed in the cluster."""
+    return int(_document(node).get(".", 0))
+
+
 def update(node: Node, **changes: object) -> None:
     """Change how the node is; call it within a step."""
     document = dict(_document(node))
     document[node.name] = {**document.get(node.name, {}), **changes}
+    document["."] = document.get(".", 0) + 1
     node.files.write(FILE, json.dumps(document))
 
 

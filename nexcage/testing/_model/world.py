@@ -160,7 +160,7 @@ def effects(files: Files) -> list[dict[str, Any]]:  # Any: JSON
         except ValueError:
             continue  # the last line of a log that is being written
         entry = found.setdefault(part["seq"], {"changed": []})
-        changed = entry["changed"] + part.pop("changed", [])
+        changed = entry.pop("changed") + part.pop("changed", [])
         entry.update(part)
         entry["changed"] = changed
     return list(found.values())

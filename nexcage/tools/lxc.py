@@ -235,7 +235,8 @@ class _Vmids(Mapping[int, str]):
         return _vmids(self._text)[vmid]
 
     def __contains__(self, vmid: object) -> bool:
-        return vmid in _vmids(self._text)
+        # Who looks for a free one mostly finds one, and need not read what may be thousands of lines for it.
+        return f'"{vmid}"'.encode() in self._text and vmid in _vmids(self._text)
 
     def __iter__(self) -> Iterator[int]:
         return iter(_vmids(self._text))

@@ -305,6 +305,7 @@ class _Process:
     def _guard(self) -> int:
         """A second process that ends this one's workers when it is killed, as a node's kernel would."""
         reading, writing = os.pipe()
+        parent, started = os.getpid(), _started(os.getpid())
         if os.fork():
             os.close(reading)
             return writing
@@ -312,6 +313,8 @@ class _Process:
         self.locks.release_all(self)
         os.close(writing)
         if not os.read(reading, 4):
+            while _started(parent) == started:  # its pipes close a moment before it is dead
+                time.sleep(_POLL)
             with cluster_lock(self.files):
                 reap(self.ctx.node, self.files)
         os._exit(0)

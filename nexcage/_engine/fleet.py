@@ -104,7 +104,7 @@ class Fleet:
 
         wanted = [_intent(intent) for intent in intents]
         await self._feed(wanted, keep, wait)
-        lost = {key for key, node in self.nodes.items() if node.lost}
+        lost = {key for key, node in self.nodes.items() if node.lost or node.away}
         return Report((outcomes[index] for index in range(len(wanted))), lost)
 
     @asynccontextmanager

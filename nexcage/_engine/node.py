@@ -80,6 +80,11 @@ class FleetNode:
         """Whether it is given up for now."""
         return self._breaker.open
 
+    @property
+    def away(self) -> bool:
+        """Whether it could not be reached when it was last asked."""
+        return self._breaker.last is not None
+
     def forgive(self) -> None:
         """Close the circuit by hand: after a rejected login or host key was put right."""
         self._breaker.reset()

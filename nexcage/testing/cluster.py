@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
@@ -206,7 +206,7 @@ class SimCluster:
         self._pace = pace
         self._rtt = rtt
         self._origin: float | None = None
-        self._temporary: Path | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._fleets = 0
         names = node_names(nodes)
         if self.dir is None:
@@ -224,6 +224,18 @@ class SimCluster:
 
     def __getitem__(self, name: str) -> SimNode:
         return self.nodes[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Throw away the directory that its fleets had in common. A cluster on disk stays."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
 
     def __iter__(self) -> Iterator[SimNode]:
         return iter(self.nodes.values())
@@ -349,10 +361,9 @@ class SimCluster:
         if self._temporary is None:
             # In memory where there is such a place: a simulation has no power to lose, and its journal need not wait for a disk.
             shared = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
-            made = tempfile.TemporaryDirectory(prefix="nexcage-sim-", dir=shared)
-            weakref.finalize(self, made.cleanup)
-            self._temporary = Path(made.name)
-        return self._temporary
+            self._temporary = tempfile.TemporaryDirectory(prefix="nexcage-sim-", dir=shared)
+            weakref.finalize(self, self._temporary.cleanup)
+        return Path(self._temporary.name)
 
     def serve(self, **options: Any) -> AbstractAsyncContextManager[Served]:  # Any: those of sshd.serve
         """SSH servers on loopback, one per node; see `nexcage.testing.sshd.serve`."""

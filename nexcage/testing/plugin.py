@@ -1,14 +1,17 @@
-"""A pytest plugin: tests against a simulated cluster, under virtual time, from a seed.
+"""The pytest plugin: a simulated cluster and virtual time for tests.
 
-Fixtures: ``sim`` (a `SimCluster`), ``virtual_time`` (the clock alone). Marker: ``sim(nodes=3, seed=0, pace=None, real_time=False)``.
-Options: ``--sim-seeds N`` runs every test that uses ``sim`` with N seeds, ``--sim-seed S`` with that one. A failing test prints its
-seed and the option that repeats it. Coroutine tests run under anyio's own plugin. Nothing is imported before a test asks for it.
+``sim`` is a `SimCluster`; ``@pytest.mark.sim(nodes=3, seed=7)`` says which one. An ``async def`` test that takes it runs under
+virtual time by itself, unless the marker says ``real_time=True`` (real sockets: ``sim.serve()``). ``virtual_time`` gives the
+clock to any other async test. ``--sim-seeds N`` runs each such test with N seeds; a test that fails prints its seed and the flag
+that repeats it (``--sim-seed 7``).
+
+A run that uses none of this pays for none of it: everything is imported in the fixtures.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,98 +19,110 @@ import pytest
 if TYPE_CHECKING:
     from nexcage.testing.cluster import SimCluster
 
-_OURS = frozenset({"sim", "virtual_time"})
-_SEEDS = 1000  # where the seeds of --sim-seeds begin to differ from those that tests name
+__all__ = ["sim", "virtual_time"]
+
+_SEED = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nexcage", "simulated clusters")
-    group.addoption("--sim-seeds", type=int, default=0, metavar="N", help="run each simulated test with N seeds")
-    group.addoption("--sim-seed", type=int, default=None, metavar="S", help="run each simulated test with this seed")
+    group.addoption("--sim-seeds", type=int, default=None, metavar="N", help="run each test with a simulated cluster with N seeds")
+    group.addoption("--sim-seed", type=int, default=None, metavar="SEED", help="run each test with a simulated cluster with this seed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "sim(nodes=3, seed=0, pace=None, real_time=False): the simulated cluster that the test's `sim` fixture is",
+        "sim(nodes=3, seed=0, pace=None, real_time=False, **options): the simulated cluster that the fixture `sim` makes",
     )
 
 
+def _takes(item: Any, *names: str) -> bool:  # Any: a test function, or whatever a decorator made of it
+    try:
+        parameters = inspect.signature(item).parameters
+    except (TypeError, ValueError):
+        return False
+    return any(name in parameters for name in names)
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(name: str, obj: object) -> None:
-    """A coroutine test that asks for ``sim`` or ``virtual_time`` runs in an event loop, whatever anyio's mode is."""
-    if name.startswith("test") and inspect.iscoroutinefunction(obj) and _OURS & set(inspect.signature(obj).parameters):
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> None:  # Any: pytest gives modules and classes, and anything
+    """An async test with a simulated cluster is anyio's, whatever ``anyio_mode`` says."""
+    inner = obj.hypothesis.inner_test if hasattr(obj, "hypothesis") else obj
+    if inspect.iscoroutinefunction(inner) and collector.istestfunction(obj, name) and _takes(obj, "sim", "virtual_time"):
         pytest.mark.anyio(obj)
+        pytest.mark.usefixtures("anyio_backend")(obj)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    count = metafunc.config.getoption("--sim-seeds")
-    if count > 1 and "sim_seed" in metafunc.fixturenames:
-        first = _first_seed(metafunc.config, metafunc.definition.get_closest_marker("sim"))
-        seeds = [first, *range(_SEEDS, _SEEDS + count - 1)]
-        metafunc.parametrize("sim_seed", seeds, indirect=True, ids=[f"seed={seed}" for seed in seeds])
+    names = metafunc.fixturenames
+    marker = metafunc.definition.get_closest_marker("sim")
+    if "sim" in names and "_sim_seed" in names:
+        count = metafunc.config.getoption("--sim-seeds")
+        if count is not None and metafunc.config.getoption("--sim-seed") is None:
+            first = marker.kwargs.get("seed", 0) if marker is not None else 0
+            metafunc.parametrize("_sim_seed", range(first, first + count), ids=lambda seed: f"seed{seed}", indirect=True)
+    real = marker is not None and marker.kwargs.get("real_time", False)
+    wanted = "virtual_time" in names or ("sim" in names and not real)
+    if wanted and "anyio_backend" in names and not _chosen(metafunc):
+        from nexcage.testing.clock import VirtualLoop
+
+        # A marker on the test wins over the `anyio_backend` of anyio's plugin and over the user's own.
+        virtual = pytest.mark.parametrize(
+            "anyio_backend", [("asyncio", {"loop_factory": VirtualLoop})], ids=["virtual"], scope="module"
+        )
+        metafunc.definition.add_marker(virtual)
+
+
+def _chosen(metafunc: pytest.Metafunc) -> bool:
+    """Whether the test says itself on what it runs."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    if any("anyio_backend" in str(mark.args[:1]) for mark in marks):
+        return True
+    return metafunc.definition.get_closest_marker("both_loops") is not None
 
 
 @pytest.fixture
-def sim_seed(request: pytest.FixtureRequest) -> int:
-    """The seed of this run of the test."""
+def _sim_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run: the option, one of many, the marker's, 0."""
+    given = request.config.getoption("--sim-seed")
+    if given is not None:
+        return int(given)
+    if hasattr(request, "param"):
+        return int(request.param)
     marker = request.node.get_closest_marker("sim")
-    return int(getattr(request, "param", _first_seed(request.config, marker)))
-
-
-def _first_seed(config: pytest.Config, marker: pytest.Mark | None) -> int:
-    asked = config.getoption("--sim-seed")
-    if asked is not None:
-        return int(asked)
-    return int(marker.kwargs.get("seed", 0)) if marker else 0
+    return int(marker.kwargs.get("seed", 0)) if marker is not None else 0
 
 
 @pytest.fixture
-def sim(request: pytest.FixtureRequest, sim_seed: int) -> SimCluster:
-    """A simulated cluster as the test's ``sim`` marker describes it, in memory and under virtual time."""
+def sim(request: pytest.FixtureRequest, _sim_seed: int) -> Iterator[SimCluster]:
+    """A simulated cluster, in memory."""
     from nexcage.testing.cluster import SimCluster
 
     marker = request.node.get_closest_marker("sim")
-    options: dict[str, Any] = dict(marker.kwargs) if marker else {}  # Any: the marker's own words
-    options.pop("seed", None)
-    options.pop("real_time", None)
-    if marker and marker.args:
+    options = dict(marker.kwargs) if marker is not None else {}
+    if marker is not None and marker.args:
         options.setdefault("nodes", marker.args[0])
-    return SimCluster(seed=sim_seed, **options)
+    options.pop("real_time", None)
+    options["seed"] = _sim_seed
+    request.node.stash[_SEED] = _sim_seed
+    with SimCluster(**options) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def virtual_time() -> Callable[[], float]:
-    """The test's clock jumps to the next timer when nothing else can happen; calling the value tells the time in seconds."""
-    import anyio
+def virtual_time(anyio_backend: Any) -> Any:  # Any: what anyio takes as a backend
+    """The test's event loop runs under virtual time; the value is the `nexcage.testing.clock` module."""
+    from nexcage.testing import clock
 
-    return anyio.current_time
-
-
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None]:  # Any: pluggy's result
-    """Before anyio's plugin runs the test: the same backend, under virtual time."""
-    if _virtual(pyfuncitem) and "anyio_backend" in pyfuncitem.funcargs:
-        from nexcage.testing.clock import backend
-
-        given = pyfuncitem.funcargs["anyio_backend"]
-        pyfuncitem.funcargs["anyio_backend"] = backend(given if isinstance(given, str) else given[0])
-    yield
+    return clock
 
 
-def _virtual(item: pytest.Function) -> bool:
-    if not inspect.iscoroutinefunction(item.obj) or not _OURS & set(item.fixturenames):
-        return False
-    marker = item.get_closest_marker("sim")
-    return not (marker and marker.kwargs.get("real_time"))
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:  # Any: pluggy's result
-    outcome = yield
-    report = outcome.get_result()
-    if not report.failed or not isinstance(item, pytest.Function):
-        return
-    seed = item.funcargs.get("sim_seed")
-    if seed is not None:
-        report.sections.append(("simulation", f"seed {seed}; the same run again: --sim-seed {seed}"))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and _SEED in item.stash:
+        seed = item.stash[_SEED]
+        report.sections.append(("nexcage sim", f"the simulated cluster had seed {seed}; repeat with: --sim-seed {seed}"))
+    return report

@@ -53,6 +53,7 @@ class Logs:
 
     def __init__(self, call: Call, streams: Streams, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
+        self._streams: Streams = streams
         self._logger: logging.Logger = logging.getLogger("nexcage")
         self._before: int = self._logger.level
         self._handlers: list[logging.Handler] = []
@@ -72,23 +73,21 @@ class Logs:
         handler.setLevel(level)
         self._handlers.append(handler)
 
-    @property
-    def engine_reads(self) -> bool:
-        """Whether an OCI engine reads errors from its log file."""
-        return self._oci is not None and not self._oci.broken
-
-    def error(self, message: str, format: str) -> None:
-        """An error for an OCI engine, into its log file."""
-        if self._oci is not None:
-            self._oci.put(runc_line(message, "error", format))
+    def _tell_engine(self, message: str, format: str) -> bool:
+        if self._oci is None or self._oci.broken:
+            return False
+        self._oci.put(runc_line(message, "error", format))
+        return True
 
     def __enter__(self) -> Self:
         self._logger.setLevel(self._level)
         for handler in self._handlers:
             self._logger.addHandler(handler)
+        self._streams.tell_engine = self._tell_engine
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._streams.tell_engine = None
         for handler in self._handlers:
             self._logger.removeHandler(handler)
             handler.close()

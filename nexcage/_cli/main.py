@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TextIO, cast
 
 from nexcage._cli.parser import Call, Usage, parse
 from nexcage._cli.streams import Streams, hold_standard_descriptors, one_line
-
-if TYPE_CHECKING:
-    from nexcage._cli.log import Logs
 
 __all__ = ["exit_status", "main", "tell"]
 
@@ -36,10 +33,7 @@ def main(
         # In a locale that is not UTF-8 the interpreter reads letters as odd bytes; on a terminal they were UTF-8 all the same.
         argv = [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
     streams = Streams(stdin or sys.stdin, stdout or sys.stdout, stderr or sys.stderr)
-    try:
-        status = _run(list(argv), streams)
-    except BrokenPipeError:
-        streams.reader_gone, status = True, 0
+    status = _run(list(argv), streams)
     streams.flush()
     if streams.refused:
         streams.say(f"nexcage: cannot write the result to standard output: {streams.refused}")
@@ -59,19 +53,17 @@ def _run(argv: list[str], streams: Streams) -> int:
         return _usage(error, streams)
     from nexcage._cli.log import Logs
 
-    with Logs(call, streams) as logs:
+    with Logs(call, streams):
         try:
             return _dispatch(call, streams)
         except Usage as error:
-            return _usage(error, streams, logs, call)
+            return _usage(error, streams, call)
         except KeyboardInterrupt:
             if call.name != "events":  # following ends that way
                 streams.say(f"nexcage: {call.name}: interrupted")
             return INTERRUPTED
-        except BrokenPipeError:
-            raise
         except Exception as error:
-            return tell(call, error, streams, logs)
+            return tell(call, error, streams)
 
 
 def _dispatch(call: Call, streams: Streams) -> int:
@@ -114,7 +106,7 @@ def exit_status(error: BaseException) -> int:
     return 3 if isinstance(error, NodeError) else 1
 
 
-def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None = None) -> int:
+def tell(call: Call, error: BaseException, streams: Streams) -> int:
     """One line that says what was tried and what is so, the notes below it; the exit status it means."""
     from nexcage.errors import NexcageError
 
@@ -122,7 +114,7 @@ def tell(call: Call, error: BaseException, streams: Streams, logs: Logs | None =
     if call.oci:
         from nexcage._cli.dialects import runc_message
 
-        _as_runc(call, runc_message(call, error) if isinstance(error, Exception) else str(error), streams, logs)
+        _as_runc(call, runc_message(call, error) if isinstance(error, Exception) else str(error), streams)
     else:
         streams.say(f"nexcage: {line_of(call, error)}")
         for note in getattr(error, "__notes__", ()):
@@ -160,13 +152,13 @@ def line_of(call: Call, error: BaseException) -> str:
     return text if text.startswith(("cannot ", "will not ")) else f"{call.name}: {text}"
 
 
-def _usage(error: Usage, streams: Streams, logs: Logs | None = None, call: Call | None = None) -> int:
+def _usage(error: Usage, streams: Streams, call: Call | None = None) -> int:
     where = f"{error.command}: " if error.command else ""
     hint = f"{'' if str(error).endswith('?') else ';'} {error.hint}" if error.hint else ""
     text = one_line(f"{where}{error}{hint}")
     if error.oci:
         if call is not None:
-            _as_runc(call, text, streams, logs)
+            _as_runc(call, text, streams)
         else:
             streams.say(text)
         return 1
@@ -174,13 +166,12 @@ def _usage(error: Usage, streams: Streams, logs: Logs | None = None, call: Call 
     return 2
 
 
-def _as_runc(call: Call, message: str, streams: Streams, logs: Logs | None) -> None:
+def _as_runc(call: Call, message: str, streams: Streams) -> None:
     # With --log the line goes to the file and the bare message to standard error: engines read both.
     from nexcage._cli.log import runc_line
 
     format = call.text("log_format") or "text"
-    if logs is not None and logs.engine_reads:
-        logs.error(message, format)
+    if streams.tell_engine is not None and streams.tell_engine(message, format):
         streams.say(one_line(message))
     else:
         streams.say(runc_line(message, "error", format))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 __all__ = ["Guarded", "Streams", "hold_standard_descriptors", "one_line"]
@@ -41,6 +42,8 @@ class Streams:
         self.reader_gone: bool = False
         self.refused: str = ""
         """Why results could not be written, empty while they could."""
+        self.tell_engine: Callable[[str, str], bool] | None = None
+        """Writes an error to the log file that an OCI engine reads, in a format; False when there is none."""
         for stream in (stdout, stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:

@@ -155,12 +155,49 @@ def prepare_state(call: Call, streams: Streams) -> Verb:
         names.container_id(word)
 
     async def verb(fleet: Fleet) -> int:
-        documents = [await _state(fleet, word, call.text("runtime")) for word in words]
-        _print_states(call, streams, documents)
-        stale = [document for document in documents if _STALE in document.annotations]
-        return await _tell_stale(call, streams, fleet, stale) if stale else 0
+        ids = [of_backend(fleet, await fleet.find(word), call.text("runtime")) for word in words]
+        answers, looks = await _look_at(fleet, ids)
+        for index, word in enumerate(words):
+            if isinstance(answers[index], NotFound):
+                answers[index] = await _foreign_state(fleet, word) or answers[index]
+        documents = [answer for answer in answers if isinstance(answer, OciState)]
+        errors = [answer for answer in answers if isinstance(answer, NexcageError)]
+        if documents:
+            _print_states(call, streams, documents, single=len(words) == 1)
+        statuses = [tell(call, error, streams) for error in errors]
+        stale = [document.id for document in documents if _STALE in document.annotations]
+        if stale:
+            statuses.append(_away(call, streams, looks) or (1 if call.oci else 3))
+        for id in stale:
+            streams.say(f"nexcage: state: container '{id}' could not be looked at; this is the last record")
+        return statuses[0] if statuses else 0
 
     return verb
+
+
+async def _look_at(
+    fleet: Fleet, ids: Sequence[str]
+) -> tuple[list[OciState | NexcageError], dict[str, Look | NexcageError]]:
+    """The state of each, or its error; and what their nodes answered, or theirs."""
+    answers: dict[str, OciState | NexcageError] = {}
+    looks: dict[str, Look | NexcageError] = {}
+    nodes = {fleet[id].machine.node for id in ids} & set(fleet.nodes)
+
+    async def one(id: str) -> None:
+        try:
+            answers[id] = await fleet[id].state()
+        except NexcageError as error:
+            answers[id] = error
+
+    async def all_nodes() -> None:
+        if nodes:
+            looks.update(await fleet.look(*nodes))
+
+    async with anyio.create_task_group() as tasks:  # at the same time, so that all share one look per node
+        tasks.start_soon(all_nodes)
+        for id in ids:
+            tasks.start_soon(one, id)
+    return [answers[id] for id in ids], looks
 
 
 def _state_words(call: Call) -> tuple[str, ...]:
@@ -173,17 +210,6 @@ def _state_words(call: Call) -> tuple[str, ...]:
     if not words:
         raise call.usage("which container?", "an id or a VMID; 'nexcage list' shows them")
     return words
-
-
-async def _state(fleet: Fleet, word: str, runtime: str | None) -> OciState:
-    id = of_backend(fleet, await fleet.find(word), runtime)
-    try:
-        return await fleet[id].state()
-    except NotFound:
-        foreign = await _foreign_state(fleet, word)
-        if foreign is None:
-            raise
-        return foreign
 
 
 async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
@@ -205,11 +231,11 @@ async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
     )
 
 
-def _print_states(call: Call, streams: Streams, documents: Sequence[OciState]) -> None:
+def _print_states(call: Call, streams: Streams, documents: Sequence[OciState], *, single: bool) -> None:
     output = call.text("output") or "json"
     plain: list[Row] = [msgspec.to_builtins(document) for document in documents]
     if output == "json":
-        text = as_json(streams, plain[0] if len(plain) == 1 else plain, indent=2)
+        text = as_json(streams, plain[0] if single else plain, indent=2)
         streams.write(text if call.oci else f"{text}\n")  # runc prints no newline behind it
         return
     rows = plain
@@ -217,18 +243,6 @@ def _print_states(call: Call, streams: Streams, documents: Sequence[OciState]) -
         noted = ("node", "vmid", "backend")
         rows = [{**row, **{key: row["annotations"].get(f"org.nexcage.{key}", "") for key in noted}} for row in plain]
     print_rows(streams, rows, output, _STATE)
-
-
-async def _tell_stale(call: Call, streams: Streams, fleet: Fleet, stale: Sequence[OciState]) -> int:
-    """Why the last record had to do: the node's own error where there is one. The exit status is 3 (1 for an engine)."""
-    nodes = dict.fromkeys(document.annotations.get("org.nexcage.node", "") for document in stale)
-    for node in nodes:
-        look = (await fleet.look(node))[node] if node in fleet.nodes else None
-        if isinstance(look, NexcageError):
-            tell(call, look, streams)
-    for document in stale:
-        streams.say(f"nexcage: state: container '{document.id}' could not be looked at; this is the last record")
-    return 1 if call.oci else 3
 
 
 # ---- route -----------------------------------------------------------------------------------------------------------------

@@ -58,6 +58,19 @@ def test_the_predecessors_words_and_vmids_work_everywhere(pve: PveNode, run: Run
     ok(run("delete", "--name", "web-1"))
 
 
+def test_the_states_of_several_are_an_array_and_an_unknown_one_costs_only_itself(pve: PveNode, run: Run) -> None:
+    for id in ("web-1", "web-2"):
+        ok(run("create", id, "--image", IMAGE))
+
+    both = json.loads(ok(run("state", "web-2", "web-1")))
+    mixed = run("state", "web-1", "nobody", "--output", "jsonl")
+
+    assert [state["id"] for state in both] == ["web-2", "web-1"]
+    assert (mixed.status, json.loads(mixed.out)["id"]) == (1, "web-1")
+    assert mixed.err == "nexcage: state: container 'nobody' does not exist\n"
+    assert ok(run("state", "web-1", "--output", "table")).splitlines()[1].split()[:3] == ["web-1", "created", "0"]
+
+
 def test_create_as_json_says_where_it_went(pve: PveNode, run: Run) -> None:
     outcome = json.loads(ok(run("create", "web-1", "--image", IMAGE, "--output", "json", "--op-id", "key-1")))
 

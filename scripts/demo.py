@@ -147,6 +147,8 @@ async def life(story: Story, sim: SimCluster, count: int) -> list[str]:
     spec = nexcage.Spec(image=IMAGE, memory=256, cores=1)
     ids = [f"web-{n:04}" for n in range(1, count + 1)]
     wrong += unexpected(await story.wave("create", [nexcage.Create(id, spec) for id in ids]))
+    if wrong:
+        return wrong
 
     victim = sorted(fleet.nodes)[len(fleet.nodes) // 2]
     theirs = {id for id in ids if fleet.machines[id].node == victim}

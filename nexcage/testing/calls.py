@@ -42,9 +42,11 @@ def spawn(work: Callable[[], Awaitable[None]]) -> None:
     On purpose without a parent: what runs here are processes of another machine. They outlive the call, the connection and the
     fleet that started them, and nothing of ours waits for them.
     """
-    import sniffio
+    import asyncio
 
-    if sniffio.current_async_library() == "trio":
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
         import trio
 
         async def guarded() -> None:
@@ -53,7 +55,6 @@ def spawn(work: Callable[[], Awaitable[None]]) -> None:
 
         trio.lowlevel.spawn_system_task(guarded)
         return
-    import asyncio
 
     async def awaited() -> None:
         await work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tomllib
@@ -71,6 +72,19 @@ def test_at_run_time_three_packages_are_needed_and_no_more() -> None:
         "asyncssh",
         "msgspec",
     ]
+
+
+def test_nothing_is_imported_that_is_not_a_dependency() -> None:
+    """Optional ones are imported where they are used, and only where somebody chose them: rich, trio, pytest."""
+    known = {"nexcage", "anyio", "asyncssh", "msgspec", "rich", "trio", "pytest", *sys.stdlib_module_names}
+    found: dict[str, str] = {}
+    for path in (ROOT / "nexcage").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or "nexcage"] if isinstance(node, ast.ImportFrom) else []
+            found.update({module: path.name for module in modules if module.partition(".")[0] not in known})
+
+    assert found == {}
 
 
 @pytest.mark.parametrize(

@@ -297,8 +297,8 @@ def _logins(given: Iterable[str | Host] | str | None, settings: Config) -> tuple
         given = hosts(given)
     found: dict[str, Host] = {}
     for one in given:
-        host = one if isinstance(one, Host) else settings.login(one)
-        found[host.key] = host
+        for host in [one] if isinstance(one, Host) else map(settings.login, hosts([one])):
+            found[host.key] = host
     if not found:
         raise InvalidSpec("hosts", [], "at least one host, or None for this machine")
     return tuple(found.values())

@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 _V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,15})?")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 MOST = 100_000
+LONGEST = 1024
 
 
 class Host(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,8 +52,8 @@ class Host(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InvalidName("host", value, "a login name before '@' of ASCII letters, digits and _ . -")
         port = 0
         if rest.startswith("["):
-            name, _, tail = rest[1:].partition("]")
-            digits = tail[1:] if tail.startswith(":") else ("" if not tail else "x")
+            name, bracket, tail = rest[1:].partition("]")
+            digits = "" if bracket and not tail else tail[1:] if tail[:1] == ":" and tail[1:] else "x"
             pattern = _V6
         elif rest.count(":") > 1:
             name, digits, pattern = rest, "", _V6
@@ -78,17 +79,28 @@ def hosts(pattern: str | Iterable[str]) -> tuple[str, ...]:
     Widths are kept (``[01-10]``), letters work (``[a-c]``), order is as written, doubles are dropped. Raises InvalidName for a
     pattern that is not one, that runs backwards, or that gives more than 100,000.
     """
-    if isinstance(pattern, str):
-        words = [word for word in re.split(r"[\s,]+(?![^\[]*\])", pattern) if word]
-    else:
-        words = [word for part in pattern for word in hosts(part)]
     found: dict[str, None] = {}
-    for word in words:
-        for name in _expand(word, word):
-            Host.parse(name)
-            found[name] = None
+    if isinstance(pattern, str):
+        made = 0
+        for word in re.findall(r"(?:\[[^\[\]]*\]|[^\s,])+", pattern):
+            if len(word) > LONGEST:
+                raise InvalidName("hosts", word, f"at most {LONGEST} characters for one pattern")
+            for name in _expand(word, word):
+                made += 1  # doubles too: [1,1][1,1]... makes few names out of very many
+                if made > MOST:
+                    raise InvalidName("hosts", pattern, f"at most {MOST} hosts")
+                if name not in found:
+                    Host.parse(name)
+                    found[name] = None
+    elif isinstance(pattern, Iterable) and not isinstance(pattern, (bytes, bytearray)):
+        for part in pattern:
+            if not isinstance(part, str):
+                raise InvalidName("hosts", part, "text such as pve-[01-50].lan")
+            found |= dict.fromkeys(hosts(part))
             if len(found) > MOST:
-                raise InvalidName("hosts", pattern, f"at most {MOST} hosts")
+                raise InvalidName("hosts", part, f"at most {MOST} hosts")
+    else:
+        raise InvalidName("hosts", pattern, "text such as pve-[01-50].lan, or several of it")
     if not found:
         raise InvalidName("hosts", pattern, "at least one host, such as pve-[01-50].lan")
     return tuple(found)
@@ -96,7 +108,7 @@ def hosts(pattern: str | Iterable[str]) -> tuple[str, ...]:
 
 def _expand(word: str, whole: str) -> Iterable[str]:
     match = _RANGE.search(word)
-    if not match or _is_v6(match.group(1)):
+    if not match:
         yield word
         return
     head, tail = word[: match.start()], word[match.end() :]
@@ -104,10 +116,6 @@ def _expand(word: str, whole: str) -> Iterable[str]:
         for value in _items(item, whole):
             for rest in _expand(tail, whole):
                 yield head + value + rest
-
-
-def _is_v6(inside: str) -> bool:
-    return ":" in inside
 
 
 def _items(item: str, whole: str) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import msgspec
 
@@ -15,9 +16,12 @@ __all__ = ["Net", "Spec"]
 _IFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}")
-_V4 = re.compile(r"((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])")
+_OCTET = r"(?:25[0-5]|(?:2[0-4]|1[0-9]|[1-9])?[0-9])"
+_V4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 _V6 = re.compile(r"[0-9A-Fa-f:.]{2,45}")
+_NODE = re.compile(r"[!-~]{1,255}")
 _SSH_KEY = re.compile(r"[\x20-\x7e]{16,16384}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BACKEND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -35,14 +39,47 @@ def _number(field: str, value: object, below: float, reason: str) -> None:
         _refuse(field, value, reason)
 
 
+def _flag(field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        _refuse(field, value, "True or False")
+
+
+def _text(field: str, value: object) -> None:
+    if not isinstance(value, str):
+        _refuse(field, value, "text")
+
+
+def _several(struct: msgspec.Struct, field: str, kind: type) -> None:
+    """A tuple of ``kind``; a list is taken as one, a bare text is not (it would be its letters)."""
+    value: object = getattr(struct, field)
+    if isinstance(value, list):
+        value = tuple(cast("list[object]", value))
+        msgspec.structs.force_setattr(struct, field, value)
+    if not isinstance(value, tuple) or not all(isinstance(one, kind) for one in cast("tuple[object, ...]", value)):
+        _refuse(field, value, f"a tuple of {kind.__name__}")
+
+
 def _full(pattern: re.Pattern[str], field: str, value: object, reason: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         _refuse(field, value, reason)
 
 
-def _cidr(field: str, value: str, address: re.Pattern[str], low: int, high: int) -> None:
-    host, slash, prefix = value.partition("/")
-    if not (slash and address.fullmatch(host) and re.fullmatch("[0-9]{1,3}", prefix) and low <= int(prefix) <= high):
+def _v6(value: object) -> bool:
+    if not isinstance(value, str) or not _V6.fullmatch(value):
+        return False
+    from ipaddress import IPv6Address  # not free to import, and few containers need it
+
+    try:
+        IPv6Address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _cidr(field: str, value: object, low: int, high: int) -> None:
+    host, slash, prefix = value.partition("/") if isinstance(value, str) else ("", "", "")
+    known = _v6(host) if high == 128 else _V4.fullmatch(host)
+    if not (slash and known and re.fullmatch("[0-9]{1,3}", prefix) and low <= int(prefix) <= high):
         _refuse(field, value, f"ADDRESS/PREFIX with a prefix from {low} to {high}, 'dhcp' or 'manual'")
 
 
@@ -66,13 +103,13 @@ class Net(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.bridge is not None:
             _full(_BRIDGE, "net.bridge", self.bridge, "a bridge name such as vmbr0")
         if self.ip not in (None, "dhcp", "manual"):
-            _cidr("net.ip", str(self.ip), _V4, 8, 32)
+            _cidr("net.ip", self.ip, 8, 32)
         if self.ip6 not in (None, "dhcp", "manual", "auto"):
-            _cidr("net.ip6", str(self.ip6), _V6, 8, 128)
+            _cidr("net.ip6", self.ip6, 8, 128)
         if self.gw is not None:
             _full(_V4, "net.gw", self.gw, "an IPv4 address")
-        if self.gw6 is not None:
-            _full(_V6, "net.gw6", self.gw6, "an IPv6 address")
+        if self.gw6 is not None and not _v6(self.gw6):
+            _refuse("net.gw6", self.gw6, "an IPv6 address")
         if self.hwaddr is not None:
             _full(_MAC, "net.hwaddr", self.hwaddr, "a unicast MAC address XX:XX:XX:XX:XX:XX")
         if self.tag is not None:
@@ -81,10 +118,13 @@ class Net(msgspec.Struct, frozen=True, omit_defaults=True):
             _integer("net.mtu", self.mtu, 64, 65535)
         if self.rate is not None:
             _number("net.rate", self.rate, 1e6, "megabytes per second, above 0")
+        if self.firewall is not None:
+            _flag("net.firewall", self.firewall)
 
     @classmethod
     def parse(cls, value: str) -> Net:
         """From PVE's own spelling, ``name=eth0,bridge=vmbr0,ip=dhcp``; raises InvalidSpec for keys that are not known here."""
+        _text("net", value)
         given: dict[str, str] = {}
         for part in value.split(","):
             key, equals, word = part.partition("=")
@@ -143,7 +183,12 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     annotations: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
+        _text("image", self.image)
         names.image(self.image)
+        for field, kind in (("nets", Net), ("ssh_public_keys", str), ("tags", str)):
+            _several(self, field, kind)
+        _flag("unprivileged", self.unprivileged)
+        _flag("onboot", self.onboot)
         _integer("memory", self.memory, 16, 1 << 30)
         _integer("swap", self.swap, 0, 1 << 30)
         if self.cores is not None:
@@ -162,14 +207,26 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             _full(_SSH_KEY, "ssh_public_keys", key, "one line of an authorized_keys file, printable ASCII")
         if self.backend is not None:
             _full(_BACKEND, "backend", self.backend, "a backend's name, such as lxc")
+        if self.node is not None:
+            _full(_NODE, "node", self.node, "the host string of a node of the fleet")
         if self.bundle is not None:
             names.path(self.bundle)
-        if len(self.description) > 4096 or re.search(r"[\x00-\x09\x0b-\x1f\x7f\x85\u2028\u2029]", self.description):
+        _text("description", self.description)
+        if len(self.description) > 4096 or _CONTROL.search(self.description):
             _refuse("description", self.description, "at most 4096 characters, newline as the only control character")
+        if re.search(r"^nexcage fleet=", self.description, re.MULTILINE):
+            _refuse("description", self.description, "no line that begins like our own mark, 'nexcage fleet='")
+        if not isinstance(self.annotations, Mapping):
+            _refuse("annotations", self.annotations, "a mapping of text to text")
         for key, value in self.annotations.items():
             _annotation(key, value)
 
 
 def _annotation(key: object, value: object) -> None:
-    if not isinstance(key, str) or not key or "\x00" in key or not isinstance(value, str):
-        _refuse("annotations", key, "non-empty text keys and text values")
+    if (
+        not isinstance(key, str)
+        or not isinstance(value, str)
+        or not key
+        or re.search(r"[\x00\ud800-\udfff]", key + value)
+    ):
+        _refuse("annotations", key, "non-empty text keys and text values, without NUL and lone surrogates")

@@ -16,6 +16,8 @@ from nexcage.errors import InvalidSpec
 __all__ = ["Config", "Defaults", "Limits", "NodeConfig", "Route", "merge", "read"]
 
 T = TypeVar("T")
+_COUNTS = ("total", "per_node", "creates_per_node", "retries", "breaker_failures", "subscriber_queue")
+_KINDS = ("", "template", "path", "reference")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,8 +51,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
                 raise InvalidSpec(f"limits.{field}", value, "a number from 0 to 1e9")
-        for field in ("total", "per_node", "creates_per_node", "subscriber_queue"):
-            if getattr(self, field) < 1:
+        for field in _COUNTS:
+            if not isinstance(getattr(self, field), int):
+                raise InvalidSpec(f"limits.{field}", getattr(self, field), "a whole number")
+            if getattr(self, field) < 1 and field != "retries":
                 raise InvalidSpec(f"limits.{field}", getattr(self, field), "at least 1")
 
 
@@ -113,10 +117,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.fleet and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.fleet):
             raise InvalidSpec("fleet", self.fleet, "1 to 64 ASCII letters, digits and _ . -")
         for index, route in enumerate(self.routing):
+            if route.image not in _KINDS:
+                raise InvalidSpec(f"routing[{index}].image", route.image, f"one of {', '.join(_KINDS[1:])}")
             if route.id.startswith("/"):
                 try:
                     re.compile(route.id.strip("/"))
-                except re.error:
+                except (re.error, OverflowError, RecursionError):
                     raise InvalidSpec(
                         f"routing[{index}].id", route.id, "a valid regular expression between slashes"
                     ) from None
@@ -166,13 +172,26 @@ def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
         if isinstance(cause, InvalidSpec):
             raise cause from None
         message, _, where = str(error).partition(" - at `")
-        raise InvalidSpec(
-            where.strip("`$.") or "config", document.get(where.strip("`$.").split(".")[0], document), message
-        ) from None
+        dotted = _dotted(where.strip("`$."), document)
+        raise InvalidSpec(dotted or "config", document.get(re.split(r"[.\[]", dotted)[0], document), message) from None
     for alias, target in config.images.items():
         names.image(alias)
         names.image(target)
     return config
+
+
+def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
+    """A path of msgspec with the name of the entry where it only says ``[...]``."""
+    table, found, rest = where.partition("[...]")
+    if not found:
+        return where
+    kind: type[object] = NodeConfig if table == "nodes" else str
+    for name, value in document[table].items():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return f"{table}.{name}{rest}"
+    return where
 
 
 _INNER: dict[str, type[msgspec.Struct]] = {

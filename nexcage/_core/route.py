@@ -57,7 +57,7 @@ def _matches(route: Route, id: str, spec: Spec) -> bool:
             return False
     elif not fnmatchcase(id, route.id):
         return False
-    if route.tag and not any(fnmatchcase(tag, route.tag) for tag in spec.tags):
+    if route.tag and not any(fnmatchcase(tag.lower(), route.tag.lower()) for tag in spec.tags):  # as PVE stores them
         return False
     return not route.image or names.image(spec.image).kind == route.image
 
@@ -66,7 +66,7 @@ def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: lis
     image = names.image(spec.image)
     if image.kind != "reference":
         return _with_defaults(spec, config)
-    alias = config.images.get(spec.image) or config.images.get(str(image))
+    alias = next((to for given, to in config.images.items() if str(names.image(given)) == str(image)), None)
     if named and alias:
         why.append(f"[images] says that {spec.image} is {alias}")
         noted = {**spec.annotations, "org.nexcage.image.requested": spec.image}

@@ -1,7 +1,7 @@
 """Selectors: ``tag=web node=pve-0* state=stopped id~^web-`` picks containers; every term must match.
 
 A term is KEY=GLOB, KEY!=GLOB (neither) or KEY~REGEX. Keys: ``id node state tag backend image vmid``. Globs are ``* ? [..]``, case
-matters. A container has many tags: ``tag=web`` wants one that matches, ``tag!=web`` that none does.
+matters except in tags. A container has many tags: ``tag=web`` wants one that matches, ``tag!=web`` that none does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Selector(msgspec.Struct, frozen=True):
                     "selector", word, f"KEY=GLOB, KEY!=GLOB or KEY~REGEX with KEY one of {', '.join(_KEYS)}"
                 )
             try:
-                pattern = re.compile(match[3] if match[2] == "~" else translate(match[3]))
+                flags = re.IGNORECASE if match[1] == "tag" else re.NOFLAG  # PVE keeps tags in lower case
+                pattern = re.compile(match[3] if match[2] == "~" else translate(match[3]), flags)
             except (re.error, RecursionError, OverflowError):
                 raise InvalidInput("selector", word, "a valid regular expression after '~'") from None
             terms.append(_Term(match[1], match[2], pattern))

@@ -81,7 +81,10 @@ class NexcageError(Exception):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_restore, (type(self), self.args, self.__dict__.copy()))
+        state = self.__dict__.copy()
+        if "__notes__" in state:  # a copy has notes of its own
+            state["__notes__"] = list(state["__notes__"])
+        return (_restore, (type(self), self.args, state))
 
 
 def _restore(kind: type[NexcageError], args: tuple[object, ...], state: dict[str, object]) -> NexcageError:

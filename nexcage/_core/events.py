@@ -7,6 +7,7 @@ container's ``id``. A new field gets a default and an old one never changes its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TypeAlias, cast
 
@@ -54,13 +55,11 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
             for name in type(error).fields:
                 value: object = getattr(error, name, None)
                 if isinstance(value, tuple):
-                    data[name] = tuple(map(str, cast("tuple[object, ...]", value)))
-                elif value is None or isinstance(value, (str, int, float, bool)):
-                    data[name] = value
+                    data[name] = tuple(_writable(str(word)) for word in cast("tuple[object, ...]", value))
                 else:
-                    data[name] = errors.escaped(value)
-        notes = tuple(str(n) for n in getattr(error, "__notes__", ()))
-        message = str(error) or kind.__name__
+                    data[name] = _datum(value)
+        notes = tuple(_writable(str(n)) for n in getattr(error, "__notes__", ()))
+        message = _writable(str(error)) or kind.__name__
         if not isinstance(error, errors.NexcageError):
             message = f"{kind.__name__}: {message}"
         return cls(
@@ -88,6 +87,21 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         for note in self.notes:
             made.add_note(note)
         return made
+
+
+def _writable(text: str) -> str:
+    """``text`` as UTF-8 can hold it: lone surrogates (of a file name, say) are shown as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _datum(value: object) -> Datum:
+    if isinstance(value, str):
+        return _writable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no word for the others
+    if value is None or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    return errors.escaped(value)
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag=str.lower):

@@ -37,7 +37,8 @@ class Mark(msgspec.Struct, frozen=True):
         vmid = given.get("vmid", "")
         if set(given) != {"fleet", "id", "vmid", "op"} or not (vmid.isascii() and vmid.isdigit() and len(vmid) < 10):
             return None
-        return cls(given["fleet"], given["id"], int(vmid), given["op"])
+        mark = cls(given["fleet"], given["id"], int(vmid), given["op"])
+        return mark if str(mark) == lines[0] else None  # the guard on the node compares whole lines
 
 
 class Guest(msgspec.Struct, frozen=True, omit_defaults=True):

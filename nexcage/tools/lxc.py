@@ -50,8 +50,9 @@ echo '@nexcage ops'
 for op in "$@"; do
   # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
   # A simulated node on this machine runs its tools as real processes: those are in the real /proc, which is only read.
-  printf 'NEXCAGE_OP_ID=%s\n' "$op" |
-    grep -qsaF -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && echo "$op"
+  # The whole id: order-1 is not order-17.
+  printf '%s\n' "$op" | sed 's/[.]/[.]/g; s/.*/NEXCAGE_OP_ID=&([^A-Za-z0-9_.-]|$)/' |
+    grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && echo "$op"
 done
 echo '@nexcage configs'
 cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }
@@ -156,14 +157,19 @@ def _pid(result: Result) -> int:
 def _look(node: str, result: Result) -> Look:
     if result.dropped:
         raise ValueError(f"the look at {node} is longer than {len(result.stdout)} bytes")
-    parts = _sections(result.stdout)
-    if "end" not in parts:
+    parts, seen = _sections(result.stdout)
+    if "end" not in seen:
         raise ValueError("the look ended early")
     pve = shown(parts["name"]).strip().rsplit("/", 1)[-1]
     if not pve:
         raise NodeNotUsable(
             node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)"
         )
+    lacks = [name for name in _SECTIONS if name not in seen]
+    if lacks:  # an empty list of configs and one that could not be read are not the same
+        raise ValueError(f"the look lacks {', '.join(lacks)}")
+    if not (parts["vmlist"].lstrip().startswith(b"{") and parts["vmlist"].rstrip().endswith(b"}")):
+        raise ValueError("the cluster's list of guests cannot be read")
     return Look(
         node=node,
         pve=pve,
@@ -177,7 +183,7 @@ def _look(node: str, result: Result) -> Look:
     )
 
 
-def _sections(stdout: bytes) -> dict[str, bytes]:
+def _sections(stdout: bytes) -> tuple[dict[str, bytes], set[str]]:
     parts: dict[str, bytes] = dict.fromkeys(_SECTIONS, b"")
     seen: set[str] = set()
     for block in (b"\n" + stdout).split(b"\n@nexcage ")[1:]:
@@ -186,7 +192,7 @@ def _sections(stdout: bytes) -> dict[str, bytes]:
         if word not in seen:  # what a config says later cannot replace it
             seen.add(word)
             parts[word] = body
-    return parts
+    return parts, seen
 
 
 class _Cluster(msgspec.Struct):

@@ -43,7 +43,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:base volume '([^']*)' is )?still in use by linked clones", "blocked"),
         (r"please run as root", "root"),
         (
-            r"pct: (?:command )?not found|'?pct'?: No such file or directory|No such file or directory.*\bpct\b",
+            r"pct: (?:command )?not found|'?pct'?: No such file or directory|No such file or directory: '?pct\b(?!\.)",
             "missing",
         ),
     )
@@ -144,11 +144,14 @@ def net(value: Net) -> str:
     for key in ("bridge", "firewall", "gw", "gw6", "hwaddr", "ip", "ip6", "mtu", "rate", "tag"):
         given = getattr(value, key)
         if given is not None:
-            word = (
-                str(int(given)) if isinstance(given, bool) else f"{given:g}" if isinstance(given, float) else str(given)
-            )
-            parts.append(f"{key}={word}")
+            parts.append(f"{key}={_word(given)}")
     return ",".join(parts)
+
+
+def _word(value: str | float) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def hostname_for(id: str, spec: Spec) -> str:

@@ -13,7 +13,7 @@ from nexcage._core.oci import OciState
 from nexcage._core.outcome import Done
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
-from nexcage.errors import NotFound
+from nexcage.errors import NexcageError, NotFound
 
 if TYPE_CHECKING:
     from nexcage._engine.fleet import Fleet
@@ -104,7 +104,8 @@ class Container:
                 nap = 0.1
                 while self.machine.state not in wanted:
                     with anyio.move_on_after(nap):
-                        await anext(events)
+                        if await anext(events, None) is None:
+                            raise NexcageError(f"the fleet was closed while waiting for container '{self.id}'")
                         continue
                     nap = min(nap * 2, 5.0)
                     if self.machine.running is None:

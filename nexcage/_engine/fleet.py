@@ -111,7 +111,8 @@ class Fleet:
     async def stream(self, intents: Iterable[Intent], *, wait: bool = False) -> AsyncGenerator[AsyncIterator[Outcome]]:
         """The outcomes as they finish. They push back: an outcome that nobody takes keeps its place in the bounds.
 
-        Leaving early cancels the rest, and what had begun is recorded as Interrupted.
+        Leaving early cancels the rest, and what had begun is recorded as Interrupted. Intents may come from an iterator that
+        makes them one by one; when that raises, what it gave before is carried out, and its error is raised on leaving.
         """
         send, receive = anyio.create_memory_object_stream[Outcome]()
         wanted = _checked(intents)
@@ -119,11 +120,16 @@ class Fleet:
         async def hand_out(_: int, outcome: Outcome) -> None:
             await send.send(outcome)
 
-        async def work() -> None:
-            async with send:
-                await self._feed(wanted, hand_out, wait)
-
         failure: BaseException | None = None
+
+        async def work() -> None:
+            nonlocal failure
+            async with send:
+                try:
+                    await self._feed(wanted, hand_out, wait)
+                except Exception as error:  # noqa: BLE001 (raised again below)
+                    failure = error
+
         async with receive, anyio.create_task_group() as tasks:
             tasks.start_soon(work)
             try:
@@ -159,11 +165,14 @@ class Fleet:
                 room.release()
 
         async with anyio.create_task_group() as tasks:
-            for index, intent in enumerate(intents):
-                await room.acquire()
-                done = anyio.Event()
-                before, last[intent.id] = last.get(intent.id), done
-                tasks.start_soon(one, index, intent, before, done)
+            try:
+                for index, intent in enumerate(intents):
+                    await room.acquire()
+                    done = anyio.Event()
+                    before, last[intent.id] = last.get(intent.id), done
+                    tasks.start_soon(one, index, intent, before, done)
+            except Exception as error:  # noqa: BLE001 (the caller's iterator; raised again below, not in a group)
+                broken.append(error)
         if broken:
             raise broken[0]
 

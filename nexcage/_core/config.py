@@ -214,7 +214,7 @@ def _known_keys(table: Mapping[str, Any], kind: type[msgspec.Struct], prefix: st
         if key in _INNER and isinstance(value, dict):
             _known_keys(cast("Mapping[str, object]", value), _INNER[key], f"{dotted}.")
         if f"{key}.*" in _INNER:
-            for name, inner in _entries(value):
+            for name, inner in _entries(cast("object", value)):
                 if isinstance(inner, Mapping):
                     _known_keys(cast("Mapping[str, object]", inner), _INNER[f"{key}.*"], f"{dotted}.{name}.")
 

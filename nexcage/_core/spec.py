@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Any
 
 import msgspec
 
@@ -51,12 +51,11 @@ def _text(field: str, value: object) -> None:
 
 def _several(struct: msgspec.Struct, field: str, kind: type) -> None:
     """A tuple of ``kind``; a list is taken as one, a bare text is not (it would be its letters)."""
-    value: object = getattr(struct, field)
-    if isinstance(value, list):
-        value = tuple(cast("list[object]", value))
-        msgspec.structs.force_setattr(struct, field, value)
-    if not isinstance(value, tuple) or not all(isinstance(one, kind) for one in cast("tuple[object, ...]", value)):
+    value: Any = getattr(struct, field)  # Any: whatever was given
+    given: tuple[object, ...] | None = tuple(value) if type(value) in (list, tuple) else None
+    if given is None or not all(isinstance(one, kind) for one in given):
         _refuse(field, value, f"a tuple of {kind.__name__}")
+    msgspec.structs.force_setattr(struct, field, given)
 
 
 def _full(pattern: re.Pattern[str], field: str, value: object, reason: str) -> None:

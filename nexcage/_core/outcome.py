@@ -15,8 +15,8 @@ __all__ = ["Done", "Failure", "Outcome", "Report"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The wanted state was observed. ``changed`` is False when it was so already. ``seconds`` from taking the intent
-    to the end.
+    """The wanted state was observed. ``changed`` is False when it was so already. ``seconds`` from its
+    turn (the bounds in Limits) to the end.
     """
 
     intent: Intent

@@ -27,7 +27,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["OBSERVABLE", "TABLE", "TRANSITIONAL", "Op", "Rule", "State", "allowed", "rule"]
+__all__ = ["DRIVEN", "OBSERVABLE", "TABLE", "TRANSITIONAL", "Op", "Rule", "State", "allowed", "rule"]
 
 
 @unique
@@ -79,6 +79,8 @@ class Op(str, Enum):
 TRANSITIONAL: frozenset[State] = frozenset(
     {State.CREATING, State.STARTING, State.PAUSING, State.RESUMING, State.STOPPING, State.DELETING}
 )
+DRIVEN: frozenset[Op] = frozenset({Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE, Op.KILL})
+"""The operations that intents exist for; the table already has the cells of the others."""
 OBSERVABLE: frozenset[State] = frozenset({State.ABSENT, State.CREATED, State.RUNNING, State.PAUSED, State.STOPPED})
 
 
@@ -185,7 +187,7 @@ def allowed(state: State, *, strict_oci: bool = False) -> tuple[str, ...]:
     if state is State.UNKNOWN:
         return ("reconcile",)
     words: list[str] = []
-    for op in Op:
+    for op in (op for op in Op if op in DRIVEN):
         cell = TABLE[state, op]
         if cell.kind in ("go", "keep", "queue") and rule(state, op, force=True, strict_oci=strict_oci).kind != "refuse":
             words.append(f"{op} --force" if cell.forced else str(op))

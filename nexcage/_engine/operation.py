@@ -34,7 +34,7 @@ class Operation:
 
     @property
     def seconds(self) -> float:
-        """Since it was taken."""
+        """Since it got its turn (the bounds in Limits), or was taken when it needed none."""
         return round(anyio.current_time() - self.at, 6)
 
     def done(self, machine: Machine, *, changed: bool, resolved_by: str = "") -> Done:

@@ -108,7 +108,7 @@ def signal(mark: Mark, number: int) -> Command[int]:
             node, _short(command), result.exit or 1, shown(result.stderr)
         )
 
-    argv = ("sh", "-c", SIGNAL, "nexcage", str(mark), str(mark.vmid), str(number))
+    argv = ("sh", "-c", SIGNAL, "kill", str(mark), str(mark.vmid), str(number))
     return Command(argv, _pid, timeout=30.0, classify=classify)
 
 

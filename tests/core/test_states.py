@@ -109,3 +109,12 @@ def test_the_hint_names_what_the_table_takes_and_nothing_else(state):
 def test_the_table_cannot_be_changed():
     with pytest.raises(TypeError):
         TABLE[State.ABSENT, Op.CREATE] = TABLE[State.ABSENT, Op.START]  # type: ignore[index]
+
+
+def test_what_is_allowed_names_only_operations_that_intents_exist_for() -> None:
+    from typing import get_args
+
+    from nexcage._core.intents import Intent
+    from nexcage._core.states import DRIVEN
+
+    assert {kind.op for kind in get_args(Intent)} == DRIVEN

@@ -21,7 +21,7 @@ import msgspec
 
 from nexcage.errors import InvalidInput
 
-__all__ = ["Ending", "Frame", "Wrapped", "checked", "ending", "markers", "unwrap", "wrap"]
+__all__ = ["Ending", "Frame", "Wrapped", "checked", "ending", "markers", "split", "unwrap", "wrap"]
 
 LONGEST = 128 * 1024 - 1
 """The most bytes that Linux takes as one argument, which the whole line is for the login shell."""
@@ -39,6 +39,7 @@ t=${g:+-}${g:-$p}; kill -s TERM -- "$t" || exit 0
 kill -s KILL -- "$t"; } </dev/null >/dev/null 2>&1 &
 """
 _END_TERM = 'kill -s TERM -- "$1"'
+_QUOTED = re.compile(r"""((?:[\w@%+=:,./-]|'[^']*'|"'")+)(?: |$)""", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -100,10 +101,25 @@ def _line(words: Sequence[str], sudo: bool) -> bytes:
     return line
 
 
+def split(line: str) -> list[str]:
+    """The words of a line, as `shlex.split` finds them; raises ValueError as it does. Quick where `shlex.join` made the line."""
+    words: list[str] = []
+    end = 0
+    while end < len(line):
+        found = _QUOTED.match(line, end)
+        if found is None:
+            return shlex.split(line)
+        word, end = found[1], found.end()
+        words.append(word[1:-1].replace("'\"'\"'", "'") if word[0] == "'" else word)
+        if shlex.quote(words[-1]) != word:
+            return shlex.split(line)
+    return words
+
+
 def unwrap(line: str) -> Wrapped | Ending | None:
     """Read a line of `wrap` or `ending` back (for servers that pretend to have a shell); None for any other line."""
     try:
-        words = shlex.split(line)
+        words = split(line)
     except ValueError:
         return None
     words = words[1:] if words[:1] == ["exec"] else words

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from nexcage._core.hosts import Host
-from nexcage._transports.wire import Ending, Wrapped, markers, unwrap
+from nexcage._transports.wire import Ending, Wrapped, markers, split, unwrap
 from nexcage.testing.calls import Call
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
 
     def session_started(self) -> None:
         try:
-            words = shlex.split(self._line)
+            words = split(self._line)
         except ValueError:
             words = []
         if not _READS_STDIN.intersection(words):

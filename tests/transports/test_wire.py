@@ -1,5 +1,6 @@
 """The wrapper is checked with real shells: what it sends arrives word for word, and its output is found among banners."""
 
+import shlex
 import shutil
 import subprocess
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nexcage._transports.wire import Ending, Frame, Wrapped, ending, markers, unwrap, wrap
+from nexcage._transports.wire import Ending, Frame, Wrapped, ending, markers, split, unwrap, wrap
 from nexcage.errors import InvalidInput
 
 WORDS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=20)
@@ -21,6 +22,18 @@ def test_a_wrapped_line_reads_back_as_it_was(argv, env):
     line = wrap(argv, env, "7").decode()
 
     assert unwrap(line) == Wrapped(tuple(argv), {"LC_ALL": "C", **env}, "7")
+
+
+@given(st.text(st.sampled_from("ab'\" \\\n$é\t#-x"), max_size=20), st.lists(WORDS))
+def test_any_line_is_split_as_shlex_does(line, words):
+    def split_or_none(how, text):
+        try:
+            return how(text)
+        except ValueError:
+            return None
+
+    assert split_or_none(split, line) == split_or_none(shlex.split, line)
+    assert split(shlex.join(words)) == words
 
 
 @settings(max_examples=20)

@@ -11,7 +11,7 @@ from typing import Any, assert_type
 
 import nexcage
 from nexcage import names
-from nexcage.abc import Backend, Node, Placement, Ref, Sink, Transport
+from nexcage.abc import Backend, Candidate, Node, Placement, Ref, Sink, Transport
 from nexcage.testing import SimCluster, check_backend
 
 
@@ -145,6 +145,10 @@ class Nspawn:
     def accepts(self, image: nexcage.ImageRef) -> bool:
         return image.text.startswith("nspawn:")
 
+    def check(self, id: str, spec: nexcage.Spec) -> None:
+        if spec.swap:
+            raise nexcage.InvalidSpec("swap", spec.swap, "0: machinectl has no limit for it")
+
     async def create(self, node: Node, ref: Ref, spec: nexcage.Spec) -> Ref:
         await node.run(nexcage.Command(("machinectl", "clone", spec.image, ref.id), parse=nexcage.text))
         return ref
@@ -177,8 +181,8 @@ class Nspawn:
 class First:
     """A placement of one's own."""
 
-    def place(self, id: str, spec: nexcage.Spec, nodes: Sequence[nexcage.Look]) -> str:
-        return nodes[0].node
+    def place(self, id: str, spec: nexcage.Spec, nodes: Sequence[Candidate]) -> str:
+        return max(nodes, key=lambda node: node.look.memory).node
 
 
 class Lines:

@@ -202,6 +202,7 @@ async def open_fleet(
     async with AsyncExitStack() as stack:
         bus: Events | None = None
         watching = list(sinks)
+        fed: list[anyio.Event] = []
 
         def publish(events: tuple[Event, ...], _: Mapping[str, Machine]) -> None:
             if bus is not None:
@@ -254,7 +255,8 @@ async def open_fleet(
             strict_oci=settings.strict_oci,
         )
         for sink in watching:
-            tasks.start_soon(_feed, bus, sink)
+            fed.append(anyio.Event())
+            tasks.start_soon(_feed, bus, sink, fed[-1])
         fleet = Fleet(
             id=journal.fleet,
             owner=owner,
@@ -273,6 +275,9 @@ async def open_fleet(
         except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)
             failure = error
         bus.close()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):  # what is durable still reaches the sinks
+            for done in fed:
+                await done.wait()
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -321,7 +326,7 @@ async def _tell(journal: Journal, key: str, error: NexcageError | None, boot_id:
         _log.warning("%s", trouble)
 
 
-async def _feed(bus: Events, sink: Sink) -> None:
+async def _feed(bus: Events, sink: Sink, done: anyio.Event) -> None:
     """Give a sink its events until it breaks: then it is named once and unplugged."""
     try:
         async with bus.subscribe() as events:
@@ -332,3 +337,4 @@ async def _feed(bus: Events, sink: Sink) -> None:
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             await sink.aclose()
+        done.set()

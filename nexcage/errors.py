@@ -6,6 +6,7 @@ One line says what was tried, on what, and what is so; details are notes (``erro
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 __all__ = [
@@ -34,9 +35,11 @@ __all__ = [
     "SinkError",
     "Uncertain",
     "UnsupportedImage",
+    "brief",
     "escaped",
 ]
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=,;@%+-]+")
 _SHOWN = 120  # characters of a refused value that an error repeats
 
 
@@ -58,6 +61,13 @@ def escaped(value: object) -> str:
         text = ascii(type.__repr__(type(value)))[1:-1]
     text = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text[: _SHOWN * 2])
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({length})"
+
+
+def brief(argv: tuple[str, ...]) -> str:
+    """An argv on one line for people: words that need it are escaped, and the text of a script is left out."""
+    shell = argv[:2] == ("sh", "-c")
+    words = [word if _PLAIN.fullmatch(word) else escaped(word) for word in argv]
+    return " ".join([*words[:2], "...", *words[3:]] if shell else words)
 
 
 class NexcageError(Exception):
@@ -225,7 +235,7 @@ class CommandFailed(NexcageError):
         self.exit: int = exit
         self.stderr: str = stderr
         self.stdout: str = stdout
-        self.noted(f"ran: {' '.join(escaped(a).strip(chr(39)) for a in argv)} (exit {exit})")
+        self.noted(f"ran: {brief(argv)} (exit {exit})")
         if len(said) > 1:
             self.add_note("\n".join(said[-6:]))
 

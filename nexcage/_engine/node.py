@@ -17,7 +17,7 @@ from nexcage._core.hosts import Host
 from nexcage._core.seen import Look
 from nexcage._engine.retry import Breaker, again
 from nexcage.abc import Transport
-from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable
+from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable, brief
 
 __all__ = ["Asked", "FleetNode", "Lost", "answer"]
 
@@ -103,19 +103,13 @@ class FleetNode:
         try:
             result = await self._transport.run(command)
         except NodeError as error:
-            _log.debug("%s: %s: %s", self.key, command, error)
+            _log.debug("%s: %s: %s", self.key, brief(command.argv), error)
             self._failed(error)
             raise
         if _log.isEnabledFor(logging.DEBUG):
             spent = anyio.current_time() - began
-            _log.debug(
-                "%s: %s: exit %s in %.3f s %s",
-                self.key,
-                command,
-                result.exit,
-                spent,
-                shown(result.stderr[-200:]).strip(),
-            )
+            said = shown(result.stderr[-200:]).strip()
+            _log.debug("%s: %s: exit %s in %.3f s %s", self.key, brief(command.argv), result.exit, spent, said)
         if result.exit is None and result.lost == "link":
             self._failed(NodeUnreachable(self.key, "the link was lost"))
         elif result.exit is not None and self._breaker.answered():

@@ -107,10 +107,12 @@ def _restore(kind: type[NexcageError], args: tuple[object, ...], state: dict[str
 class InvalidInput(NexcageError, ValueError):
     """A value was refused before anything ran. ``reason`` says what is allowed."""
 
-    fields = ("field", "value", "reason")
+    fields: ClassVar[tuple[str, ...]] = ("field", "value", "reason")
 
     def __init__(self, field: str, value: object, reason: str) -> None:
-        super().__init__(f"invalid {field} {escaped(value)}: {reason}")
+        # A key of a document may be the field, and be anything.
+        named = field if field.isascii() and field.isprintable() else escaped(field)[1:-1]
+        super().__init__(f"invalid {named} {escaped(value)}: {reason}")
         self.field: str = field
         self.value: object = value
         self.reason: str = reason
@@ -135,7 +137,7 @@ class UnsupportedImage(InvalidInput):
 class IllegalTransition(NexcageError):
     """The operation is not possible in this state and changed nothing; ``allowed`` says what is possible now."""
 
-    fields = ("id", "op", "state", "allowed")
+    fields: ClassVar[tuple[str, ...]] = ("id", "op", "state", "allowed")
 
     def __init__(self, id: str, op: str, state: str, allowed: tuple[str, ...] = (), reason: str = "") -> None:
         super().__init__(f"cannot {op} container {escaped(id)}: {reason or f'it is {state}'}")
@@ -150,7 +152,7 @@ class IllegalTransition(NexcageError):
 class NotFound(NexcageError, LookupError):
     """Nobody knows this container (node, snapshot, ...)."""
 
-    fields = ("what", "name")
+    fields: ClassVar[tuple[str, ...]] = ("what", "name")
 
     def __init__(self, what: str, name: object, reason: str = "does not exist") -> None:
         super().__init__(f"{what} {escaped(name)} {reason}")
@@ -161,7 +163,7 @@ class NotFound(NexcageError, LookupError):
 class AlreadyExists(NexcageError):
     """The id is taken."""
 
-    fields = ("what", "name")
+    fields: ClassVar[tuple[str, ...]] = ("what", "name")
 
     def __init__(self, what: str, name: object, reason: str = "already exists") -> None:
         super().__init__(f"{what} {escaped(name)} {reason}")
@@ -176,7 +178,7 @@ class NoRoute(NexcageError):
 class NotOurs(NexcageError):
     """The container on the node does not carry our mark, or another one has taken its place; nothing was changed."""
 
-    fields = ("id", "node", "vmid")
+    fields: ClassVar[tuple[str, ...]] = ("id", "node", "vmid")
 
     def __init__(self, id: str, node: str, vmid: int, reason: str) -> None:
         super().__init__(f"will not touch {vmid} on {escaped(node)} for container {escaped(id)}: {reason}")
@@ -189,7 +191,7 @@ class Busy(NexcageError):
     """Someone else's operation or lock holds the container: wait, or ask ``owner``."""
 
     retryable = True
-    fields = ("what", "owner")
+    fields: ClassVar[tuple[str, ...]] = ("what", "owner")
 
     def __init__(self, what: str, owner: str) -> None:
         super().__init__(f"{what} is busy: {owner}")
@@ -200,7 +202,7 @@ class Busy(NexcageError):
 class Blocked(NexcageError):
     """Cannot go on without a person; ``holder`` says what is in the way."""
 
-    fields = ("what", "holder")
+    fields: ClassVar[tuple[str, ...]] = ("what", "holder")
 
     def __init__(self, what: str, holder: str) -> None:
         super().__init__(f"{what} is blocked by {holder}")
@@ -212,7 +214,7 @@ class Uncertain(NexcageError):
     """Nobody knows whether the operation happened; the container is ``UNKNOWN`` until someone looks (``reconcile``)."""
 
     uncertain = True
-    fields = ("op_id", "reason")
+    fields: ClassVar[tuple[str, ...]] = ("op_id", "reason")
 
     def __init__(self, op_id: str, reason: str) -> None:
         super().__init__(f"it is not known whether operation {op_id} happened: {reason}")
@@ -223,7 +225,7 @@ class Uncertain(NexcageError):
 class CommandFailed(NexcageError):
     """A tool ran and said no. ``stderr`` is what it said (bytes decoded with escapes shown)."""
 
-    fields = ("node", "argv", "exit", "stderr")
+    fields: ClassVar[tuple[str, ...]] = ("node", "argv", "exit", "stderr")
 
     def __init__(self, node: str, argv: tuple[str, ...], exit: int, stderr: str, stdout: str = "") -> None:
         said = stderr.strip().splitlines()
@@ -243,7 +245,7 @@ class CommandFailed(NexcageError):
 class NodeError(NexcageError):
     """Something is wrong with a node, not with a container; try later or another node."""
 
-    fields = ("node", "reason")
+    fields: ClassVar[tuple[str, ...]] = ("node", "reason")
     says: ClassVar[str] = "cannot use node"
 
     def __init__(self, node: str, reason: str) -> None:
@@ -302,7 +304,7 @@ class SinkError(NexcageError):
 class Lagged(NexcageError):
     """A subscriber fell behind and lost events; ``since`` is the number to resume from."""
 
-    fields = ("since", "missed")
+    fields: ClassVar[tuple[str, ...]] = ("since", "missed")
 
     def __init__(self, since: int, missed: int) -> None:
         super().__init__(f"lagged behind by {missed} events; subscribe(since={since}) resumes")

@@ -41,7 +41,7 @@ class Asked:
     """A look that somebody waits for."""
 
     def __init__(self) -> None:
-        self.done = anyio.Event()
+        self.done: anyio.Event = anyio.Event()
         self.look: Look | None = None
         self.error: NexcageError | None = None
 

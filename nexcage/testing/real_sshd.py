@@ -50,13 +50,13 @@ class RealSshd:
         env: Mapping[str, str] | None = None,
         options: Mapping[str, str | int] | None = None,
     ) -> None:
-        self.dir = dir
-        self.name = name
-        self.home = dir / "home"
-        self.port = 0
-        self.identity_file = dir / "identity"
-        self.known_hosts = dir / f"{name}.known_hosts"
-        self.host_key = dir / f"{name}.host_key"
+        self.dir: Path = dir
+        self.name: str = name
+        self.home: Path = dir / "home"
+        self.port: int = 0
+        self.identity_file: Path = dir / "identity"
+        self.known_hosts: Path = dir / f"{name}.known_hosts"
+        self.host_key: Path = dir / f"{name}.host_key"
         self._options = dict(options or {})
         self._env = {"PATH": ":".join([*path, _PATH]), "HOME": str(self.home), **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None

@@ -95,7 +95,7 @@ def _no_pct(node: str) -> NodeNotUsable:
     )
 
 
-def _command(*argv: str, timeout: float, stdin: bytes = b"", **more: Any) -> Command[None]:  # noqa: ANN401 (Command's own fields)
+def _command(*argv: str, timeout: float, stdin: bytes = b"", **more: Any) -> Command[None]:  # Any: Command's own fields
     return Command(("pct", *argv), nothing, stdin=stdin, cancel="term", timeout=timeout, classify=classify, **more)
 
 

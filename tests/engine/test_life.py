@@ -24,14 +24,12 @@ def ran(sim: SimCluster, *words: str) -> list[dict[str, Any]]:
 async def test_a_container_goes_through_its_whole_life(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:
         web = fleet["web-1"]
-        states: list[State] = []
-        for step in (
+        steps = (
             web.create(SPEC), web.start(), web.pause(), web.resume(), web.kill("HUP"), web.stop(timeout=30), web.start(),
             web.stop(force=True), web.delete(),
-        ):  # fmt: skip
-            states.append((await step).state)
+        )  # fmt: skip
 
-        assert [str(state) for state in states] == [
+        assert [str((await step).state) for step in steps] == [
             "created", "running", "paused", "running", "running", "stopped", "running", "stopped", "absent",
         ]  # fmt: skip
         assert sim["pve-01"].model.containers() == []
@@ -200,17 +198,16 @@ async def test_every_effect_carries_its_operation_and_step(sim: SimCluster) -> N
 @pytest.mark.sim(nodes=1)
 async def test_began_is_in_the_journal_before_the_first_effect(sim: SimCluster) -> None:
     seen: list[tuple[str, int]] = []
-    async with sim.fleet() as fleet:
-        async with fleet.events.subscribe() as events, anyio.create_task_group() as tasks:
+    async with sim.fleet() as fleet, fleet.events.subscribe() as events, anyio.create_task_group() as tasks:
 
-            async def watch() -> None:
-                async for event in events:
-                    seen.append((type(event).__name__, len(sim.effects())))
+        async def watch() -> None:
+            async for event in events:
+                seen.append((type(event).__name__, len(sim.effects())))  # noqa: PERF401 (looked at as each one comes)
 
-            tasks.start_soon(watch)
-            await fleet["web-1"].create(SPEC)
-            await anyio.sleep(1)
-            tasks.cancel_scope.cancel()
+        tasks.start_soon(watch)
+        await fleet["web-1"].create(SPEC)
+        await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
 
     assert seen == [("Began", 0), ("Attempted", 0), ("Succeeded", 1)]
 

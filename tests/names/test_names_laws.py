@@ -195,7 +195,7 @@ def test_a_repr_with_line_breaks_stays_one_line() -> None:
 
 
 def test_all_is_sorted_and_is_the_namespace() -> None:
-    public = {name for name in vars(names) if not name.startswith("_")} - {"annotations"}
+    public = {name for name in vars(names) if not name.startswith(("_", "@"))} - {"annotations"}
 
     assert names.__all__ == sorted(names.__all__)
     assert set(names.__all__) == public

@@ -147,7 +147,7 @@ class Node:
         pid = self._count("pid", FIRST_PID)
         files = self.files
         started = int((self.now() - self.booted) * _TICKS)
-        zeros = "0 " * 14
+        zeros = "0 " * 11  # minflt ... itrealvalue; the start time is the 22nd field (proc(5))
         files.write(f"/proc/{pid}/stat", f"{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560 {zeros}0 {started} 0 0\n")
         files.write(f"/proc/{pid}/cgroup", f"0::{cgroup}\n")
         return pid

@@ -220,6 +220,7 @@ def _with(tool: Tool, fault: Fault, ground: Ground, *, when: Callable[[Ctx], boo
     """``then`` happens at the first wait after ``when``, at the latest when the tool has ended."""
 
     def run(ctx: Ctx) -> Steps:
+        ctx.watched = True
         steps = tool(ctx)
         answer: object = None
         thrown: Interrupted | None = None

@@ -63,6 +63,7 @@ class Ctx:
         "stderr",
         "stdin",
         "stdout",
+        "watched",
     )
 
     def __init__(
@@ -90,6 +91,8 @@ class Ctx:
         """The head of its line in the effects log, until it is written."""
         self.changed: list[dict[str, str]] = []
         """What the running step changed so far."""
+        self.watched: bool = False
+        """Whether something is to happen in the middle of it: then it has a middle, even where work takes no time."""
         self.pids: set[int] = set()
         """The model's processes that live as long as this call works."""
         self._out: Callable[[bytes], object] = self.stdout.extend if out is None else out

@@ -62,7 +62,7 @@ class Job:
     def took(self, seconds: float) -> Generator[Wait, Any, None]:  # Any: see Work
         """Let the time of real work pass."""
         cost = self.node.cost(seconds)
-        if cost:
+        if cost or self.ctx.watched:
             yield Sleep(cost)
 
     # --- configs ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,184 @@
+"""The lxc backend against a scripted node: each verb is the list of commands that an operator would type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexcage import AlreadyExists, CommandFailed, Guest, InvalidSpec, Look, Mark, Ref, Spec, UnsupportedImage
+from nexcage._backends.lxc import TRIES, Lxc, candidates
+from nexcage._core.command import Command, Result
+from nexcage.names import image
+from nexcage.tools import lxc
+
+T = TypeVar("T")
+DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
+SPEC = Spec(DEBIAN)
+REF = Ref("web-1", 104, "pve-01")
+GUARDED = ("sh", "-c", lxc.GUARD, "nexcage", "nexcage fleet=f1 id=web-1 vmid=104 op=op-1", "104")
+
+
+class ScriptedNode:
+    """Keeps what is run on it; ``answer`` makes the result, exit 0 without words if it is not given."""
+
+    name: str = "pve-01"
+
+    def __init__(self, seen: Look | None = None, *, vmids: range = range(100, 1000), hurried: bool = False) -> None:
+        self.seen: Look = seen or Look("pve-01", "pve1", "boot", {}, {})
+        self.vmids: range = vmids
+        self.hurried: bool = hurried
+        self.commands: list[Command[Any]] = []
+        self.answer: Callable[[Command[Any]], Result] = lambda _: Result(0)
+
+    def mark(self, id: str, vmid: int) -> Mark:
+        return Mark("f1", id, vmid, "op-1")
+
+    async def run(self, command: Command[T]) -> T:
+        self.commands.append(command)
+        result = self.answer(command)
+        if result.exit != 0:
+            raise command.classify(command, result, self.name)
+        return command.parse(result)
+
+    async def run_unless_hurried(self, command: Command[Any]) -> bool:
+        await self.run(command)
+        return not self.hurried
+
+    @property
+    def typed(self) -> list[tuple[str, ...]]:
+        """What an operator would have typed: without the guard around it."""
+        return [
+            argv[len(GUARDED) :] if argv[: len(GUARDED)] == GUARDED else argv
+            for argv in (c.argv for c in self.commands)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "typed"),
+    [
+        ("start", {}, [("pct", "start", "104")]),
+        (
+            "stop",
+            {"timeout": 30.0, "force": False},
+            [("pct", "shutdown", "104", "--timeout", "30", "--forceStop", "1")],
+        ),
+        ("stop", {"timeout": 30.0, "force": True}, [("pct", "stop", "104")]),
+        ("pause", {}, [("lxc-freeze", "-n", "104")]),
+        ("resume", {}, [("lxc-unfreeze", "-n", "104")]),
+        ("delete", {"force": False, "purge": False}, [("pct", "destroy", "104")]),
+        ("delete", {"force": True, "purge": True}, [("pct", "destroy", "104", "--force", "1", "--purge", "1")]),
+    ],
+)
+async def test_a_verb_is_what_an_operator_would_type_and_is_guarded(
+    verb: str, options: Any, typed: list[tuple[str, ...]]
+) -> None:
+    node = ScriptedNode()
+    await getattr(Lxc(), verb)(node, REF, **options)
+
+    assert node.typed == typed
+    for command in node.commands:
+        assert command.argv[: len(GUARDED)] == GUARDED
+        assert not command.safe
+
+
+async def test_a_frozen_container_is_thawed_before_it_is_asked_to_stop() -> None:
+    node = ScriptedNode(
+        Look("pve-01", "pve1", "boot", {104: Guest(104, running=True, frozen=True, pid=5)}, {104: "pve1"})
+    )
+    await Lxc().stop(node, REF, timeout=5.0, force=False)
+    assert [words[0:2] for words in node.typed] == [("lxc-unfreeze", "-n"), ("pct", "shutdown")]
+
+
+async def test_a_stop_that_is_hurried_overrules_its_own_shutdown() -> None:
+    node = ScriptedNode(hurried=True)
+    await Lxc().stop(node, REF, timeout=600.0, force=False)
+    assert node.typed[-1] == ("pct", "stop", "104", "--overrule-shutdown", "1")
+
+
+async def test_a_signal_goes_by_the_script_that_checks_the_mark() -> None:
+    node = ScriptedNode()
+    node.answer = lambda _: Result(0, b"4194400\n")
+    await Lxc().kill(node, REF, 10)
+    assert node.commands[0].argv == ("sh", "-c", lxc.SIGNAL, "kill", GUARDED[4], "104", "10")
+
+
+async def test_a_create_carries_the_mark_of_its_own_number() -> None:
+    node = ScriptedNode()
+    made = await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
+    (argv,) = node.typed
+    assert argv[:4] == ("pct", "create", str(made.vmid), DEBIAN)
+    assert argv[argv.index("--description") + 1] == str(Mark("f1", "web-1", made.vmid, "op-1"))
+    assert (made.id, made.node) == ("web-1", "pve-01")
+
+
+async def test_a_number_that_is_taken_makes_it_try_the_next() -> None:
+    node = ScriptedNode(vmids=range(100, 104))
+    taken: list[str] = []
+
+    def answer(command: Command[Any]) -> Result:
+        taken.append(command.argv[2])
+        said = f"CT {command.argv[2]} already exists on node 'pve2'\n".encode()
+        return Result(0) if len(taken) == 3 else Result(255, b"", said)
+
+    node.answer = answer
+    made = await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
+    assert str(made.vmid) == taken[2]
+    assert len(set(taken)) == 3
+
+
+async def test_no_free_number_is_said_with_the_range_and_tries_are_bounded() -> None:
+    node = ScriptedNode()
+    node.answer = lambda command: Result(255, b"", f"VM {command.argv[2]} already exists on node 'x'".encode())
+    with pytest.raises(AlreadyExists, match="100-999"):
+        await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
+    assert len(node.commands) == TRIES
+
+
+async def test_another_failure_of_a_create_is_not_tried_again() -> None:
+    node = ScriptedNode()
+    node.answer = lambda _: Result(255, b"", b"storage 'nosuch' does not exist\n")
+    with pytest.raises(CommandFailed, match="nosuch"):
+        await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
+    assert len(node.commands) == 1
+
+
+@given(
+    st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True),
+    st.integers(100, 200),
+    st.integers(1, 80),
+    st.sets(st.integers(100, 300)),
+    st.sets(st.integers(100, 300)),
+)
+def test_numbers_to_try_are_free_distinct_in_range_and_always_the_same(
+    id: str, low: int, size: int, cluster: set[int], here: set[int]
+) -> None:
+    seen = Look("n", "p", "b", {vmid: Guest(vmid) for vmid in here}, dict.fromkeys(cluster, "p"))
+    vmids = range(low, low + size)
+    found = list(candidates(id, vmids, seen))
+    assert found == list(candidates(id, vmids, seen))
+    assert len(set(found)) == len(found) == min(TRIES, len(set(vmids) - cluster - here))
+    assert set(found) <= set(vmids) - cluster - here
+
+
+def test_two_containers_rarely_begin_with_the_same_number() -> None:
+    seen = Look("n", "p", "b", {}, {})
+    first = {next(candidates(f"web-{n}", range(10_000, 1_000_000), seen)) for n in range(1000)}
+    assert len(first) > 990
+
+
+@pytest.mark.parametrize("text", ["ubuntu:20.04", "./bundle", "/srv/bundle"])
+def test_only_templates_are_taken(text: str) -> None:
+    assert not Lxc().accepts(image(text))
+    with pytest.raises(UnsupportedImage, match="vztmpl"):
+        Lxc().check("web-1", Spec(text, backend="lxc"))
+
+
+@pytest.mark.parametrize("text", [DEBIAN, "/srv/debian.tar.gz", "debian.tar"])
+def test_every_spelling_of_a_template_is_taken(text: str) -> None:
+    Lxc().check("web-1", Spec(text))
+    with pytest.raises(InvalidSpec, match="hostname"):
+        Lxc().check("web_1", Spec(text))

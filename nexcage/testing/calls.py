@@ -21,6 +21,7 @@ __all__ = ["Call", "Link", "spawn"]
 
 _tasks: set[object] = set()  # asyncio keeps only weak references to its tasks
 
+
 class Link(Protocol):
     """A connection to a node, as the node sees it."""
 
@@ -35,6 +36,7 @@ class Link(Protocol):
     def release(self) -> None:
         """What was held up passes."""
         ...
+
 
 def spawn(work: Callable[[], Awaitable[None]]) -> None:
     """Run ``work`` beside everything else, until it ends or the event loop does.
@@ -63,6 +65,7 @@ def spawn(work: Callable[[], Awaitable[None]]) -> None:
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
+
 class Call(Ground):
     """One command on a node. ``exit`` is set when it has ended; ``when_ended`` is called then."""
 
@@ -83,9 +86,7 @@ class Call(Ground):
         self.exit: int | None = None
         self.signal: str = ""
         """The signal that ended it, if one did (``TERM``, ``KILL``)."""
-        self.ctx: Ctx = Ctx(
-            node.model, argv, env=env, stdin=stdin, out=self._printer(out), err=self._printer(err)
-        )
+        self.ctx: Ctx = Ctx(node.model, argv, env=env, stdin=stdin, out=self._printer(out), err=self._printer(err))
         self._link = link
         self._reader_gone = False
         self._blocked = blocked
@@ -110,7 +111,7 @@ class Call(Ground):
                     self.signal = "KILL"
                 elif self.exit == 143 and self._handle.interrupted:
                     self.signal = "TERM"
-        except Exception:  # a mistake in a pretend tool; it must not take the whole cluster with it
+        except Exception:  # noqa: BLE001 - a mistake in a pretend tool; it must not take the whole cluster with it
             self.ctx.err("nexcage sim: a pretend tool broke\n" + traceback.format_exc())
             self.exit = 70
         finally:
@@ -154,6 +155,7 @@ class Call(Ground):
 
     def happen(self, kind: str) -> None:
         self.node.happen_within_step(kind)
+
 
 async def finished(
     node: SimNode,

@@ -103,7 +103,15 @@ class _Check:
         try:
             done = await self.fleet.do(intent)
             self.spares(what)
-        except (NexcageError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        except (
+            NexcageError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            NotImplementedError,
+        ) as error:
             self.spares(what)
             _broken(f"{what} failed", error)
         if done.state is not state:
@@ -137,7 +145,9 @@ class _Check:
 
     async def foreign_guest(self) -> None:
         """Somebody else's container stands beside ours."""
-        made = await self.sim[self.node].run(["pct", "create", str(_FOREIGN), f"local:vztmpl/{DEBIAN}", "--description", "mine"])
+        made = await self.sim[self.node].run(
+            ["pct", "create", str(_FOREIGN), f"local:vztmpl/{DEBIAN}", "--description", "mine"]
+        )
         assert made.exit == 0, made.stderr
         await self.sim[self.node].run(["pct", "start", str(_FOREIGN)])
         self.theirs = self._foreign()
@@ -186,7 +196,7 @@ class _Check:
         except NexcageError as error:
             _broken("kill with KILL failed", error)
         with anyio.move_on_after(30):
-            while (await self.guest("a killed container")).running:
+            while (await self.guest("a killed container")).running:  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(0.2)
         if (await self.guest("a killed container")).running:
             _broken("a container that got SIGKILL still runs")
@@ -261,5 +271,5 @@ class _Check:
 
     async def _back(self) -> None:
         with anyio.move_on_after(120):
-            while not isinstance((await self.fleet.look(self.node))[self.node], Look):
+            while not isinstance((await self.fleet.look(self.node))[self.node], Look):  # noqa: ASYNC110 - nobody tells
                 await anyio.sleep(1.0)

@@ -254,7 +254,7 @@ class SimCluster:
             return time.time()
         try:
             now = anyio.current_time()
-        except Exception:  # no event loop is running yet, or any more
+        except Exception:  # noqa: BLE001 - no event loop is running yet, or any more
             return EPOCH
         if self._origin is None:
             self._origin = (EPOCH if is_virtual() else time.time()) - now

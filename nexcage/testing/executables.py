@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bin_dir", "install", "main"]
 
-_MAIN = 'import sys; sys.path.insert(0, sys.argv.pop(1)); from nexcage.testing.executables import main; main(sys.argv[1:])'
+_MAIN = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from nexcage.testing.executables import main; main(sys.argv[1:])"
+)
 _LAUNCHER = """\
 #!/bin/sh
 NEXCAGE_NODE_ROOT={root}

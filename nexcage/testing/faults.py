@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nexcage.errors import InvalidInput
-from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool
+from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool, Wait
 
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
@@ -186,6 +186,33 @@ class Ground:
         """``crash``, ``restart``, ``partition``, ``heal`` or ``host-key`` happens to the node now."""
 
 
+class _Inner:
+    """A tool inside another one: go on with it until it waits or ends."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps: Steps = steps
+        self.answer: Any = None  # Any: what a wait is answered with depends on the wait
+        self.thrown: Interrupted | None = None
+        self.status: int = 0
+
+    def go(self) -> Wait | None:
+        """What it waits for next; None when it has ended with `status`."""
+        thrown, self.thrown = self.thrown, None
+        try:
+            return self._steps.send(self.answer) if thrown is None else self._steps.throw(thrown)
+        except StopIteration as end:
+            self.status = end.value
+            return None
+
+    def wait(self, wait: Wait) -> Generator[Wait, Any, None]:  # Any: as above
+        """Let ``wait`` pass; the tool goes on with what came of it."""
+        self.answer = None
+        try:
+            self.answer = yield wait
+        except Interrupted as error:
+            self.thrown = error
+
+
 def under_faults(tool: Tool, ground: Ground) -> Tool:
     """``tool`` with what may happen to it: faults, and the end of its machine."""
 
@@ -193,22 +220,13 @@ def under_faults(tool: Tool, ground: Ground) -> Tool:
         node = ctx.node
         boots = state_of(node).get("boots", 0)
         fault = claim(node, ctx.argv) if state_of(node).get("faults") else None
-        steps = (tool if fault is None else _FAULTY[fault.kind](tool, fault, ground))(ctx)
-        answer: object = None
-        thrown: Interrupted | None = None
-        while True:
-            try:
-                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
-            except StopIteration as end:
-                status: int = end.value
-                return status
-            try:
-                answer, thrown = (yield wait), None
-            except Interrupted as error:
-                thrown = error
+        inner = _Inner((tool if fault is None else _FAULTY[fault.kind](tool, fault, ground))(ctx))
+        while (wait := inner.go()) is not None:
+            yield from inner.wait(wait)
             if state_of(node).get("boots", 0) != boots:
                 ground.gone()
                 yield Sleep(0)
+        return inner.status
 
     return run
 
@@ -216,33 +234,24 @@ def under_faults(tool: Tool, ground: Ground) -> Tool:
 # --- one generator per kind ---------------------------------------------------------------------------------------------
 
 
-def _with(tool: Tool, fault: Fault, ground: Ground, *, when: Callable[[Ctx], bool], then: Callable[[], None]) -> Tool:
+def _with(tool: Tool, *, when: Callable[[Ctx], bool], then: Callable[[], None]) -> Tool:
     """``then`` happens at the first wait after ``when``, at the latest when the tool has ended."""
 
     def run(ctx: Ctx) -> Steps:
         ctx.watched = True
-        steps = tool(ctx)
-        answer: object = None
-        thrown: Interrupted | None = None
+        inner = _Inner(tool(ctx))
         happened = False
-        while True:
-            try:
-                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
-            except StopIteration as end:
-                if not happened:
-                    yield Sleep(0)
-                    then()
-                status: int = end.value
-                return status
+        while (wait := inner.go()) is not None:
             now = not happened and when(ctx)
-            try:
-                answer, thrown = (yield wait), None
-            except Interrupted as error:
-                thrown = error
+            yield from inner.wait(wait)
             if now:
                 happened = True
                 then()
                 yield Sleep(0)
+        if not happened:
+            yield Sleep(0)
+            then()
+        return inner.status
 
     return run
 
@@ -265,15 +274,15 @@ def _drop_before(tool: Tool, fault: Fault, ground: Ground) -> Tool:
 
 
 def _drop_during(tool: Tool, fault: Fault, ground: Ground) -> Tool:
-    return _with(tool, fault, ground, when=_changed, then=ground.cut)
+    return _with(tool, when=_changed, then=ground.cut)
 
 
 def _drop_after(tool: Tool, fault: Fault, ground: Ground) -> Tool:
-    return _with(tool, fault, ground, when=_never, then=ground.cut)
+    return _with(tool, when=_never, then=ground.cut)
 
 
 def _happens(tool: Tool, fault: Fault, ground: Ground) -> Tool:
-    return _with(tool, fault, ground, when=_changed, then=lambda: ground.happen(fault.kind))
+    return _with(tool, when=_changed, then=lambda: ground.happen(fault.kind))
 
 
 def _seconds(fault: Fault, otherwise: float) -> float:
@@ -284,35 +293,21 @@ def _seconds(fault: Fault, otherwise: float) -> float:
 def _stall(tool: Tool, fault: Fault, ground: Ground) -> Tool:
     def run(ctx: Ctx) -> Steps:
         left = _seconds(fault, _FOR_EVER)
-        steps = tool(ctx)
-        try:
-            wait = next(steps)
-        except StopIteration as end:
-            wait, over = None, int(end.value)
-        thrown: Interrupted | None = None
-        while left > 0 and thrown is None:
-            try:
-                yield Sleep(min(left, _INTERRUPTIBLE))
-                left -= _INTERRUPTIBLE
-            except Interrupted as error:
-                if not fault.options.get("deaf"):
-                    thrown = error
-        if wait is None:
-            if thrown is not None:
-                raise thrown
-            return over
-        while True:  # the rest as usual, beginning with the wait that it was in
-            answer: object = None
-            if thrown is None:
-                try:
-                    answer = yield wait
-                except Interrupted as error:
-                    thrown = error
-            try:
-                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
-            except StopIteration as end:
-                return int(end.value)
-            thrown = None
+        inner = _Inner(tool(ctx))
+        wait = inner.go()
+        while left > 0 and inner.thrown is None:
+            yield from inner.wait(Sleep(min(left, _INTERRUPTIBLE)))
+            left -= _INTERRUPTIBLE
+            if fault.options.get("deaf"):
+                inner.thrown = None
+        if inner.thrown is not None:
+            if wait is None:
+                raise inner.thrown
+            wait = inner.go()
+        while wait is not None:  # the rest as usual, beginning with the wait that it was in
+            yield from inner.wait(wait)
+            wait = inner.go()
+        return inner.status
 
     return run
 
@@ -374,20 +369,14 @@ def _lock_held(tool: Tool, fault: Fault, ground: Ground) -> Tool:
 
     def held(ctx: Ctx) -> Steps:
         """Every flock that it waits for is somebody else's."""
-        steps = tool(ctx)
-        answer: object = None
-        thrown: Interrupted | None = None
-        while True:
-            try:
-                wait = steps.throw(thrown) if thrown is not None else steps.send(answer)
-            except StopIteration as end:
-                return int(end.value)
-            refused = isinstance(wait, Flock)
-            try:
-                answer, thrown = (yield Sleep(wait.timeout) if isinstance(wait, Flock) else wait), None
-                answer = False if refused else answer
-            except Interrupted as error:
-                thrown = error
+        inner = _Inner(tool(ctx))
+        while (wait := inner.go()) is not None:
+            if isinstance(wait, Flock):
+                yield from inner.wait(Sleep(wait.timeout))
+                inner.answer = False
+            else:
+                yield from inner.wait(wait)
+        return inner.status
 
     def locked(ctx: Ctx) -> Steps:
         """Its container's config has a lock as long as it runs."""
@@ -397,9 +386,9 @@ def _lock_held(tool: Tool, fault: Fault, ground: Ground) -> Tool:
             ctx.node.files.write(ctx.node.config_path(vmid), f"lock: {lock}\n{text}")
         status = yield from tool(ctx)
         for vmid in vmids[:1]:
-            text = ctx.node.config(vmid)
-            if text is not None:
-                ctx.node.files.write(ctx.node.config_path(vmid), re.sub(rf"(?m)^lock: {lock}\n", "", text, count=1))
+            left = ctx.node.config(vmid)
+            if left is not None:
+                ctx.node.files.write(ctx.node.config_path(vmid), re.sub(rf"(?m)^lock: {lock}\n", "", left, count=1))
         return status
 
     return locked if isinstance(lock, str) else held

@@ -105,7 +105,9 @@ class MemoryTransport:
         if node.down:
             raise NodeUnreachable(node.name, "connection refused: no sshd listens there")
         if node.host_key != self._known_key:
-            raise HostKeyRejected(node.name, f"the key of {node.name} has changed: now #{node.host_key}, known #{self._known_key}")
+            raise HostKeyRejected(
+                node.name, f"the key of {node.name} has changed: now #{node.host_key}, known #{self._known_key}"
+            )
         return _Link(node, self._keepalive)
 
     async def _passable(self, link: _Link) -> None:

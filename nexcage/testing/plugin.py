@@ -26,8 +26,16 @@ _SEED = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nexcage", "simulated clusters")
-    group.addoption("--sim-seeds", type=int, default=None, metavar="N", help="run each test with a simulated cluster with N seeds")
-    group.addoption("--sim-seed", type=int, default=None, metavar="SEED", help="run each test with a simulated cluster with this seed")
+    group.addoption(
+        "--sim-seeds", type=int, default=None, metavar="N", help="run each test with a simulated cluster with N seeds"
+    )
+    group.addoption(
+        "--sim-seed",
+        type=int,
+        default=None,
+        metavar="SEED",
+        help="run each test with a simulated cluster with this seed",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,10 +54,16 @@ def _takes(item: Any, *names: str) -> bool:  # Any: a test function, or whatever
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> None:  # Any: pytest gives modules and classes, and anything
+def pytest_pycollect_makeitem(
+    collector: Any, name: str, obj: Any
+) -> None:  # Any: pytest gives modules and classes, and anything
     """An async test with a simulated cluster is anyio's, whatever ``anyio_mode`` says."""
     inner = obj.hypothesis.inner_test if hasattr(obj, "hypothesis") else obj
-    if inspect.iscoroutinefunction(inner) and collector.istestfunction(obj, name) and _takes(obj, "sim", "virtual_time"):
+    if (
+        inspect.iscoroutinefunction(inner)
+        and collector.istestfunction(obj, name)
+        and _takes(obj, "sim", "virtual_time")
+    ):
         pytest.mark.anyio(obj)
         pytest.mark.usefixtures("anyio_backend")(obj)
 
@@ -62,7 +76,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         count = metafunc.config.getoption("--sim-seeds")
         if count is not None and metafunc.config.getoption("--sim-seed") is None:
             first = marker.kwargs.get("seed", 0) if marker is not None else 0
-            metafunc.parametrize("_sim_seed", range(first, first + count), ids=lambda seed: f"seed{seed}", indirect=True)
+            metafunc.parametrize(
+                "_sim_seed", range(first, first + count), ids=lambda seed: f"seed{seed}", indirect=True
+            )
     real = marker is not None and marker.kwargs.get("real_time", False)
     wanted = "virtual_time" in names or ("sim" in names and not real)
     if wanted and "anyio_backend" in names and not _chosen(metafunc):
@@ -124,5 +140,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and _SEED in item.stash:
         seed = item.stash[_SEED]
-        report.sections.append(("nexcage sim", f"the simulated cluster had seed {seed}; repeat with: --sim-seed {seed}"))
+        report.sections.append(
+            ("nexcage sim", f"the simulated cluster had seed {seed}; repeat with: --sim-seed {seed}")
+        )
     return report

@@ -1,8 +1,8 @@
 """``nexcage sim``: a simulated cluster on disk, behind SSH servers, for people and scripts.
 
-    DIR/config.toml        for ``nexcage --config``           DIR/cluster/      what the nodes share, and the effects log
-    DIR/state, DIR/run     the fleet's own directories        DIR/nodes/NAME/   one node: its files, its programs
-    DIR/ssh                keys and ports of the servers      DIR/up.lock       held while the servers run
+``DIR/config.toml`` is for ``nexcage --config``, ``DIR/state`` and ``DIR/run`` are the fleet's own directories, ``DIR/ssh`` has the
+servers' keys and ports, ``DIR/cluster`` what the nodes share and the effects log, ``DIR/nodes/NAME`` one node: its files and its
+programs. ``DIR/up.lock`` is held while the servers run.
 """
 
 from __future__ import annotations
@@ -189,7 +189,10 @@ async def _serve(nodes: int, directory: Path, seed: int, ready: Callable[[Path],
     try:
         cluster = SimCluster(nodes, seed=seed, dir=directory)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with cluster.serve(dir=directory / "ssh", ports=_ports(directory)) as served, anyio.create_task_group() as tasks:
+            async with (
+                cluster.serve(dir=directory / "ssh", ports=_ports(directory)) as served,
+                anyio.create_task_group() as tasks,
+            ):
                 ports = {host.key: host.port for host in served.hosts}
                 _replace(directory / "ssh" / "ports.json", json.dumps(ports))
                 config = served.config(directory)
@@ -262,7 +265,14 @@ def _detached(nodes: int, directory: Path, seed: int) -> Path:
             argv = [sys.executable, "-m", "nexcage.testing.simctl", str(nodes), str(directory), str(seed), str(writing)]
             # It forks once more, so that it is nobody's child and what is waited for here ends at once.
             subprocess.run(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=(writing,), check=True, cwd="/"
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                pass_fds=(writing,),
+                check=True,
+                cwd="/",
             )
         except subprocess.CalledProcessError:
             pass  # its log says why
@@ -273,9 +283,9 @@ def _detached(nodes: int, directory: Path, seed: int) -> Path:
         if said:
             raise Busy(f"the simulated cluster in {directory}", said)
         lines = log.read_text("utf-8", "replace").strip().splitlines()
-        raise NexcageError(f"cannot start the simulated cluster in {directory}: {lines[-1] if lines else 'it said nothing'}").noted(
-            f"its log is {log}"
-        )
+        raise NexcageError(
+            f"cannot start the simulated cluster in {directory}: {lines[-1] if lines else 'it said nothing'}"
+        ).noted(f"its log is {log}")
     return Path(said)
 
 
@@ -290,8 +300,11 @@ def _background(argv: list[str]) -> None:
         with suppress(OSError), open(int(answer), "w", encoding="utf-8") as pipe:
             pipe.write(text)
 
+    def ready(config: Path) -> None:
+        say(str(config))
+
     try:
-        anyio.run(_serve, int(nodes), Path(directory), int(seed), lambda config: say(str(config)))
+        anyio.run(_serve, int(nodes), Path(directory), int(seed), ready)
     except Busy as error:
         say(error.owner)
         raise SystemExit(1) from None

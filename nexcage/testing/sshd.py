@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Served", "serve"]
 
 LOOPBACK = "127.0.0.1"
+_CONNECT_FAILED = 2  # RFC 4254: what sshd says when a connection has too many sessions
 _FIRST_PID = 1 << 28  # of sessions: far above the model's own processes
 _READS_STDIN = frozenset({"exec", "/dev/stdin", "-"})
 _OPERATORS = frozenset({";", "&&", "||"})
@@ -144,7 +145,7 @@ def _toml(text: str) -> str:
 def _key(path: Path) -> asyncssh.SSHKey:
     """The private key in a file, made if need be."""
     if not path.exists():
-        made = asyncssh.generate_private_key("ssh-ed25519", "nexcage-sim")
+        made = asyncssh.generate_private_key("ssh-ed25519", "nexcage-sim")  # pyright: ignore[reportUnknownMemberType]
         temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(made.export_private_key())
@@ -280,7 +281,7 @@ class _Server(asyncssh.SSHServer):
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         if len(self.sessions) >= self.door.max_sessions:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
+            raise asyncssh.ChannelOpenError(_CONNECT_FAILED, "open failed")
         return _Session(self)
 
     # The node's side of the link.
@@ -340,9 +341,7 @@ class _Session(asyncssh.SSHServerSession[bytes]):
             words = split(self._line)
         except ValueError:
             words = []
-        if not _READS_STDIN.intersection(words):
-            self._begin()
-        elif self._eof:
+        if self._eof or not _READS_STDIN.intersection(words):
             self._begin()
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
@@ -457,10 +456,14 @@ class _Session(asyncssh.SSHServerSession[bytes]):
         self._exit(status)
 
     def _out(self, data: bytes) -> None:
-        self._pass(lambda: self._chan.write(data) if self._chan is not None else None)
+        self._pass(lambda: self._write(data, None))
 
     def _err(self, data: bytes) -> None:
-        self._pass(lambda: self._chan.write_stderr(data) if self._chan is not None else None)
+        self._pass(lambda: self._write(data, asyncssh.EXTENDED_DATA_STDERR))  # pyright: ignore[reportPrivateImportUsage]
+
+    def _write(self, data: bytes, kind: int | None) -> None:
+        if self._chan is not None:
+            self._chan.write(data, kind)  # pyright: ignore[reportUnknownMemberType]
 
     def _exit(self, status: int, signal: str = "") -> None:
         def leave() -> None:

@@ -59,11 +59,13 @@ def _read(answer: object) -> tuple[int, str | bytes, str | bytes]:
     if isinstance(answer, int):
         return int(answer), b"", b""
     if isinstance(answer, tuple):
-        words = cast("tuple[Any, ...]", answer)
-        status, out, err = (*words, *(0, b"", b"")[len(words) :])[:3]
-        return int(status), out, err
+        words = [*cast("tuple[Any, ...]", answer)]  # type: ignore[redundant-cast]  # pyright knows less
+        words += [0, b"", b""][len(words) :]
+        return int(words[0]), words[1], words[2]
     for name in ("exit", "returncode", "status", "exit_status"):
         status = getattr(answer, name, None)
         if isinstance(status, int):
             return status, getattr(answer, "stdout", b"") or b"", getattr(answer, "stderr", b"") or b""
-    raise TypeError(f"a taught program answered {answer!r}: a Result, text, an exit status or (exit, stdout, stderr) is expected")
+    raise TypeError(
+        f"a taught program answered {answer!r}: a Result, text, an exit status or (exit, stdout, stderr) is expected"
+    )

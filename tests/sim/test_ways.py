@@ -108,7 +108,20 @@ async def way(request, tmp_path):
 
 SCRIPT = [
     ("pct", "list"),
-    ("pct", "create", "100", DEBIAN, "--memory", "256", "--hostname", "web", "--description", str(MARK), "--tags", "nexcage"),
+    (
+        "pct",
+        "create",
+        "100",
+        DEBIAN,
+        "--memory",
+        "256",
+        "--hostname",
+        "web",
+        "--description",
+        str(MARK),
+        "--tags",
+        "nexcage",
+    ),
     ("pct", "create", "100", DEBIAN),
     ("pct", "create", "101", ALPINE, "--net0", "name=eth0,bridge=vmbr0,ip=dhcp"),
     ("pct", "create", "102", "local:vztmpl/nosuch.tar.zst"),

@@ -1,0 +1,219 @@
+"""Looks: many callers, few commands; nobody gets an answer that is older than the question; each gets an error of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+
+from nexcage import Command, CommandFailed, Host, Limits, Look, NexcageError, NodeTimeout, NodeUnreachable, Result
+from nexcage._engine.node import FleetNode
+from nexcage.errors import AuthRejected
+
+
+class Counting:
+    """A transport that takes its time, and whose answers are numbered from 1 in the order in which they began."""
+
+    def __init__(self, seconds: float = 1.0, answer: Callable[[int], Result] | None = None) -> None:
+        self.begun = 0
+        self.seconds = seconds
+        self.answer = answer or (lambda n: Result(0, str(n).encode()))
+
+    async def run(self, command: Command[Any]) -> Result:
+        self.begun += 1
+        result = self.answer(self.begun)
+        await anyio.sleep(self.seconds)
+        return result
+
+    def stream(self, command: Command[Any]) -> Any:
+        raise NotImplementedError
+
+    async def aclose(self) -> None: ...
+
+
+def observe(key: str, ops: tuple[str, ...]) -> Command[Look]:
+    return Command(("look", *ops), lambda result: Look(key, "pve1", str(int(result.stdout)), {}, {}), safe=True)
+
+
+@asynccontextmanager
+async def a_node(transport: Any, **limits: Any) -> AsyncIterator[FleetNode]:
+    async with anyio.create_task_group() as tasks:
+        yield FleetNode(
+            Host("pve-01"), transport, observe, limits=Limits(**limits), tasks=tasks, clock=lambda: 5.0, random=Random(1),
+            changed=lambda *_: None,
+        )  # fmt: skip
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_thousand_callers_at_once_cost_at_most_two_looks(virtual_time: object) -> None:
+    transport = Counting()
+    looks: list[Look] = []
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        for n in range(1000):
+            tasks.start_soon(_keep, node, looks)
+            if n % 100 == 99:
+                await anyio.sleep(0.0999)  # while the first one runs
+    assert len(looks) == 1000
+    assert transport.begun <= 2
+
+
+async def _keep(node: FleetNode, looks: list[Look]) -> None:
+    looks.append(await node.look())
+
+
+async def test_nobody_gets_a_look_that_began_before_they_asked(virtual_time: object) -> None:
+    transport = Counting()
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        first: list[Look] = []
+        tasks.start_soon(_keep, node, first)
+        await anyio.sleep(0.5)
+        assert transport.begun == 1
+
+        assert (await node.look()).boot_id == "2"
+        assert first[0].boot_id == "1"
+        assert node.seen is not None
+        assert (node.seen.boot_id, node.seen.at) == ("2", 5.0)
+
+
+async def test_a_look_of_a_moment_ago_will_do_where_the_caller_says_so(virtual_time: object) -> None:
+    transport = Counting(0.1)
+    async with a_node(transport) as node:
+        await node.look()
+        await anyio.sleep(0.5)
+        await node.look(within=1.0)
+        assert transport.begun == 1
+        await anyio.sleep(1.0)
+        await node.look(within=1.0)
+        assert transport.begun == 2
+
+
+async def test_looks_for_an_operation_are_not_shared(virtual_time: object) -> None:
+    transport = Counting()
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        tasks.start_soon(node.look, ("op-1",))
+        tasks.start_soon(node.look, ("op-2",))
+        await node.look()
+        assert transport.begun == 3
+
+
+async def test_a_slow_look_does_not_replace_a_newer_one(virtual_time: object) -> None:
+    transport = Counting(10.0)
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        tasks.start_soon(node.look, ("op-1",))
+        await anyio.sleep(1)
+        transport.seconds = 0.1
+        await node.look()
+    assert node.seen is not None
+    assert node.seen.boot_id == "2"
+
+
+async def test_one_caller_that_gives_up_does_not_take_the_look_from_the_others(virtual_time: object) -> None:
+    transport = Counting()
+    looks: list[Look] = []
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        tasks.start_soon(_keep, node, looks)
+        with anyio.move_on_after(0.2):
+            await node.look()
+    assert [look.boot_id for look in looks] == ["1"]
+    assert transport.begun == 1
+
+
+async def test_every_caller_gets_an_error_of_their_own(virtual_time: object) -> None:
+    def refuse(_: int) -> Result:
+        raise NodeUnreachable("pve-01", "refused")
+
+    errors: list[NexcageError] = []
+
+    async def one(node: FleetNode) -> None:
+        try:
+            await node.look()
+        except NexcageError as error:
+            error.noted(f"caller {len(errors)}")
+            errors.append(error)
+
+    async with a_node(Counting(answer=refuse)) as node, anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(one, node)
+    assert len({id(error) for error in errors}) == 20
+    assert [error.__notes__ for error in errors] == [[f"caller {n}"] for n in range(20)]
+    assert {str(error) for error in errors} == {"cannot reach node pve-01: refused"}
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (Result(None, lost="link"), NodeUnreachable),
+        (Result(None, lost="deadline"), NodeTimeout),
+        (Result(0, b"rubbish"), CommandFailed),
+        (Result(1, b"1"), CommandFailed),
+        (Result(-9, b"1"), CommandFailed),
+    ],
+)
+async def test_what_is_no_answer_is_never_a_look(
+    virtual_time: object, result: Result, kind: type[NexcageError]
+) -> None:
+    async with a_node(Counting(answer=lambda _: result)) as node:
+        with pytest.raises(kind) as refused:
+            await node.look()
+        assert not refused.value.uncertain
+        assert node.seen is None
+
+
+async def test_a_node_that_does_not_answer_is_asked_less_and_less(virtual_time: object) -> None:
+    def lost(_: int) -> Result:
+        return Result(None, lost="link")
+
+    transport = Counting(0.01, lost)
+    async with a_node(transport, breaker_failures=3, breaker_seconds=10.0) as node:
+        for _ in range(100):
+            with pytest.raises(NodeUnreachable):
+                await node.look()
+            await anyio.sleep(0.1)
+        assert node.lost
+        assert transport.begun <= 5
+        transport.answer = lambda _: Result(0, b"7")
+        await anyio.sleep(13)
+        assert (await node.look()).boot_id == "7"
+        assert not node.lost
+
+
+async def test_a_refused_login_is_asked_once_and_forgiven_by_hand(virtual_time: object) -> None:
+    def refuse(_: int) -> Result:
+        raise AuthRejected("pve-01", "publickey")
+
+    transport = Counting(answer=refuse)
+    async with a_node(transport) as node:
+        for _ in range(3):
+            with pytest.raises(AuthRejected):
+                await node.look()
+        assert transport.begun == 1
+        transport.answer = lambda _: Result(0, b"1")
+        node.forgive()
+        assert (await node.look()).boot_id == "1"
+
+
+async def test_closing_answers_everybody_who_waits(virtual_time: object) -> None:
+    transport = Counting(1000.0)
+    errors: list[NexcageError] = []
+
+    async def one(node: FleetNode) -> None:
+        try:
+            await node.look()
+        except NexcageError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as callers:
+        async with a_node(transport) as node:
+            for _ in range(3):
+                callers.start_soon(one, node)
+            await anyio.sleep(1)
+            callers.start_soon(one, node)
+            await anyio.sleep(1)
+            await node.aclose()
+    assert [type(error) for error in errors] == [NodeUnreachable] * 4
+    with pytest.raises(NodeUnreachable, match="closing"):
+        await node.look()

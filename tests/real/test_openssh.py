@@ -70,9 +70,11 @@ async def test_a_link_lost_during_a_create_makes_exactly_one_container(site: Any
     async with here.open() as fleet:
         done = await fleet["web-1"].create(SPEC)
 
-        assert (done.state, done.resolved_by) == (State.CREATED, "probe")
+        # The tool either went on, and looking found what it made, or it died of its closed pipe, undid its work and was run again.
+        assert (done.state, done.resolved_by == "probe" or done.retries == 1) == (State.CREATED, True)
+        assert state_of(here.sim["pve-01"].model)["faults"] == []
         assert here.sim["pve-01"].model.containers() == [done.vmid]
-        assert len(here.ran("pct", "create")) == 1
+        assert len(here.ran("pct", "create")) == 1 + done.retries
         assert (await fleet["web-1"].start()).state is State.RUNNING
 
 

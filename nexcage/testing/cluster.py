@@ -293,14 +293,8 @@ class SimCluster:
             self.pace = 1.0
 
     def inits(self, init: str) -> None:
-        """How the inits of containers made from now on react: ``systemd``, ``busybox``, ``exits`` or ``stubborn``."""
-        import json
-
-        for node in self:
-            with node.step():
-                for name in node.files.names("/var/lib/vz/template/cache"):
-                    path = f"/var/lib/vz/template/cache/{name}"
-                    node.files.write(path, json.dumps({**json.loads(node.files.read(path) or "{}"), "init": init}))
+        """How the inits of containers started from now on react: ``systemd``, ``busybox``, ``exits`` or ``stubborn``."""
+        self._set(init={**self._first.settings.get("init", {}), "default": init})
 
     def teach(self, program: str, tool: object) -> None:
         """Put a program on every node's PATH: a generator like the pretend tools, or any callable of ``(argv, stdin)``.

@@ -170,12 +170,11 @@ async def test_a_subscription_ends_when_the_fleet_is_closed(sim: SimCluster) -> 
             ready.set()
             kinds.extend([type(event).__name__ async for event in events])
 
-    async with anyio.create_task_group() as tasks:
-        async with sim.fleet() as fleet:
-            ready = anyio.Event()
-            tasks.start_soon(watch, fleet, ready)
-            await ready.wait()
-            await fleet["web-1"].create(SPEC)
+    async with anyio.create_task_group() as tasks, sim.fleet() as fleet:
+        ready = anyio.Event()
+        tasks.start_soon(watch, fleet, ready)
+        await ready.wait()
+        await fleet["web-1"].create(SPEC)
     assert kinds == ["Began", "Attempted", "Succeeded"]
 
 
@@ -197,18 +196,17 @@ async def test_the_stream_of_a_fleet_is_its_journal(sim: SimCluster) -> None:
 async def test_waiting_for_a_container_ends_with_the_fleet(sim: SimCluster) -> None:
     from nexcage import NexcageError
 
-    async with anyio.create_task_group() as tasks:
-        async with sim.fleet() as fleet:
-            web = fleet["web-1"]
-            await web.create(SPEC)
-            errors: list[NexcageError] = []
+    async with anyio.create_task_group() as tasks, sim.fleet() as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        errors: list[NexcageError] = []
 
-            async def wait() -> None:
-                try:
-                    await web.wait("running")
-                except NexcageError as error:
-                    errors.append(error)
+        async def wait() -> None:
+            try:
+                await web.wait("running")
+            except NexcageError as error:
+                errors.append(error)
 
-            tasks.start_soon(wait)
-            await anyio.sleep(0.05)
+        tasks.start_soon(wait)
+        await anyio.sleep(0.05)
     assert [str(error) for error in errors] == ["the fleet was closed while waiting for container 'web-1'"]

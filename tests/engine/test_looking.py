@@ -206,14 +206,13 @@ async def test_closing_answers_everybody_who_waits(virtual_time: object) -> None
         except NexcageError as error:
             errors.append(error)
 
-    async with anyio.create_task_group() as callers:
-        async with a_node(transport) as node:
-            for _ in range(3):
-                callers.start_soon(one, node)
-            await anyio.sleep(1)
+    async with anyio.create_task_group() as callers, a_node(transport) as node:
+        for _ in range(3):
             callers.start_soon(one, node)
-            await anyio.sleep(1)
-            await node.aclose()
+        await anyio.sleep(1)
+        callers.start_soon(one, node)
+        await anyio.sleep(1)
+        await node.aclose()
     assert [type(error) for error in errors] == [NodeUnreachable] * 4
     with pytest.raises(NodeUnreachable, match="closing"):
         await node.look()

@@ -44,8 +44,9 @@ def node_names(nodes: int | Iterable[str]) -> tuple[str, ...]:
 class SimNode:
     """One simulated node: what is on it, and what can go wrong with it."""
 
-    def __init__(self, model: Node) -> None:
+    def __init__(self, model: Node, prepare: Callable[[], None]) -> None:
         self.model: Node = model
+        self._prepare = prepare
         self.name: str = model.name
         self.locks: Locks | DiskLocks = self._no_locks()
         self.calls: dict[Call, None] = {}
@@ -179,6 +180,7 @@ class SimNode:
         """Run a command on the node itself, as somebody who sits in front of it."""
         from nexcage._core.command import Result
 
+        self._prepare()
         out, err = bytearray(), bytearray()
         call = await finished(self, tuple(argv), env or {}, stdin, out.extend, err.extend)
         return Result(call.exit, bytes(out), bytes(err))
@@ -220,7 +222,7 @@ class SimCluster:
             names = tuple(sorted(path.name for path in (self.dir / "nodes").iterdir()))
             install(self.dir, names)
             models = {name: disk_node(self.dir, name) for name in names}
-        self.nodes: Mapping[str, SimNode] = {name: SimNode(model) for name, model in models.items()}
+        self.nodes: Mapping[str, SimNode] = {name: SimNode(model, self.settle_pace) for name, model in models.items()}
 
     def __getitem__(self, name: str) -> SimNode:
         return self.nodes[name]

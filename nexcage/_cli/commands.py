@@ -84,10 +84,11 @@ _SELECT = Option(
 _OP_ID = Option(("--op-id",), "idempotency key: the same key again gives the same outcome, no second effect", "KEY")
 _NO_WAIT = Option(("--no-wait",), "do not wait for another operation on the container, say who holds it")
 _TARGETS = (_NAME, _RUNTIME, _ALL, _SELECT, _OP_ID, _NO_WAIT)
-_SELECTOR_TEXT = (
-    "Each ID is a container id or its VMID; an exact id wins. Selectors: KEY=GLOB, KEY!=GLOB or KEY~REGEX with the keys id, tag, "
-    "node, state, backend, vmid and image; blanks mean 'and'."
+_SELECTORS = (
+    "Selectors: KEY=GLOB, KEY!=GLOB or KEY~REGEX with the keys id, tag, node, state, backend, vmid and image; blanks mean 'and'. "
+    "They may stand without -l."
 )
+_SELECTOR_TEXT = f"Each ID is a container id or its VMID; an exact id wins. {_SELECTORS}"
 
 _CREATE = (
     Option(
@@ -133,7 +134,7 @@ _LIST: tuple[Command, ...] = (
         _CREATE,
         (
             "nexcage create web-1 --image local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst --memory 1024",
-            "nexcage create web-1 --image debian:12 --net name=eth0,bridge=vmbr0,ip=10.0.0.5/24,gw=10.0.0.1",
+            "nexcage create web-1 --image debian:12 --runtime lxc --net name=eth0,bridge=vmbr0,ip=10.0.0.5/24,gw=10.0.0.1",
             "nexcage create --name web-1 --runtime lxc --node pve-02 debian-12.tar.zst",
         ),
         outputs=OUTPUTS,
@@ -148,7 +149,7 @@ _LIST: tuple[Command, ...] = (
             Option(("--rm",), "delete the container again if its start fails"),
             Option(("-d", "--detach"), "accepted: it always runs in the background", hidden=True),
         ),
-        ("nexcage run web-1 --image debian:12 --memory 1024 --rm",),
+        ("nexcage run web-1 --image debian:12 --runtime lxc --memory 1024 --rm",),
         outputs=OUTPUTS,
     ),
     Command(
@@ -226,10 +227,11 @@ _LIST: tuple[Command, ...] = (
         "list",
         "[-l SELECTOR] [--all-guests]",
         "containers, what the journal knows joined with a look at the nodes",
-        _SELECTOR_TEXT,
+        _SELECTORS,
         (
             _RUNTIME,
             _SELECT,
+            Option(("-a", "--all"), "every container of the fleet, which is the default"),
             Option(("--all-guests",), "also those that are not managed by this fleet"),
             Option(("-q", "--quiet"), "print ids only, as --output name does"),
             Option(
@@ -241,11 +243,11 @@ _LIST: tuple[Command, ...] = (
     ),
     Command(
         "state",
-        "ID...",
+        "ID... | --all | -l SELECTOR",
         "the OCI state of containers, after looking",
         "Prints OCI JSON. With the node away: the last record, with the annotation org.nexcage.stale, and exit status 3.",
-        (_NAME, _RUNTIME),
-        ("nexcage state web-1", "nexcage state 104 --output table"),
+        (_NAME, _RUNTIME, _ALL, _SELECT),
+        ("nexcage state web-1", "nexcage state 104 --output table", "nexcage state --all --output jsonl"),
         "id",
         outputs=OUTPUTS,
     ),
@@ -289,7 +291,7 @@ _LIST: tuple[Command, ...] = (
             Option(("--tag",), "a tag, for rules that look at it", "TAG", many=True),
             Option(("--node",), "pinned to this node", "NODE", complete="node"),
         ),
-        examples=("nexcage route web-1 --image debian:12",),
+        examples=("nexcage route web-1 --image debian:12 --runtime lxc",),
         words="id",
         outputs=("table", "json", "jsonl"),
     ),

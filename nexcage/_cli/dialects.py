@@ -14,8 +14,9 @@ from nexcage import Net, Spec, names
 from nexcage._cli.parser import Call
 from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, InvalidPath, InvalidSpec, NotFound
 
-__all__ = ["Targets", "creation", "kill_targets", "number", "runc_message", "targets"]
+__all__ = ["Targets", "creation", "is_term", "kill_targets", "number", "runc_message", "targets"]
 
+_TERM = re.compile(r"(id|node|state|tag|backend|image|vmid)(!=|=|~).")
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _SIZES = {"": 1, "M": 1, "G": 1024}
 
@@ -55,6 +56,11 @@ def _selecting(call: Call) -> bool:
     return call.flag("all") or bool(call.many("selector"))
 
 
+def is_term(word: str) -> bool:
+    """Whether a word is part of a selector, which no id and no signal can look like."""
+    return _TERM.match(word) is not None
+
+
 def _targets(call: Call, words: Sequence[str]) -> Targets:
     named = call.text("name")
     if call.oci:
@@ -63,10 +69,11 @@ def _targets(call: Call, words: Sequence[str]) -> Targets:
         if words:
             raise call.usage(f"--name {named!a} and {words[0]!a} both name a container")
         words = (named,)
-    if _selecting(call):
-        if words:
+    terms = [word for word in words if is_term(word)]
+    if _selecting(call) or terms:
+        if len(terms) != len(words):
             raise call.usage("takes container ids, or --all or a selector, not both")
-        return Targets(selector=" ".join(call.many("selector")))
+        return Targets(selector=" ".join((*call.many("selector"), *terms)))
     if not words:
         raise call.usage("which container?", "an id, a VMID, --all or -l SELECTOR")
     if "" in words:

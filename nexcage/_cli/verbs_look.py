@@ -10,8 +10,8 @@ import anyio
 import msgspec
 
 from nexcage import OCI_VERSION, NexcageError, NotFound, OciState, Selector, Spec, names
-from nexcage._cli.dialects import oci_id
-from nexcage._cli.finding import backend_named, foreign, of_backend
+from nexcage._cli.dialects import Targets, is_term, oci_id, targets
+from nexcage._cli.finding import backend_named, foreign, ids_of, of_backend
 from nexcage._cli.main import tell
 from nexcage._cli.parser import Call
 from nexcage._cli.render import as_json, print_rows
@@ -34,9 +34,10 @@ _STALE = "org.nexcage.stale"
 
 def prepare_list(call: Call, streams: Streams) -> Verb:
     """All containers of the fleet, looked at; those of nodes that are away are stale and the exit status is theirs."""
-    if call.words:
-        raise call.usage(f"does not take the word {call.words[0]!a}", f"-l id={ascii(call.words[0])[1:-1]}")
-    selector = Selector.parse(" ".join(call.many("selector")))
+    for word in call.words:
+        if not is_term(word):
+            raise call.usage(f"does not take the word {word!a}", f"id={ascii(word)[1:-1]}")
+    selector = Selector.parse(" ".join((*call.many("selector"), *call.words)))
     output = call.text("output") or ("name" if call.flag("quiet") else call.text("format") or "table")
 
     async def verb(fleet: Fleet) -> int:
@@ -149,21 +150,26 @@ def _print_oci_list(streams: Streams, rows: Sequence[Row], output: str) -> None:
 
 
 def prepare_state(call: Call, streams: Streams) -> Verb:
-    """OCI JSON of each id or VMID; also of containers that are not managed, by VMID."""
-    words = _state_words(call)
-    for word in words:
+    """OCI JSON of each id or VMID, or of what a selector matches; also of containers that are not managed, by VMID."""
+    wanted = Targets((oci_id(call, call.words),)) if call.oci else targets(call)
+    for word in wanted.words:
         names.container_id(word)
+    if wanted.selector is not None:
+        Selector.parse(wanted.selector)
 
     async def verb(fleet: Fleet) -> int:
-        ids = [of_backend(fleet, await fleet.find(word), call.text("runtime")) for word in words]
+        if wanted.selector is None:
+            ids = [of_backend(fleet, await fleet.find(word), call.text("runtime")) for word in wanted.words]
+        else:
+            ids = await ids_of(fleet, wanted, call.text("runtime"))
         answers, looks = await _look_at(fleet, ids)
-        for index, word in enumerate(words):
+        for index, word in enumerate(wanted.words):
             if isinstance(answers[index], NotFound):
                 answers[index] = await _foreign_state(fleet, word) or answers[index]
         documents = [answer for answer in answers if isinstance(answer, OciState)]
         errors = [answer for answer in answers if isinstance(answer, NexcageError)]
-        if documents:
-            _print_states(call, streams, documents, single=len(words) == 1)
+        if documents or wanted.selector is not None:
+            _print_states(call, streams, documents, single=len(wanted.words) == 1)
         statuses = [tell(call, error, streams) for error in errors]
         stale = [document.id for document in documents if _STALE in document.annotations]
         if stale:
@@ -198,18 +204,6 @@ async def _look_at(
         for id in ids:
             tasks.start_soon(one, id)
     return [answers[id] for id in ids], looks
-
-
-def _state_words(call: Call) -> tuple[str, ...]:
-    named = call.text("name")
-    if call.oci:
-        return (oci_id(call, call.words),)
-    if named is not None and call.words:
-        raise call.usage(f"--name {named!a} and {call.words[0]!a} both name a container")
-    words = call.words if named is None else (named,)
-    if not words:
-        raise call.usage("which container?", "an id or a VMID; 'nexcage list' shows them")
-    return words
 
 
 async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:

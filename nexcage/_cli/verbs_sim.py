@@ -22,9 +22,8 @@ def sim(call: Call, streams: Streams) -> int:
     if not directory:
         raise call.usage("which directory?", "--dir DIR")
     directory = os.path.abspath(directory)
-    wanted = 1 if call.name == "sim fault" else 0
-    if len(call.words) > wanted:
-        raise call.usage(f"does not take the word {call.words[wanted]!a}")
+    if call.words and call.name != "sim fault":
+        raise call.usage(f"does not take the word {call.words[0]!a}")
     match call.name:
         case "sim up":
             return _up(call, streams, directory)
@@ -69,17 +68,20 @@ def _effects(call: Call, streams: Streams, directory: str) -> None:
 
 
 def _fault(call: Call, directory: str) -> None:
-    from nexcage.testing import simctl
+    from nexcage.errors import InvalidInput
+    from nexcage.testing import faults, simctl
 
     if not call.words:
         raise call.usage("which fault?", f"one of: {', '.join(call.command.choices)}")
-    kind = call.words[0]
-    if kind not in call.command.choices:
+    words = " ".join(call.words)
+    try:
+        kind = faults.kind_of(words)
+    except InvalidInput:
         from nexcage._cli.parser import close_to
 
         raise call.usage(
-            f"unknown fault {kind!a}", close_to(kind, call.command.choices) or ", ".join(call.command.choices)
-        )
+            f"unknown fault {words!a}", close_to(words, call.command.choices) or ", ".join(call.command.choices)
+        ) from None
     simctl.fault(directory, _node(call), kind, call.text("on"), number("times", call.text("times") or "1"))
 
 

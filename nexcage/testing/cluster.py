@@ -113,8 +113,8 @@ class SimNode:
         (wrong-exit), ``lock="backup"`` (lock-held: a config lock instead of the flock), ``deaf=True`` (stall: ignores SIGTERM).
         """
         fault = faults.Fault(kind, on, times, **options)
-        if kind in faults.AT_ONCE and not on:
-            self._happen(kind)
+        if fault.kind in faults.AT_ONCE and not on:
+            self._happen(fault.kind)
             return
         with self.step():
             faults.add(self.model, fault)

@@ -20,7 +20,19 @@ from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, T
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
 
-__all__ = ["AT_ONCE", "FAULTS", "Fault", "Ground", "add", "happen", "serial", "state_of", "under_faults", "update"]
+__all__ = [
+    "AT_ONCE",
+    "FAULTS",
+    "Fault",
+    "Ground",
+    "add",
+    "happen",
+    "kind_of",
+    "serial",
+    "state_of",
+    "under_faults",
+    "update",
+]
 
 FAULTS: Mapping[str, str] = {
     "crash": "the node goes down: its processes vanish, its files and config locks stay",
@@ -40,6 +52,14 @@ FAULTS: Mapping[str, str] = {
     "host-key": "the node shows another host key",
 }
 """Every kind of fault, and what it means."""
+_SAME: Mapping[str, str] = {
+    "changed-host-key": "host-key",
+    "hostkey": "host-key",
+    "garbage-output": "garbage",
+    "endless-output": "endless",
+    "lock": "lock-held",
+    "nonutf8": "non-utf8",
+}
 AT_ONCE = frozenset({"crash", "restart", "partition", "heal", "host-key"})
 """Kinds that need no command: without one they happen at once."""
 
@@ -59,14 +79,22 @@ def _document(node: Node) -> dict[str, Any]:  # Any: JSON
     return _parsed[1]
 
 
+def kind_of(word: str) -> str:
+    """The kind that ``word`` means, also as people say it: ``wrong exit``, ``non-UTF-8``, ``changed host key``."""
+    kind = "-".join(word.lower().replace("_", " ").replace("-", " ").split()).replace("utf-8", "utf8")
+    kind = _SAME.get(kind, kind)
+    if kind not in FAULTS:
+        raise InvalidInput("fault", word, f"one of {', '.join(FAULTS)}")
+    return kind
+
+
 class Fault:
     """One scripted fault. ``options``: ``seconds`` (slow, stall), ``exit`` (wrong-exit), ``lock`` (lock-held: a config lock), ``deaf``."""
 
     __slots__ = ("kind", "on", "options", "times")
 
     def __init__(self, kind: str, on: str | None = None, times: int = 1, **options: object) -> None:
-        if kind not in FAULTS:
-            raise InvalidInput("fault", kind, f"one of {', '.join(FAULTS)}")
+        kind = kind_of(kind)
         if isinstance(times, bool) or not isinstance(times, int) or times < 0:
             raise InvalidInput("times", times, "how often it happens, 0 for always")
         self.kind: str = kind

@@ -101,8 +101,8 @@ def fault(dir: str | os.PathLike[str], node: str, kind: str, on: str | None = No
     model = disk_node(directory, node)
     assert isinstance(model.files, DiskFiles)
     with cluster_lock(model.files):
-        if kind in faults.AT_ONCE and not on:
-            faults.happen(model, kind)
+        if wanted.kind in faults.AT_ONCE and not on:
+            faults.happen(model, wanted.kind)
         else:
             faults.add(model, wanted)
         serial = faults.serial(model)

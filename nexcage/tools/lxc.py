@@ -163,7 +163,7 @@ def _look(node: str, result: Result) -> Look:
     pve = shown(parts["name"]).strip().rsplit("/", 1)[-1]
     if not pve:
         raise NodeNotUsable(
-            node, "there is no /etc/pve/local: Proxmox VE is not installed or pmxcfs is down (try `nexcage sim up`)"
+            node, "there is no `pct` here, or pmxcfs is down: /etc/pve/local is missing (try `nexcage sim up`)"
         )
     lacks = [name for name in _SECTIONS if name not in seen]
     if lacks:  # an empty list of configs and one that could not be read are not the same

@@ -194,3 +194,12 @@ def test_a_missing_bundle_is_told_in_runcs_words(tmp_path: Path) -> None:
     )
     taken = runc_message(call, AlreadyExists("container", "a"))
     assert taken == "runc create failed: container with given ID already exists"
+
+
+def test_words_that_are_selectors_need_no_option() -> None:
+    assert targets(parse(["stop", "tag=web", "node=pve-0*"])) == Targets(selector="tag=web node=pve-0*")
+    assert targets(parse(["stop", "id~^web-", "-l", "tag=web"])) == Targets(selector="tag=web id~^web-")
+    assert kill_targets(parse(["kill", "tag=web", "HUP"])) == (Targets(selector="tag=web"), "HUP")
+    with pytest.raises(Usage, match="not both"):
+        targets(parse(["stop", "web-1", "tag=web"]))
+    assert targets(parse(["stop", "web=1"])) == Targets(("web=1",))  # refused later, as an id

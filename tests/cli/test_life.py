@@ -193,6 +193,17 @@ def test_several_and_selected_containers_are_done_at_once(pve: PveNode, run: Run
 def test_a_selector_that_matches_nothing_is_done_at_once(pve: PveNode, run: Run) -> None:
     assert ok(run("start", "-l", "tag=none")) == ""
     assert run("start", "-l", "nonsense").status == 2
+    assert ok(run("state", "--all")) == "[]\n"
+
+
+def test_state_and_list_take_selectors(pve: PveNode, run: Run) -> None:
+    for id, tag in (("web-1", "web"), ("web-2", "web"), ("db-1", "db")):
+        ok(run("create", id, "--image", IMAGE, "--tag", tag))
+    assert [state["id"] for state in json.loads(ok(run("state", "tag=web", "id!=web-2")))] == ["web-1"]
+    assert ok(run("state", "--all", "--output", "name")).split() == ["db-1", "web-1", "web-2"]
+    assert ok(run("list", "id~^web-", "--output", "name")).split() == ["web-1", "web-2"]
+    assert ok(run("list", "--all", "--output", "name")).split() == ["db-1", "web-1", "web-2"]
+    assert run("list", "web-1").status == 2
 
 
 def test_delete_with_force_of_an_unknown_container_is_done(pve: PveNode, run: Run) -> None:

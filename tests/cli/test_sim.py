@@ -123,6 +123,20 @@ def test_in_the_foreground_it_prints_one_line_and_ends_on_sigterm(run: Run, tmp_
     assert run("sim", "effects", "--dir", str(directory)) == Ran(0, "", "")
 
 
+def test_faults_are_understood_as_people_say_them() -> None:
+    from nexcage.testing.faults import kind_of
+
+    said = ["wrong exit", "non-UTF-8", "lock_held", "changed host key", "drop before", "endless output"]
+    assert [kind_of(word) for word in said] == [
+        "wrong-exit",
+        "non-utf8",
+        "lock-held",
+        "host-key",
+        "drop-before",
+        "endless",
+    ]
+
+
 def test_the_words_for_faults_are_those_of_the_test_kit() -> None:
     from nexcage.testing import FAULTS
 

@@ -79,9 +79,10 @@ def _document(node: Node) -> dict[str, Any]:  # Any: JSON
     return _parsed[1]
 
 
-def kind_of(word: str) -> str:
+def kind_of(word: object) -> str:
     """The kind that ``word`` means, also as people say it: ``wrong exit``, ``non-UTF-8``, ``changed host key``."""
-    kind = "-".join(word.lower().replace("_", " ").replace("-", " ").split()).replace("utf-8", "utf8")
+    text = word if isinstance(word, str) else ""
+    kind = "-".join(text.lower().replace("_", " ").replace("-", " ").split()).replace("utf-8", "utf8")
     kind = _SAME.get(kind, kind)
     if kind not in FAULTS:
         raise InvalidInput("fault", word, f"one of {', '.join(FAULTS)}")

@@ -203,10 +203,17 @@ def test_every_fault_has_a_meaning_and_can_be_scripted(kind):
     assert FAULTS[kind]
 
 
-@pytest.mark.parametrize("kind", ["", "Crash", "crash ", "drop", None])
+@pytest.mark.parametrize("kind", ["", "crush", "drop", "crash-now", None, 3])
 def test_other_faults_are_refused(kind):
     with pytest.raises(nexcage.InvalidInput, match="drop-before"):
         Fault(kind)
+
+
+@pytest.mark.parametrize("kind", ["Crash", "changed host key", "non-UTF-8", "lock held", "wrong_exit"])
+def test_a_fault_may_be_said_as_people_say_it(kind):
+    with SimCluster(nodes=1) as sim:
+        sim["pve-01"].fault(kind)
+        assert sim["pve-01"].down is (kind == "Crash")
 
 
 @pytest.mark.parametrize("times", [-1, True, "2", 1.5])

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from nexcage import CommandFailed, Done, Failure, NodeTimeout, NodeUnreachable, Op, Report, Start, State, Uncertain
+from nexcage import (
+    CommandFailed,
+    Done,
+    Failure,
+    NodeTimeout,
+    NodeUnreachable,
+    Op,
+    Outcome,
+    Report,
+    Start,
+    State,
+    Uncertain,
+)
 
 
 def done(id: str) -> Done:
@@ -19,7 +31,7 @@ REFUSED = CommandFailed("pve-03", ("pct", "start", "104"), 255, "no")
 
 
 def test_a_report_is_its_outcomes_in_order() -> None:
-    outcomes = [done("a"), failure("b", REFUSED), done("c")]
+    outcomes: list[Outcome] = [done("a"), failure("b", REFUSED), done("c")]
     report = Report(iter(outcomes))
     assert list(report) == outcomes
     assert (len(report), report[1], report[-1], list(report[:2])) == (3, outcomes[1], outcomes[2], outcomes[:2])

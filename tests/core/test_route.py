@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nexcage import Config, Defaults, InvalidSpec, Net, NoRoute, Route, Spec, UnsupportedImage
@@ -106,7 +108,7 @@ def test_no_node_left_is_no_route() -> None:
 
 
 def test_defaults_fill_in_only_what_was_not_said() -> None:
-    settings = {"defaults": Defaults(storage="tank", bridge="vmbr7")}
+    settings: dict[str, Any] = {"defaults": Defaults(storage="tank", bridge="vmbr7")}
     assert planned(Spec("debian-12.tar.zst"), **settings).spec == Spec(
         "local:vztmpl/debian-12.tar.zst", storage="tank", nets=(Net(bridge="vmbr7"),)
     )

@@ -8,7 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexcage import Create, Delete, Guest, Kill, Look, Machine, Mark, Pause, Resume, Spec, Start, State, Stop, Task
+from nexcage import (
+    Create,
+    Delete,
+    Guest,
+    Intent,
+    Kill,
+    Look,
+    Machine,
+    Mark,
+    Pause,
+    Resume,
+    Spec,
+    Start,
+    State,
+    Stop,
+    Task,
+)
 from nexcage._core.events import Began
 from nexcage._core.seen import observed, probe, task_of
 
@@ -83,7 +99,7 @@ def test_the_state_that_looking_shows(guest: Guest | None, ran: bool, state: Sta
     assert observed(guest, Machine("web-1", ran=ran)) is state
 
 
-INTENTS = {
+INTENTS: dict[str, Intent] = {
     "create": Create("web-1", SPEC), "start": Start("web-1"), "stop": Stop("web-1"), "pause": Pause("web-1"),
     "resume": Resume("web-1"), "delete": Delete("web-1"), "kill": Kill("web-1"),
 }  # fmt: skip

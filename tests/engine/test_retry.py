@@ -81,7 +81,7 @@ def test_an_answer_in_between_begins_the_count_again() -> None:
 @pytest.mark.parametrize("kind", [AuthRejected, HostKeyRejected])
 def test_a_login_that_was_refused_is_final_until_somebody_resets_it(kind: type[NexcageError]) -> None:
     node, clock = breaker()
-    assert node.failed(kind("pve-01", "no"))  # type: ignore[call-arg]
+    assert node.failed(kind("pve-01", "no"))
     clock.now += 1e6
     for _ in range(3):
         with pytest.raises(kind):

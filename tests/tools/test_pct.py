@@ -107,7 +107,7 @@ def test_any_words_are_one_of_our_errors_and_name_the_node(stderr: bytes, stdout
 
 def test_a_retry_is_offered_only_for_what_passes_by_itself() -> None:
     for param in recorded():
-        case: dict[str, Any] = param.values[0]  # type: ignore[assignment]
+        case: dict[str, Any] = param.values[0]
         error = classified(case["argv"], case["exit"], case["stderr"])
         assert error.retryable == isinstance(error, Busy)
         assert not error.uncertain

@@ -6,9 +6,8 @@ import logging
 import os
 import time
 import tomllib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any
@@ -33,7 +32,7 @@ from nexcage._sinks.segments import read_journal
 from nexcage.abc import Backend, Journal, Placement, Sink, Transport
 from nexcage.errors import InvalidPath, InvalidSpec, NexcageError, SinkError
 
-__all__ = ["backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
+__all__ = ["Backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
 
 _log = logging.getLogger("nexcage")
 
@@ -114,21 +113,48 @@ def run_dir_of(config: Config) -> Path:
     return Path("/run/nexcage")
 
 
-def backends() -> dict[str, Backend]:
-    """The installed backends by name; one that cannot be loaded is named in the log and left out."""
-    found: dict[str, Backend] = {}
-    for entry in entry_points(group="nexcage.backends"):
-        try:
-            backend = entry.load()()
-        except Exception as error:  # noqa: BLE001 (one bad plugin costs only itself)
-            _log.warning("backend %s cannot be loaded and is left out: %s", entry.name, error)
-            continue
-        found[backend.name] = backend
-    if "lxc" not in found:  # running from a source tree that is not installed
-        from nexcage._backends.lxc import Lxc
+class Backends(Mapping[str, Backend]):
+    """The installed backends by name: entry points of the group ``nexcage.backends``, and ``more``, which win.
 
-        found["lxc"] = Lxc()
-    return found
+    Ours is an entry point like the others, but it is found without asking the packages of the whole environment, which is slow;
+    those are asked when another name is looked for. One that cannot be loaded is named in the log and left out.
+    """
+
+    def __init__(self, more: Iterable[Backend] = ()) -> None:
+        self._known: dict[str, Backend] = {one.name: one for one in more}
+        self._asked = False
+
+    def __getitem__(self, name: str) -> Backend:
+        if name not in self._known:
+            if name == "lxc":
+                from nexcage._backends.lxc import Lxc
+
+                self._known[name] = Lxc()
+            else:
+                self._ask()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._ask()
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        self._ask()
+        return len(self._known)
+
+    def _ask(self) -> None:
+        if self._asked:
+            return
+        self._asked = True
+        from importlib.metadata import entry_points
+
+        for entry in entry_points(group="nexcage.backends"):
+            try:
+                backend = entry.load()()
+                self._known.setdefault(backend.name, backend)
+            except Exception as error:  # noqa: BLE001 (one bad plugin costs only itself)
+                _log.warning("backend %s cannot be loaded and is left out: %s", entry.name, error)
+        _ = self["lxc"]  # running from a source tree that is not installed
 
 
 def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
@@ -194,7 +220,7 @@ async def open_fleet(
     settings = _replaced(settings, changes)
     logins = _logins(hosts, settings)
     chance = random or SystemRandom()
-    known = backends() | {one.name: one for one in backend}
+    known = Backends(backend)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)
 
@@ -335,6 +361,9 @@ async def _feed(bus: Events, sink: Sink, done: anyio.Event) -> None:
     except Exception as error:  # noqa: BLE001 (a sink is best effort)
         _log.warning("%s", SinkError(f"sink {type(sink).__name__} failed and was unplugged: {error}"))
     finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
-            await sink.aclose()
+        try:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await sink.aclose()
+        except Exception as error:  # noqa: BLE001 (likewise)
+            _log.warning("%s", SinkError(f"sink {type(sink).__name__} did not close: {error}"))
         done.set()

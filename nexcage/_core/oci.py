@@ -63,7 +63,6 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         "image": spec.image if spec else "",
         "op": machine.running.op_id if machine.running else (machine.done[-1].op_id if machine.done else ""),
         "state": str(machine.state),
-        "seq": str(machine.seq),
         "stale": "true" if stale else "",
     }
     annotations |= {f"org.nexcage.{key}": value for key, value in ours.items() if value}

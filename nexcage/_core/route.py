@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -27,11 +27,10 @@ class Plan(msgspec.Struct, frozen=True):
     why: tuple[str, ...]
 
 
-def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Iterable[str]) -> Plan:
+def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Collection[str]) -> Plan:
     """Where ``id`` goes. Raises UnsupportedImage with both ways named for a reference that nothing resolves, InvalidSpec for a
     backend that does not exist, NoRoute when no node is left.
     """
-    known = sorted(backends)
     why: list[str] = []
     rule = next((r for r in config.routing if _matches(r, id, spec)), None)
     if rule is not None:
@@ -44,8 +43,8 @@ def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: It
         backend = config.defaults.backend
         why.append(f"backend {backend} is the default")
     backend = ALIASES.get(backend, backend)
-    if backend not in known:
-        raise InvalidSpec("backend", spec.backend or backend, f"one of {', '.join(known)}")
+    if backend not in backends:
+        raise InvalidSpec("backend", spec.backend or backend, f"one of {', '.join(sorted(backends))}")
     resolved = _resolved(spec, config, named=named, backend=backend, why=why)
     allowed = _nodes(spec, rule, tuple(nodes), why)
     return Plan(resolved, backend, allowed, tuple(why))

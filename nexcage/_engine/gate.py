@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -13,13 +13,28 @@ from nexcage._core.config import Limits
 __all__ = ["Gate"]
 
 
+class _Entry:
+    """Someone who waits for a place. ``ticket`` keeps the order between the two queues of a lane."""
+
+    __slots__ = ("admitted", "create", "ticket")
+
+    def __init__(self, ticket: int, create: bool) -> None:
+        self.admitted = anyio.Event()
+        self.create = create
+        self.ticket = ticket
+
+
 class _Lane:
-    __slots__ = ("creates", "running", "waiting")
+    __slots__ = ("creates", "heavy", "light", "running")
 
     def __init__(self) -> None:
         self.running = 0
         self.creates = 0
-        self.waiting: deque[tuple[anyio.Event, bool]] = deque()
+        self.heavy: deque[_Entry] = deque()
+        self.light: deque[_Entry] = deque()
+
+    def queue(self, create: bool) -> deque[_Entry]:
+        return self.heavy if create else self.light
 
 
 class Gate:
@@ -32,7 +47,8 @@ class Gate:
         crowded = nodes * limits.per_node > limits.total
         self._share = max(1, min(limits.per_node, limits.total // max(1, nodes))) if crowded else limits.per_node
         self._lanes: dict[str, _Lane] = {}
-        self._turns: deque[str] = deque()
+        self._turns: OrderedDict[_Lane, None] = OrderedDict()
+        self._tickets = 0
         self._running = 0
 
     @asynccontextmanager
@@ -41,18 +57,18 @@ class Gate:
         lane = self._lanes.get(node)
         if lane is None:
             lane = self._lanes[node] = _Lane()
-            self._turns.append(node)
-        entry = (anyio.Event(), create)
-        lane.waiting.append(entry)
-        self._admit()
+            self._turns[lane] = None
+        self._tickets += 1
+        entry = _Entry(self._tickets, create)
+        lane.queue(create).append(entry)
+        self._admit(lane)
         try:
-            await entry[0].wait()
+            await entry.admitted.wait()
         except BaseException:
-            if entry[0].is_set():
+            if entry.admitted.is_set():
                 self._leave(lane, create)
             else:
-                lane.waiting.remove(entry)
-                self._admit()
+                lane.queue(create).remove(entry)
             raise
         try:
             yield
@@ -60,31 +76,36 @@ class Gate:
             self._leave(lane, create)
 
     def _leave(self, lane: _Lane, create: bool) -> None:
+        full = self._running >= self._limits.total
         self._running -= 1
         lane.running -= 1
         lane.creates -= create
-        self._admit()
+        if not full:  # nobody else was waiting for the place that is free now
+            self._admit(lane)
+            return
+        for waiting in list(self._turns):
+            if self._admit(waiting):
+                return
 
-    def _admit(self) -> None:
-        idle = 0
-        while self._running < self._limits.total and idle < len(self._turns):
-            lane = self._lanes[self._turns[0]]
-            self._turns.rotate(-1)
-            entry = self._next(lane)
-            if entry is None:
-                idle += 1
-                continue
-            idle = 0
-            lane.waiting.remove(entry)
+    def _admit(self, lane: _Lane) -> bool:
+        """Let those in who may, one after the other; whether the fleet is full then."""
+        while self._running < self._limits.total:
+            queue = self._next(lane)
+            if queue is None:
+                return False
+            entry = queue.popleft()
             self._running += 1
             lane.running += 1
-            lane.creates += entry[1]
-            entry[0].set()
+            lane.creates += entry.create
+            self._turns.move_to_end(lane)
+            entry.admitted.set()
+        return True
 
-    def _next(self, lane: _Lane) -> tuple[anyio.Event, bool] | None:
-        if not lane.waiting or lane.running >= self._share:
+    def _next(self, lane: _Lane) -> deque[_Entry] | None:
+        """The queue of a lane whose first may enter; None when nobody may."""
+        if lane.running >= self._share:
             return None
-        if lane.creates < self._limits.creates_per_node:
-            return lane.waiting[0]
-        # Creates are at their bound: what is lighter may pass them.
-        return next((entry for entry in lane.waiting if not entry[1]), None)
+        heavy = lane.heavy if lane.creates < self._limits.creates_per_node else None
+        if heavy and lane.light:
+            return heavy if heavy[0].ticket < lane.light[0].ticket else lane.light
+        return heavy or lane.light or None  # creates at their bound: what is lighter passes them

@@ -74,6 +74,7 @@ class FleetNode:
         self._looking = False
         self._looked = -1e9
         self._closed = False
+        self._marks: tuple[Look | None, dict[tuple[str, str], int]] = (None, {})
 
     @property
     def lost(self) -> bool:
@@ -84,6 +85,14 @@ class FleetNode:
     def away(self) -> bool:
         """Whether it could not be reached when it was last asked."""
         return self._breaker.last is not None
+
+    def having(self, fleet: str, id: str) -> int | None:
+        """The VMID of the container that the newest look shows as ``id`` of ``fleet``; copies do not count."""
+        if self.seen is not self._marks[0]:
+            guests = self.seen.guests.values() if self.seen else ()
+            marks = {(g.mark.fleet, g.mark.id): g.vmid for g in guests if g.mark is not None and not g.copy}
+            self._marks = (self.seen, marks)
+        return self._marks[1].get((fleet, id))
 
     def forgive(self) -> None:
         """Close the circuit by hand: after a rejected login or host key was put right."""
@@ -106,6 +115,11 @@ class FleetNode:
             _log.debug("%s: %s: %s", self.key, brief(command.argv), error)
             self._failed(error)
             raise
+        except NexcageError:
+            raise
+        except Exception:  # noqa: BLE001 (a defect of the transport: nobody knows whether it began)
+            _log.exception("%s: %s broke", self.key, brief(command.argv))
+            result = Result(None, lost="link")
         if _log.isEnabledFor(logging.DEBUG):
             spent = anyio.current_time() - began
             said = shown(result.stderr[-200:]).strip()
@@ -160,6 +174,9 @@ class FleetNode:
                     shared.look = await self._look(())
                 except NexcageError as error:
                     shared.error = error
+                except Exception as error:  # noqa: BLE001 (a defect of a backend costs a look, not the fleet)
+                    _log.exception("%s: looking broke", self.key)
+                    shared.error = NodeUnreachable(self.key, f"looking broke: {type(error).__name__}: {error}")
                 shared.done.set()
         finally:
             self._looking = False

@@ -38,7 +38,7 @@ async def test_every_change_is_in_the_file_when_append_returns(tmp_path, life):
         await journal.append(life.created("web-1"), life.start("web-1"), life.started("web-1"))
         document = json.loads((run / "web-1" / "state.json").read_text())
         assert (document["status"], document["pid"], document["bundle"]) == ("running", 4194400, str(run / "web-1"))
-        assert document["annotations"]["org.nexcage.seq"] == str(journal.machines["web-1"].seq)
+        assert document["annotations"]["org.nexcage.op"] == journal.machines["web-1"].done[-1].op_id
 
 
 async def test_a_deleted_container_takes_its_directory_along(tmp_path, life):

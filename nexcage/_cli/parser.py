@@ -107,6 +107,10 @@ def _find(argv: list[str]) -> tuple[str, list[str]]:
             raise _unknown("command", f"{word} {sub}", (f"{word} {known}" for known in GROUPS[word]), oci=_is_oci(argv))
         return f"{word} {sub}", rest
     if word not in COMMANDS:
+        if first and argv[first - 1].startswith("--"):  # its value is what was taken for the command
+            flag, flags = argv[first - 1], [flag for option in GLOBAL for flag in option.flags]
+            if flag.partition("=")[0] not in flags and flag != "--":
+                raise _unknown("option", flag.partition("=")[0], flags, oci=_is_oci(argv))
         known = [name for name in COMMANDS if " " not in name] + list(GROUPS)
         raise _unknown("command", word, known, oci=_is_oci(argv))
     return word, rest

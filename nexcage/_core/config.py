@@ -24,8 +24,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every bound in one place. Times in seconds.
 
     ``total`` operations at once in the fleet, ``per_node`` on a node, ``creates_per_node`` of them creates (they are heavy).
-    ``op_timeout`` bounds one operation with its retries, ``settle_timeout`` the wait for the wanted state after the
-    commands said yes,
+    ``op_timeout`` bounds one operation with its retries, from its turn on, ``settle_timeout`` the wait for the wanted
+    state after the commands said yes,
     ``probe_timeout`` the search for the truth after a lost answer. ``retries`` per operation; over the whole fleet at most
     ``retry_share`` of the operations plus ten. A node is left alone for ``breaker_seconds`` after
     ``breaker_failures`` failures in a row.

@@ -77,6 +77,7 @@ class Events:
         self._seq = seq
         self._most = most
         self._subscribers: list[Subscription] = []
+        self._closed = False
 
     @asynccontextmanager
     async def subscribe(
@@ -92,6 +93,8 @@ class Events:
             now if since is None else since, None if ids is None else frozenset(ids), self._most
         )
         self._subscribers.append(subscription)
+        if self._closed:
+            subscription.close()
         if since is not None and since < now:
             # Live events queue up meanwhile; what the journal and the queue both have is dropped by number.
             subscription.past = (event for event in self._past(since) if event.seq <= now)
@@ -107,6 +110,7 @@ class Events:
                 subscription.put(event)
 
     def close(self) -> None:
-        """End every subscription."""
+        """End every subscription, and those that come later once they have told the past."""
+        self._closed = True
         for subscription in self._subscribers:
             subscription.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -157,7 +158,7 @@ class Driver:
 
     async def _in_time(self, op: Operation, wait: bool) -> Done:
         timeout = self._limits.op_timeout
-        with anyio.move_on_after(timeout):
+        with anyio.move_on_after(timeout) as op.time:
             return await self._drive(op, wait)
         if op.superseded_by is not None:
             raise self._superseded(op)
@@ -233,9 +234,7 @@ class Driver:
         running = machine.running
         assert running is not None
         if running.owner == self._owner or not self._alive(running.owner):
-            await self._journal.refresh()
-            if self._observer.machine(machine.id).running == running:
-                await self._observer.abandon(machine)
+            await self._let_go(machine)
             return False
         if not wait and TABLE[machine.state, intent.op].kind != "queue":
             raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
@@ -248,6 +247,20 @@ class Driver:
             nap = min(nap * 2, 1.0)
             await self._journal.refresh()
         return False
+
+    async def recover(self, id: str) -> None:
+        """Let go of an operation that nobody drives any more, so that a look can tell what became of it."""
+        machine = self._observer.machine(id)
+        running = machine.running
+        if running is None or id in self._holders:
+            return
+        if running.owner == self._owner or not self._alive(running.owner):
+            await self._let_go(machine)
+
+    async def _let_go(self, machine: Machine) -> None:
+        await self._journal.refresh()
+        if self._observer.machine(machine.id).running == machine.running:
+            await self._observer.abandon(machine)
 
     # ---- where -------------------------------------------------------------------------------------------------------------
 
@@ -287,26 +300,44 @@ class Driver:
         candidates = [
             Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost
         ]
+        for candidate in candidates:
+            await self._not_twice(intent.id, self._nodes[candidate.node])
         if not candidates:
             raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
-        return self._nodes[self._placement.place(intent.id, intent.spec, candidates)]
+        chosen = self._placement.place(intent.id, intent.spec, candidates)
+        if chosen not in self._nodes:
+            raise NoRoute(f"placement chose node '{chosen}' for container '{intent.id}', which is not in this fleet")
+        return self._nodes[chosen]
+
+    async def _not_twice(self, id: str, node: FleetNode) -> None:
+        """Refuse to make what a node has already, although this journal does not know it (another one was lost)."""
+        if node.having(self._fleet, id) is None:
+            return
+        await node.look()  # what was seen then may be gone by now
+        vmid = node.having(self._fleet, id)
+        if vmid is not None:
+            await self._journal.refresh()
+            machine = self._observer.machine(id)
+            if machine.running is not None or machine.state is not State.ABSENT:
+                raise _Raced  # another process has begun or made it since we decided
+            raise AlreadyExists(
+                "container", id, f"already exists as {vmid} on {node.key}, and this journal does not know it"
+            )
 
     async def _at(
         self, op: Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
     ) -> Done | None:
+        left, op.time.deadline = op.time.deadline - anyio.current_time(), math.inf
         async with self._gate.slot(node.key, create=isinstance(intent, Create)):
             op.at = anyio.current_time()  # waiting for its turn is not what an operation takes
+            op.time.deadline = op.at + left
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
             look = await node.look(within=FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if isinstance(intent, Create):
-                standing = look.find(self._fleet, intent.id)
-                if standing is not None:
-                    raise AlreadyExists(
-                        "container", intent.id, f"already exists as {standing.vmid} on {node.key}; reconcile finds it"
-                    )
+                await self._not_twice(intent.id, node)
             elif await self._observer.record(machine, look) is not None:
                 return None
             began = await self._begin(op, intent, machine, node, backend, look)

@@ -216,6 +216,7 @@ class Fleet:
 
         async def one(id: str) -> None:
             try:
+                await self._driver.recover(id)
                 event = await self._observer.observe(id)
             except NexcageError as error:
                 failures.append(error)
@@ -246,7 +247,8 @@ class Fleet:
 
         async def one(id: str) -> None:
             try:
-                await self._observer.observe(id)
+                await self._driver.recover(id)
+                await self._observer.observe(id, wait=False)
             except NexcageError:
                 stale.add(id)
 

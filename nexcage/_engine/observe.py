@@ -46,8 +46,9 @@ class Observer:
             raise NoRoute(f"container '{machine.id}' is on node '{machine.node}', which is not in this fleet")
         return node
 
-    async def observe(self, id: str) -> Observed | None:
-        """Look at one container now; the event if something differed. Waits for a lost command that still runs.
+    async def observe(self, id: str, *, wait: bool = True) -> Observed | None:
+        """Look at one container now; the event if something differed. Waits for a lost command that still runs, unless
+        told not to: then it stays UNKNOWN.
 
         Raises NodeError when the node cannot be seen, Busy when that command does not end within ``probe_timeout``.
         """
@@ -55,12 +56,14 @@ class Observer:
         if machine.running is not None or (machine.state is State.ABSENT and machine.unresolved is None):
             return None
         node = self.node(machine)
-        look = await self._when_quiet(machine, node)
+        look = await self._when_quiet(machine, node, wait=wait)
+        if look is None:
+            return None
         return await self.record(
             machine, look, str(machine.unresolved.op) + " was interrupted" if machine.unresolved else ""
         )
 
-    async def _when_quiet(self, machine: Machine, node: FleetNode) -> Look:
+    async def _when_quiet(self, machine: Machine, node: FleetNode, *, wait: bool) -> Look | None:
         lost = machine.unresolved
         if lost is None:
             return await node.look()
@@ -70,6 +73,8 @@ class Observer:
             look = await node.look((lost.op_id,))
             if probe(lost, machine, look, self._fleet) != "wait":
                 return look
+            if not wait:
+                return None
             if anyio.current_time() > until:
                 raise Busy(f"container '{machine.id}'", f"{lost.op} {lost.op_id} is still running on {node.key}")
             await anyio.sleep(pause * self._random.uniform(0.5, 1.5))

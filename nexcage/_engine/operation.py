@@ -19,7 +19,8 @@ class Operation:
 
     ``hurry`` is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
     its place before it
-    began, and its ``scope`` was cancelled for that.
+    began, and its ``scope`` was cancelled for that. ``time`` ends it when it takes too long; its deadline stands still
+    while it waits for its turn.
     """
 
     def __init__(self, intent: Intent, op_id: str) -> None:
@@ -30,6 +31,7 @@ class Operation:
         self.retries: int = 0
         self.hurry: anyio.Event = anyio.Event()
         self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.time: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
 
     @property

@@ -11,7 +11,7 @@ from nexcage._core.events import Attempted, Began
 from nexcage._core.seen import Look, Mark
 from nexcage._engine.node import FleetNode, answer
 from nexcage.abc import Journal
-from nexcage.errors import NodeError
+from nexcage.errors import IllegalTransition, NodeError, NotOurs
 
 __all__ = ["Steps"]
 
@@ -66,7 +66,11 @@ class Steps:
         except NodeError:  # it surely did not begin
             self.touched = before
             raise
-        return answer(command, result, self.name)
+        try:
+            return answer(command, result, self.name)
+        except (NotOurs, IllegalTransition):  # said before the command itself began
+            self.touched = before
+            raise
 
     async def run_unless_hurried(self, command: Command[Any]) -> bool:
         failure: list[Exception] = []

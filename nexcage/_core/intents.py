@@ -60,7 +60,7 @@ class Stop(_Plain, frozen=True, omit_defaults=True, kw_only=True, tag="stop"):
 
 
 class Kill(_Plain, frozen=True, omit_defaults=True, tag="kill"):
-    """Deliver ``signal`` to its init from the host; a name with or without SIG in any case, or a number. Kept as the number.
+    """Deliver ``signal`` to its init from the host; a name with or without SIG in any case, or a number.
 
     Done means delivered, no more: that the container stopped is a later observation. Never repeated by itself.
     """

@@ -7,6 +7,7 @@ matters except in tags. A container has many tags: ``tag=web`` wants one that ma
 from __future__ import annotations
 
 import re
+import warnings
 from fnmatch import translate
 
 import msgspec
@@ -45,7 +46,9 @@ class Selector(msgspec.Struct, frozen=True):
                 )
             try:
                 flags = re.IGNORECASE if match[1] == "tag" else re.NOFLAG  # PVE keeps tags in lower case
-                pattern = re.compile(match[3] if match[2] == "~" else translate(match[3]), flags)
+                with warnings.catch_warnings():  # what a future Python may read differently is not the caller's output
+                    warnings.simplefilter("ignore", FutureWarning)
+                    pattern = re.compile(match[3] if match[2] == "~" else translate(match[3]), flags)
             except (re.error, RecursionError, OverflowError):
                 raise InvalidInput("selector", word, "a valid regular expression after '~'") from None
             terms.append(_Term(match[1], match[2], pattern))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 import anyio
+import msgspec
 
 from nexcage import names
 from nexcage._core.config import Limits
@@ -57,6 +58,7 @@ class Attempt:
         self._limits = limits
         self._random = random
         self._may_retry = may_retry
+        self._made: Ref | None = None
 
     async def until_known(self) -> tuple[Ended, NexcageError | None]:
         """The event that ends the operation, and the error to raise with it. Raises JournalError when a step cannot
@@ -82,7 +84,10 @@ class Attempt:
                 changed = lost or not isinstance(error, CommandFailed)
                 by = "probe" if lost else ""
                 state = self._cell.to or began.before
-                return op.succeeded(began, self._machine, state, pid, changed=changed, resolved_by=by), None
+                machine = self._machine
+                if self._made is not None and self._made.vmid:
+                    machine = msgspec.structs.replace(machine, vmid=self._made.vmid)
+                return op.succeeded(began, machine, state, pid, changed=changed, resolved_by=by), None
             if verdict == "unknown":
                 return op.given_up(began, error)
             repeat = began.op in _REPEATABLE and (lost or (error is not None and error.retryable))
@@ -104,7 +109,7 @@ class Attempt:
         try:
             match began.intent:
                 case Create(spec=spec):
-                    await backend.create(steps, Ref(machine.id, 0, began.node), spec)
+                    self._made = await backend.create(steps, Ref(machine.id, 0, began.node), spec)
                 case Start():
                     await backend.start(steps, ref)
                 case Stop(timeout=timeout, force=force):

@@ -31,7 +31,7 @@ from nexcage.errors import InvalidInput, NexcageError, NotFound
 
 __all__ = ["Fleet"]
 
-OUTSTANDING = 4096  # intents that have a task at once; the bounds on work are in Limits
+OUTSTANDING = 1024  # intents under way at once whose outcome nobody has taken; the bounds on work are in Limits
 
 
 class Fleet:
@@ -109,7 +109,8 @@ class Fleet:
 
     @asynccontextmanager
     async def stream(self, intents: Iterable[Intent], *, wait: bool = False) -> AsyncGenerator[AsyncIterator[Outcome]]:
-        """The outcomes as they finish. They push back: an outcome that nobody takes keeps its place in the bounds.
+        """The outcomes as they finish. They push back: with a thousand that nobody has taken,
+        no further intent is begun.
 
         Leaving early cancels the rest, and what had begun is recorded as Interrupted. Intents may come from an iterator that
         makes them one by one; when that raises, what it gave before is carried out, and its error is raised on leaving.

@@ -62,7 +62,7 @@ echo '@nexcage end'
 # The mark is looked for in the same breath as the command that follows: whoever replaced the container a moment ago
 # is left alone.
 GUARD = r"""R=${NEXCAGE_NODE_ROOT-}
-if [ -e "$R/etc/pve/lxc/$2.conf" ] && ! grep -qxF -e "#$1" "$R/etc/pve/lxc/$2.conf"; then
+if [ -e "$R/etc/pve/lxc/$2.conf" ] && ! sed '/^\[/q' "$R/etc/pve/lxc/$2.conf" | grep -qxF -e "#$1"; then
   echo 'nexcage: the container does not carry our mark' >&2
   exit 9
 fi
@@ -71,7 +71,7 @@ exec "$@"
 """
 
 SIGNAL = r"""R=${NEXCAGE_NODE_ROOT-}
-grep -qxF -e "#$1" "$R/etc/pve/lxc/$2.conf" || { echo 'nexcage: the container does not carry our mark' >&2; exit 9; }
+sed '/^\[/q' "$R/etc/pve/lxc/$2.conf" | grep -qxF -e "#$1" || { echo 'nexcage: the container does not carry our mark' >&2; exit 9; }
 pid=$(lxc-info -n "$2" -p -H)
 case $pid in ''|*[!0-9]*) echo "nexcage: container $2 has no init process" >&2; exit 8 ;; esac
 env kill "-$3" "$pid" && echo "$pid"

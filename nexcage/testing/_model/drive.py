@@ -88,7 +88,7 @@ class DiskLocks:
         for _, path in [key for key in self._held if key[0] == id(owner)]:
             self.release(path, owner)
 
-    async def changed(self, path: str) -> None:  # noqa: ARG002 (the kernel tells nobody)
+    async def changed(self, path: str) -> None:
         """Return when it may be worth trying again."""
         import anyio
 

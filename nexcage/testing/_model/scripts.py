@@ -76,7 +76,7 @@ def _ops(node: Node, ops: tuple[str, ...]) -> list[str]:
 
 def _carries(ctx: Ctx, mark: str, vmid: str) -> bool:
     text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
-    return text is not None and f"#{mark}" in text.split("\n")
+    return text is not None and f"#{mark}" in text.split("\n[")[0].split("\n")
 
 
 def _guard(ctx: Ctx) -> Steps:

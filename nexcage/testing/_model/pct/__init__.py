@@ -78,6 +78,9 @@ def run(ctx: Ctx) -> Steps:
         return 2
     if command == "help":
         return _help(ctx, extra)
+    if command not in _HANDLERS:
+        ctx.err(f"nexcage sim: 'pct {command}' is not simulated\n")
+        return 70
     job = Job(ctx, command, param, extra)
     try:
         return (yield from _handler(command)(job))

@@ -115,4 +115,5 @@ def test_what_is_allowed_names_only_operations_that_intents_exist_for() -> None:
     from typing import get_args
 
     from nexcage._core.intents import Intent
+
     assert {kind.op for kind in get_args(Intent)} == DRIVEN

@@ -211,4 +211,6 @@ def test_importing_names_loads_no_event_loop_no_files_and_no_other_part_of_nexca
     loaded = set(done.stdout.split())
     assert not loaded & {"anyio", "asyncio", "asyncssh", "subprocess", "logging", "random", "pathlib", "rich"}
     ours = {module for module in loaded if module.startswith("nexcage")}
-    assert {module for module in ours if not re.fullmatch(r"nexcage(\._version|\.errors|\.names(\._\w+)?)?", module)} == set()
+    assert {
+        module for module in ours if not re.fullmatch(r"nexcage(\._version|\.errors|\.names(\._\w+)?)?", module)
+    } == set()

@@ -174,6 +174,10 @@ class FleetNode:
                     shared.look = await self._look(())
                 except NexcageError as error:
                     shared.error = error
+                    if self._breaker.last is error and self._next is not None:
+                        # There is no link: who asked meanwhile would wait as long again for the same answer.
+                        self._next.error, meanwhile, self._next = error, self._next, None
+                        meanwhile.done.set()
                 except Exception as error:  # noqa: BLE001 (a defect of a backend costs a look, not the fleet)
                     _log.exception("%s: looking broke", self.key)
                     shared.error = NodeUnreachable(self.key, f"looking broke: {type(error).__name__}: {error}")

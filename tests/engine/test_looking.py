@@ -143,6 +143,27 @@ async def test_every_caller_gets_an_error_of_their_own(virtual_time: object) -> 
     assert {str(error) for error in errors} == {"cannot reach node pve-01: refused"}
 
 
+async def test_who_asks_while_the_link_cannot_be_opened_does_not_wait_for_a_second_try(virtual_time: object) -> None:
+    class Away(Counting):
+        async def run(self, command: Command[Any]) -> Result:
+            await super().run(command)
+            raise NodeUnreachable("pve-01", "no connection")
+
+    transport, errors = Away(15.0), []
+
+    async def ask(after: float) -> None:
+        await anyio.sleep(after)
+        with pytest.raises(NodeUnreachable) as caught:
+            await node.look()
+        errors.append(caught.value)
+
+    async with a_node(transport) as node, anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, 0.0)
+        tasks.start_soon(ask, 1.0)
+    assert transport.begun == 1
+    assert len({id(error) for error in errors}) == 2
+
+
 @pytest.mark.parametrize(
     ("result", "kind"),
     [

@@ -46,7 +46,9 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
         rows = [
             _row(fleet.machines[id], state)
             for id, state in sorted(states.items())
-            if selector.matches(fleet.machines[id]) and backend in (None, fleet.machines[id].backend)
+            if fleet.machines[id].node in fleet.nodes  # the journal may know more nodes than --hosts named
+            and selector.matches(fleet.machines[id])
+            and backend in (None, fleet.machines[id].backend)
         ]
         if call.flag("all_guests"):
             rows += _foreign(fleet, looks, backend)

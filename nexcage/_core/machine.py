@@ -70,7 +70,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def illegal(self, op: Op, reason: str = "", *, strict_oci: bool = False) -> NexcageError:
         """The error for ``op`` here, with what is allowed instead."""
-        return IllegalTransition(self.id, str(op), str(self.state), allowed(self.state, strict_oci=strict_oci), reason)
+        now = tuple(word for word in allowed(self.state, strict_oci=strict_oci) if word != str(op))
+        return IllegalTransition(self.id, str(op), str(self.state), now, reason)
 
     def begin(
         self,

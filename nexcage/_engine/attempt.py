@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from random import Random
 
@@ -27,6 +28,9 @@ from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
 __all__ = ["Attempt"]
 
 _REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})  # after the probe (design 8)
+
+
+_ALREADY = re.compile(r"already running|not running")  # what pct says when somebody else was first
 
 
 class Attempt:
@@ -81,7 +85,7 @@ class Attempt:
                 except NexcageError as blind:
                     return op.given_up(began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
             if verdict == "done":
-                changed = lost or not isinstance(error, CommandFailed)
+                changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 by = "probe" if lost else ""
                 state = self._cell.to or began.before
                 machine = self._machine

@@ -106,6 +106,8 @@ class Observer:
             and (not guest or pid == machine.pid or not pid)
         ):
             return None
+        if not note and machine.boot_id and where.boot_id != machine.boot_id:
+            note = f"{where.node} was rebooted"
         note = note or (f"somebody made it {state}" if state is not machine.state else f"its init is {pid} now")
         event = Observed(
             id=machine.id,

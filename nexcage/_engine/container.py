@@ -108,6 +108,5 @@ class Container:
                             raise NexcageError(f"the fleet was closed while waiting for container '{self.id}'")
                         continue
                     nap = min(nap * 2, 5.0)
-                    if self.machine.running is None:
-                        await self._fleet.reconcile(self.id)
+                    await self._fleet.reconcile(self.id)
         return self.machine.state

@@ -398,7 +398,8 @@ class Driver:
         )
         try:
             ended, error = await attempt.until_known()
-        except JournalError:
+        except JournalError as trouble:  # a step could not be written down, so that step did not run; earlier ones did
+            trouble.uncertain = steps.count > 1
             raise
         except BaseException as cause:
             problem = Problem.of(Uncertain(op.op_id, f"{began.op} was cancelled"))
@@ -411,7 +412,11 @@ class Driver:
                 raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
             raise
         with anyio.CancelScope(shield=True):  # it is known now: a cancel must not turn it into UNKNOWN
-            await self._journal.append(ended)
+            try:
+                await self._journal.append(ended)
+            except JournalError as trouble:
+                trouble.uncertain = True
+                raise trouble.noted(f"{began.op} of '{began.id}' had run: a look will tell what came of it") from error
         if error is not None:
             raise error
         assert isinstance(ended, Succeeded)

@@ -52,6 +52,8 @@ class FileJournal:
         self.fleet: str = ""
         self.owner: str = ""
         self.path: str = store.path
+        self.own: Callable[[], None] | None = None
+        """Makes this driver one that others see to be alive, as long as it is not: until then it must not begin anything."""
         self._store = store
         self._inline = inline
         self._on_events = on_events
@@ -99,12 +101,29 @@ class FileJournal:
             raise JournalError(f"the journal in {self.path} is closed")
         if not drafts:
             return ()
+        if self.own is not None:
+            await self._owned()
         call = _Append(drafts)
         with anyio.CancelScope(shield=True):
             await self._serve(call)
         if call.error is not None:
             raise call.error
         return call.events
+
+    async def _owned(self) -> None:
+        problems: list[OSError | JournalError] = []
+
+        def claim() -> None:
+            try:
+                if self.own is not None:
+                    self.own()
+            except (OSError, JournalError) as error:
+                problems.append(error)
+
+        with anyio.CancelScope(shield=True):
+            await self.run(claim)
+        for problem in problems:
+            raise JournalError(f"the journal in {self.path} cannot be written, so nothing new is begun: {problem}")
 
     async def refresh(self) -> None:
         """Read what other processes have appended, and publish it."""
@@ -251,12 +270,18 @@ async def open_journal(
 
     release(store.close)
 
+    def own() -> None:
+        if not journal.fleet:
+            raise JournalError(f"there is no fleet id in {state}; open the fleet again")
+        release(Ownership(port, state, owner, clock()).release)
+        fleet_id(port, state, journal.fleet)
+        journal.owner, journal.own = owner, None
+
     def begin() -> None:
         try:
             journal.fleet = fleet_id(port, state, fleet)
             sweep_owners(state, {machine.running.owner for machine in store.machines.values() if machine.running})
-            release(Ownership(port, state, owner, clock()).release)
-            journal.owner = owner
+            own()
         except OSError as error:
             _LOG.warning("the journal in %s can only be read: %s", state, error)
         if run_dir is not None and journal.fleet:
@@ -271,7 +296,7 @@ async def open_journal(
         except OSError as error:
             raise JournalError(f"cannot open the journal in {state}: {error}") from None
 
-    journal.fleet = fleet
+    journal.fleet, journal.own = fleet, own
     try:
         with anyio.CancelScope(shield=True):
             await journal.run(opening)

@@ -500,4 +500,4 @@ class Store:
 def _refusal(path: str, error: Exception) -> JournalError:
     if isinstance(error, JournalError):
         return JournalError(*error.args)
-    return JournalError(f"the journal in {path} cannot be written, so nothing was begun: {error}")
+    return JournalError(f"the journal in {path} cannot be written, so nothing new is begun: {error}")

@@ -17,6 +17,7 @@ from nexcage import Busy, JournalError, Machine, NotFound, Op, State, fold, read
 from nexcage._core.events import Failed, NodeLost, Problem
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
+from nexcage._sinks.owners import owner_alive
 
 
 @pytest.mark.both_loops
@@ -200,7 +201,7 @@ async def test_a_full_or_broken_disk_refuses_and_leaves_nothing_half_written(tmp
         before = path.read_bytes()
         faulty.fail[what], faulty.partly = 1, 100
 
-        with pytest.raises(JournalError, match="nothing was begun"):
+        with pytest.raises(JournalError, match="nothing new is begun"):
             await journal.append(life.create("web-2"))
 
         assert path.read_bytes() == before
@@ -263,6 +264,33 @@ async def test_a_read_only_state_directory_can_be_read_and_refuses_changes(tmp_p
             await journal.append(life.created("web-1"))
         faulty.read_only = False
         await journal.append(life.created("web-1"))
+
+
+async def test_a_driver_that_others_cannot_see_to_be_alive_begins_nothing(tmp_path, life):
+    class Full(Disk):
+        full = True
+
+        def open(self, name: str, flags: int, *, dir_fd: int | None = None) -> int:
+            if self.full and "/owners/" in name:
+                raise OSError(28, "No space left on device")
+            return super().open(name, flags, dir_fd=dir_fd)
+
+    disk = Full()
+    async with open_journal(tmp_path, owner="one", disk=disk) as journal:
+        with pytest.raises(JournalError, match="nothing new is begun"):
+            await journal.append(life.create("web-1"))
+        assert not owner_alive(tmp_path, "one")
+        disk.full = False
+        await journal.append(life.create("web-1"))
+        assert owner_alive(tmp_path, "one")
+
+
+async def test_a_driver_that_has_no_fleet_id_begins_nothing(tmp_path, life):
+    (tmp_path / "fleet").mkdir()
+    async with open_journal(tmp_path, owner="one") as journal:
+        (tmp_path / "fleet").rmdir()
+        with pytest.raises(JournalError, match="open the fleet again"):
+            await journal.append(life.create("web-1"))
 
 
 async def test_where_no_directory_can_be_made_there_is_nothing_to_read_and_changes_are_refused(tmp_path, life):

@@ -140,9 +140,8 @@ class SshTransport:
                     link.grow()
         finally:
             if session.left and not session.closed:
-                session.when_closed = lambda: link.slots.release_on_behalf_of(session)
-            else:
-                link.slots.release_on_behalf_of(session)
+                link.leave(session)
+            link.slots.release_on_behalf_of(session)
 
     def _needs_asyncio(self) -> None:
         try:
@@ -312,6 +311,7 @@ class _Link:
         self.slots = anyio.CapacityLimiter(channels)
         self.orders = anyio.Semaphore(2)  # channels to end commands, besides those that carry them
         self._most = channels
+        self._left = 0
         self._refused_at = float("-inf")
         self._opening: set[asyncio.Task[object]] = set()
 
@@ -329,9 +329,23 @@ class _Link:
 
     def grow(self) -> None:
         """Allow one more session now and then: the refusal may have been somebody else's doing."""
-        if self.slots.total_tokens < self._most and anyio.current_time() - self._refused_at > REGROWTH:
+        if self.slots.total_tokens < self._most - self._left and anyio.current_time() - self._refused_at > REGROWTH:
             self.slots.total_tokens += 1
             self._refused_at = anyio.current_time()
+
+    def leave(self, session: Session) -> None:
+        """Allow one less while a command that was left to itself keeps its session; the last one stays, or looks would wait
+        for what may never end.
+        """
+
+        def closed() -> None:
+            self._left -= 1
+            if self.slots.total_tokens < self._most - self._left:
+                self.slots.total_tokens += 1
+
+        self._left += 1
+        self.slots.total_tokens = max(1, min(self.slots.total_tokens, self._most - self._left))
+        session.when_closed = closed
 
     def open(self, session: Session, line: bytes) -> None:
         """Begin to open a channel. What comes of it is told to the session, also when its caller is gone by then."""

@@ -332,6 +332,29 @@ async def test_a_cancelled_command_is_ended_by_its_pid_and_class(serve, cancel):
     assert node.running == {}
 
 
+async def test_commands_that_never_end_do_not_keep_the_sessions_from_others(serve):
+    left = []
+
+    def act(shell):
+        if shell.order.argv == ("true",):
+            shell.chan.exit(0)
+        else:  # it hears no signal
+            node.running.clear()
+            left.append(shell)
+
+    settings = SshSettings(ssh_config="none", patience=0.2, max_channels=2)
+    node, ssh = await serve(settings, act=act)
+    for _ in range(3):
+        assert (await ssh.run(command("pct", "start", cancel="term", timeout=0.1))).exit is None
+
+    with anyio.fail_after(20):
+        assert (await ssh.run(TRUE)).exit == 0
+    assert ssh._link.slots.total_tokens == 1
+    for shell in left:
+        shell.chan.exit(0)
+    await until(lambda: ssh._link.slots.total_tokens == 2)
+
+
 async def test_a_server_that_stops_answering_is_noticed_by_keepalive(serve):
     def act(shell):
         shell.chan.get_connection()._transport.pause_reading()

@@ -68,6 +68,10 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     known_hosts: str = ""
     jump: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InvalidSpec("nodes.port", self.port, "a port from 1 to 65535")
+
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a create gets when it does not say."""

@@ -73,9 +73,7 @@ def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: lis
     if backend not in ("lxc", "vm", "crun", "runc"):  # somebody's own backend reads its own references
         return _with_defaults(spec, config)
     name = "" if named else f"name a backend (--runtime {backend}, Spec.backend or a routing rule), and "
-    have = (
-        f"use its alias {alias} of [images]" if alias else f"give '{spec.image}' an alias in [images] of the config"
-    )
+    have = f"use its alias {alias} of [images]" if alias else f"give '{spec.image}' an alias in [images] of the config"
     ways = f"{name}{have} or allow pulling it (pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
     raise UnsupportedImage("image", spec.image, ways)
 

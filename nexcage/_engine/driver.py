@@ -17,7 +17,7 @@ import anyio
 import msgspec
 
 from nexcage._core.config import Config, Limits
-from nexcage._core.events import Began, Problem, Succeeded
+from nexcage._core.events import Began, Ended, Problem, Succeeded
 from nexcage._core.intents import Create, Intent, Kill, Stop
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
@@ -406,8 +406,12 @@ class Driver:
             if isinstance(cause, Exception):  # a defect of a backend or of ours: what it did is not known
                 _log.exception("%s of %s broke", began.op, began.id)
                 problem = Problem.of(cause)
+            end: Ended = op.interrupted(began, problem)
+            if not steps.touched and not isinstance(cause, Exception):  # nothing was started, so that much is known
+                never = NexcageError(f"{began.op} of '{began.id}' was cancelled before its first step")
+                end, _ = op.failed(began, began.before, self._observer.machine(began.id).pid, never, lost=False)
             with anyio.CancelScope(shield=True), anyio.move_on_after(30):
-                await self._journal.append(op.interrupted(began, problem))
+                await self._journal.append(end)
             if isinstance(cause, Exception):
                 raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
             raise

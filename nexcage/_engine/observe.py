@@ -138,6 +138,8 @@ class Observer:
     async def _find(self, machine: Machine, look: Look) -> tuple[Guest, Look] | None:
         op = machine.unresolved.op_id if machine.unresolved and not machine.mark else machine.mark
         guest = look.find(self._fleet, machine.id, op)
+        if guest is not None and machine.unresolved is None and guest.vmid != machine.vmid:
+            guest = None  # a copy whose mark was edited: ours has the VMID that its create was given
         if guest is not None:
             if guest.lock in ("create", "destroyed"):
                 return None

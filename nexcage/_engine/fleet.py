@@ -27,7 +27,7 @@ from nexcage._engine.driver import Driver
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage.abc import Backend, Journal
-from nexcage.errors import InvalidInput, NexcageError, NotFound
+from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
 
 __all__ = ["Fleet"]
 
@@ -250,6 +250,8 @@ class Fleet:
             try:
                 await self._driver.recover(id)
                 await self._observer.observe(id, wait=False)
+            except Blocked:
+                return  # it was seen: UNKNOWN is what is so
             except NexcageError:
                 stale.add(id)
 

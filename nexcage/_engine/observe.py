@@ -11,7 +11,7 @@ from nexcage._core.config import Limits
 from nexcage._core.events import Interrupted, Observed, Problem
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Guest, Look, observed, probe
-from nexcage._core.states import State
+from nexcage._core.states import Op, State
 from nexcage._engine.node import FleetNode
 from nexcage.abc import Journal
 from nexcage.errors import Blocked, Busy, NexcageError, NoRoute, Uncertain
@@ -136,6 +136,17 @@ class Observer:
         return written
 
     async def _find(self, machine: Machine, look: Look) -> tuple[Guest, Look] | None:
+        half = look.guests.get(machine.vmid)
+        lost = machine.unresolved
+        if (
+            half is not None
+            and half.lock == "destroyed"
+            and half.mark is None
+            and lost is not None
+            and lost.op is Op.DELETE
+        ):
+            do = f"`pct unlock {half.vmid}` and `pct destroy {half.vmid}` there finish it"
+            raise Blocked(f"container '{machine.id}'", f"its half-deleted {half.vmid} on {look.node}; {do}")
         op = machine.unresolved.op_id if machine.unresolved and not machine.mark else machine.mark
         guest = look.find(self._fleet, machine.id, op)
         if guest is not None and machine.unresolved is None and guest.vmid != machine.vmid:

@@ -59,6 +59,12 @@ async def test_losing_the_answer_never_makes_two(sim: SimCluster, fault: str, ve
             state = (await called(web, verb)).state
         except nexcage.Uncertain:  # a destroy whose reader is gone may end half-way, and that is no answer
             assert (fault, verb) == ("drop-during", "delete")
+            vmid = str(web.machine.vmid)
+            with pytest.raises(nexcage.Blocked, match=f"pct unlock {vmid}"):
+                await web.reconcile()
+            assert web.machine.state is State.UNKNOWN
+            await sim["pve-01"].run(["pct", "unlock", vmid])
+            await sim["pve-01"].run(["pct", "destroy", vmid])
             await web.reconcile()
             state = web.machine.state
 

@@ -283,7 +283,8 @@ async def test_a_lost_link_is_a_result_without_an_exit_status(another, connect, 
         pid = await pid_in(file)
         server.drop()
 
-    assert [(result.exit, result.lost, result.stdout) for result in results] == [(None, "link", b"begun\n")]
+    assert [(result.exit, result.lost) for result in results] == [(None, "link")]
+    assert results[0].stdout in (b"begun\n", b"")  # the link may have gone before the word was sent
     os.kill(pid, signal.SIGKILL)
 
 

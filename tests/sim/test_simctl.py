@@ -201,6 +201,7 @@ async def test_a_lost_answer_never_makes_two(up, kind):
     assert ids == [f"web-{n}" for n in range(6)]
 
 
+@pytest.mark.timeout(240)  # should the link be given up meanwhile, keepalive finds out and the probe answers
 async def test_a_partition_holds_answers_back_until_it_heals(up):
     async with nexcage.open_fleet(config=up / "config.toml") as fleet:
         await fleet["web-1"].create(nexcage.Spec(image=IMAGE, node="pve-03"))

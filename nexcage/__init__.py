@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nexcage._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nexcage._core.command import Claim as Claim
     from nexcage._core.command import Command as Command
     from nexcage._core.command import Result as Result
     from nexcage._core.command import failed as failed
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nexcage._core.command import text as text
     from nexcage._core.config import Config as Config
     from nexcage._core.config import Defaults as Defaults
+    from nexcage._core.config import LeaseConfig as LeaseConfig
     from nexcage._core.config import Limits as Limits
     from nexcage._core.config import NodeConfig as NodeConfig
     from nexcage._core.config import Route as Route
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from nexcage._core.events import Observed as Observed
     from nexcage._core.events import Problem as Problem
     from nexcage._core.events import Succeeded as Succeeded
+    from nexcage._core.events import TakenOver as TakenOver
     from nexcage._core.hosts import Host as Host
     from nexcage._core.hosts import hosts as hosts
     from nexcage._core.intents import Create as Create
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from nexcage.errors import Blocked as Blocked
     from nexcage.errors import Busy as Busy
     from nexcage.errors import CommandFailed as CommandFailed
+    from nexcage.errors import Fenced as Fenced
     from nexcage.errors import HostKeyRejected as HostKeyRejected
     from nexcage.errors import IllegalTransition as IllegalTransition
     from nexcage.errors import InvalidInput as InvalidInput
@@ -109,6 +113,7 @@ __all__ = [
     "Blocked",
     "Busy",
     "Checkpointed",
+    "Claim",
     "Command",
     "CommandFailed",
     "Config",
@@ -120,6 +125,7 @@ __all__ = [
     "Event",
     "Failed",
     "Failure",
+    "Fenced",
     "Fleet",
     "Guest",
     "Host",
@@ -135,6 +141,7 @@ __all__ = [
     "JournalError",
     "Kill",
     "Lagged",
+    "LeaseConfig",
     "Limits",
     "LineSink",
     "LogSink",
@@ -174,6 +181,7 @@ __all__ = [
     "State",
     "Stop",
     "Succeeded",
+    "TakenOver",
     "Task",
     "Uncertain",
     "UnsupportedImage",
@@ -194,6 +202,7 @@ __all__ = [
 ]
 
 _HOME: dict[str, str] = {
+    "Claim": "nexcage._core.command",
     "Command": "nexcage._core.command",
     "Result": "nexcage._core.command",
     "failed": "nexcage._core.command",
@@ -202,6 +211,7 @@ _HOME: dict[str, str] = {
     "text": "nexcage._core.command",
     "Config": "nexcage._core.config",
     "Defaults": "nexcage._core.config",
+    "LeaseConfig": "nexcage._core.config",
     "Limits": "nexcage._core.config",
     "NodeConfig": "nexcage._core.config",
     "Route": "nexcage._core.config",
@@ -214,6 +224,7 @@ _HOME: dict[str, str] = {
     "Observed": "nexcage._core.events",
     "Problem": "nexcage._core.events",
     "Succeeded": "nexcage._core.events",
+    "TakenOver": "nexcage._core.events",
     "Host": "nexcage._core.hosts",
     "hosts": "nexcage._core.hosts",
     "Create": "nexcage._core.intents",
@@ -261,6 +272,7 @@ _HOME: dict[str, str] = {
     "Blocked": "nexcage.errors",
     "Busy": "nexcage.errors",
     "CommandFailed": "nexcage.errors",
+    "Fenced": "nexcage.errors",
     "HostKeyRejected": "nexcage.errors",
     "IllegalTransition": "nexcage.errors",
     "InvalidInput": "nexcage.errors",

@@ -15,6 +15,7 @@ __all__ = [
     "Blocked",
     "Busy",
     "CommandFailed",
+    "Fenced",
     "HostKeyRejected",
     "IllegalTransition",
     "InvalidInput",
@@ -240,6 +241,19 @@ class CommandFailed(NexcageError):
         self.noted(f"ran: {brief(argv)} (exit {exit})")
         if len(said) > 1:
             self.add_note("\n".join(said[-6:]))
+
+
+class Fenced(NexcageError):
+    """Another state directory has taken the fleet's lease: what this driver wanted surely did not begin. ``epoch`` is the newer one."""
+
+    fields: ClassVar[tuple[str, ...]] = ("fleet", "epoch")
+
+    def __init__(self, fleet: str, epoch: int = 0) -> None:
+        super().__init__(
+            f"fleet {escaped(fleet)} is driven from another state directory now (epoch {epoch or 'unknown'})"
+        )
+        self.fleet: str = fleet
+        self.epoch: int = epoch
 
 
 class NodeError(NexcageError):

@@ -9,7 +9,7 @@ import msgspec
 
 from nexcage.errors import CommandFailed, NexcageError
 
-__all__ = ["Command", "Result", "failed", "nothing", "number", "shown", "text"]
+__all__ = ["Claim", "Command", "Result", "failed", "nothing", "number", "shown", "text"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -31,6 +31,27 @@ class Result(msgspec.Struct, frozen=True):
     dropped: int = 0
     lost: str = ""
     seconds: float = 0.0
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of an operation on a node: the right to run its command once (design 6).
+
+    ``path`` is where the node keeps it below ``/run/nexcage-ops``. ``boot_id``: of the node when the step was journaled;
+    after a reboot the node refuses it. (``epoch``, ``seq``) is the fence for container ``id``: the lease's epoch and the
+    journal number of the operation's Began; a node with a runner refuses a pair lower than the highest that it has seen.
+    """
+
+    fleet: str
+    op: str
+    step: int
+    id: str
+    boot_id: str = ""
+    epoch: int = 0
+    seq: int = 0
+
+    @property
+    def path(self) -> str:
+        return f"{self.fleet}/{self.op}.{self.step}"
 
 
 def shown(data: bytes, limit: int = 4096) -> str:
@@ -75,7 +96,8 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     (the VMID of a create); journaled with the step before it runs. ``cancel``: how a running one is ended: ``kill`` = TERM to its
     process group, a second later KILL; ``term`` = TERM to the tool only, never KILL or HUP, then wait for its own clean-up (PVE's
     tools leave locks and volumes behind otherwise). ``timeout`` and ``cap`` in seconds and bytes (each of stdout and stderr);
-    ``None`` takes the fleet's. ``weight`` names the bound that it counts against besides the node's total.
+    ``None`` takes the fleet's. ``weight`` names the bound that it counts against besides the node's total. ``claim``: it is
+    this step, so it runs at most once, outlives its link, and whoever asks again gets the same answer.
     """
 
     argv: tuple[str, ...]
@@ -88,6 +110,7 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     cap: int = MIB
     weight: Literal["read", "change", "create"] = "change"
     tries: Mapping[str, str | int] = {}
+    claim: Claim | None = None
     classify: Callable[[Command[Any], Result, str], NexcageError] = failed
     check: Callable[[Command[Any], Result, str], NexcageError | None] | None = None
 

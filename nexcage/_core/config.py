@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -13,7 +13,7 @@ from nexcage import names
 from nexcage._core.hosts import Host, hosts
 from nexcage.errors import InvalidSpec
 
-__all__ = ["Config", "Defaults", "Limits", "NodeConfig", "Route", "merge", "read"]
+__all__ = ["Config", "Defaults", "LeaseConfig", "Limits", "NodeConfig", "Route", "merge", "read"]
 
 T = TypeVar("T")
 _COUNTS = ("total", "per_node", "creates_per_node", "retries", "breaker_failures", "subscriber_queue")
@@ -73,6 +73,28 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidSpec("nodes.port", self.port, "a port from 1 to 65535")
 
 
+class LeaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may drive the fleet when several state directories could.
+
+    ``file``: one host; ``path`` is a file that its state directories share (default: STATE_DIR/lease, so there is nobody to share
+    with). ``cluster``: drivers on several hosts; a lock directory in ``/etc/pve/priv/lock``, asked for through ``node`` (default:
+    the first that answers). ``ttl``: seconds without a renewal after which another one may take it.
+    """
+
+    kind: Literal["file", "cluster"] = "file"
+    path: str = ""
+    node: str = ""
+    ttl: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.ttl <= 86400:
+            raise InvalidSpec("lease.ttl", self.ttl, "10 to 86400 seconds")
+        if self.kind == "cluster" and self.ttl > 120:
+            raise InvalidSpec(
+                "lease.ttl", self.ttl, "at most 120 for kind = 'cluster': pmxcfs lets go of a lock directory then"
+            )
+
+
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a create gets when it does not say."""
 
@@ -95,7 +117,9 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean the
-    defaults of design 5.
+    defaults of design 5. ``runner``: ``auto`` runs the commands of remote nodes through one long-lived helper on each, and
+    without it where that cannot run; ``always`` also for this machine, and a node where it cannot run is not usable; ``off``
+    never. ``on_drift``: what a reconcile does about a container that somebody else changed.
     """
 
     fleet: str = ""
@@ -113,6 +137,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing: tuple[Route, ...] = ()
     bundle_roots: tuple[str, ...] = ("/var/lib/nexcage/bundles",)
     strict_oci: bool = False
+    runner: Literal["auto", "always", "off"] = "auto"
+    on_drift: Literal["report", "adopt", "revert"] = "report"
+    lease: LeaseConfig = LeaseConfig()
 
     def __post_init__(self) -> None:
         low, high = self.vmids
@@ -201,6 +228,7 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
 _INNER: dict[str, type[msgspec.Struct]] = {
     "limits": Limits,
     "defaults": Defaults,
+    "lease": LeaseConfig,
     "nodes.*": NodeConfig,
     "routing.*": Route,
 }

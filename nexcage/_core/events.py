@@ -28,6 +28,7 @@ __all__ = [
     "Observed",
     "Problem",
     "Succeeded",
+    "TakenOver",
 ]
 
 Datum: TypeAlias = str | int | float | bool | None
@@ -114,7 +115,8 @@ class Began(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """An operation begins: durable before the first command that changes anything.
 
     ``mark`` is the op id of the create that made the container (its identity on the node), ``boot_id`` the node's at that moment,
-    ``owner`` the driver: alive while it holds ``STATE_DIR/owners/OWNER``.
+    ``owner`` the driver: alive while it holds ``STATE_DIR/owners/OWNER``. ``epoch`` of the lease that it held; ``fenced``: the
+    node refuses lower ones (it has a runner).
     """
 
     op: Op
@@ -128,11 +130,13 @@ class Began(_Event, frozen=True, kw_only=True, omit_defaults=True):
     mark: str = ""
     boot_id: str = ""
     owner: str = ""
+    epoch: int = 0
+    fenced: bool = False
 
 
 class Attempted(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """One step of an operation, before its command runs; effects are counted per (op id, step). ``tries``: the VMID
-    of a create.
+    of a create. ``boot_id`` and ``uptime`` (seconds) of the node as it was last seen: they tell what a claim there can still prove.
     """
 
     op: Op
@@ -140,10 +144,23 @@ class Attempted(_Event, frozen=True, kw_only=True, omit_defaults=True):
     step: int
     tool: str
     tries: Mapping[str, str | int] = {}
+    boot_id: str = ""
+    uptime: float = 0.0
+
+
+class TakenOver(_Event, frozen=True, kw_only=True, omit_defaults=True):
+    """``owner`` goes on with an operation that nobody drives any more, in order to bring it to an end."""
+
+    op: Op
+    op_id: str
+    owner: str
+    epoch: int = 0
 
 
 class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
-    """The wanted state was observed. ``resolved_by`` says who found out when the answer itself was lost (``probe``)."""
+    """The wanted state was observed. ``resolved_by`` says what told when the answer itself was lost: ``claim`` (the node had
+    kept it), ``task`` (PVE's task log), ``probe`` (looking), ``repair`` (recovery finished it).
+    """
 
     op: Op
     op_id: str
@@ -180,7 +197,9 @@ class Interrupted(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Observed(_Event, frozen=True, kw_only=True, omit_defaults=True):
-    """Someone looked, and the container is in ``state``: after UNKNOWN, or because somebody else changed it (``why``)."""
+    """Someone looked, and the container is in ``state``: after UNKNOWN, or because somebody else changed it (``why``).
+    ``adopted``: from now on that is what is wanted.
+    """
 
     state: State
     why: str = ""
@@ -188,6 +207,7 @@ class Observed(_Event, frozen=True, kw_only=True, omit_defaults=True):
     vmid: int = 0
     pid: int = 0
     boot_id: str = ""
+    adopted: bool = False
 
 
 class NodeLost(_Event, frozen=True, kw_only=True, omit_defaults=True):

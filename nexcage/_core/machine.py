@@ -17,6 +17,7 @@ from nexcage._core.events import (
     NodeLost,
     Observed,
     Succeeded,
+    TakenOver,
     _Event,  # pyright: ignore[reportPrivateUsage]
 )
 from nexcage._core.intents import Create, Intent, force_of
@@ -34,8 +35,9 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``running`` is the operation under way, ``unresolved`` the one whose answer was lost. ``was`` is the last state that was true
     (it differs from ``state`` in UNKNOWN and in transitional states). ``mark`` is the op id of its create; ``done``
-    holds its last
-    outcomes, newest last. ``pid`` is init's on the host, 0 when there is no process.
+    holds its last outcomes, newest last. ``last`` is the newest step of the newest operation, ``steps`` their number. ``wanted``
+    is the state that was asked for last (or adopted): where it differs from ``state``, somebody else changed the container.
+    ``pid`` is init's on the host, 0 when there is no process.
     """
 
     id: str
@@ -50,12 +52,14 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     pid: int = 0
     ran: bool = False
     steps: int = 0
+    last: Attempted | None = None
     spec: Spec | None = None
     running: Began | None = None
     unresolved: Began | None = None
     done: tuple[Ended, ...] = ()
     created_at: float = 0.0
     at: float = 0.0
+    wanted: State | None = None
 
     def rule(self, intent: Intent, *, strict_oci: bool = False) -> Rule:
         """The table's cell for ``intent`` now; raises NotFound, AlreadyExists or IllegalTransition for the cells that refuse."""
@@ -83,6 +87,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         vmid: int = 0,
         boot_id: str = "",
         owner: str = "",
+        epoch: int = 0,
+        fenced: bool = False,
         strict_oci: bool = False,
     ) -> Began:
         """The event that begins ``intent``. Raises what `rule` raises, Busy while another operation runs, and IllegalTransition
@@ -107,6 +113,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             mark=op_id if creating else self.mark,
             boot_id=boot_id,
             owner=owner,
+            epoch=epoch,
+            fenced=fenced,
         )
 
     def outcome(self, op_id: str) -> Ended | None:
@@ -124,7 +132,11 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
                 if self.running is None or self.running.op_id != event.op_id:
                     raise self._misfit(event, "no such operation is running")
                 tried = event.tries.get("vmid")
-                return self._with(event, steps=event.step, vmid=tried if isinstance(tried, int) else self.vmid)
+                return self._with(
+                    event, steps=event.step, last=event, vmid=tried if isinstance(tried, int) else self.vmid
+                )
+            case TakenOver():
+                return self._taken_over(event)
             case Succeeded() | Failed() | Interrupted():
                 return self._ended(event)
             case Observed():
@@ -147,8 +159,16 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             node=event.node or self.node,
             boot_id=event.boot_id or self.boot_id,
             steps=0,
+            last=None,
             running=event,
         )
+
+    def _taken_over(self, event: TakenOver) -> Machine:
+        began = self.running or self.unresolved
+        if began is None or began.op_id != event.op_id:
+            raise self._misfit(event, "no such operation is running")
+        running = msgspec.structs.replace(began, owner=event.owner, epoch=event.epoch or began.epoch)
+        return self._with(event, state=began.via, running=running, unresolved=None)
 
     def _ended(self, event: Ended) -> Machine:
         began = self.running or self.unresolved
@@ -158,10 +178,13 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         if isinstance(event, Interrupted):
             return self._with(event, state=State.UNKNOWN, running=None, unresolved=began, done=done)
         ended = self._in(event, event.state, pid=event.pid, running=None, unresolved=None, done=done)
-        if isinstance(event, Failed) or event.state is State.ABSENT:
+        if isinstance(event, Failed):
             return ended
+        if event.state is State.ABSENT:
+            return msgspec.structs.replace(ended, wanted=State.ABSENT)
         return msgspec.structs.replace(
             ended,
+            wanted=None if event.op is Op.KILL else event.state,  # a signal may well end it
             node=event.node or ended.node,
             vmid=event.vmid or ended.vmid,
             backend=event.backend or ended.backend,
@@ -179,6 +202,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             vmid=event.vmid or self.vmid,
             boot_id=event.boot_id or self.boot_id,
             unresolved=None,
+            wanted=event.state if event.adopted or self.unresolved else self.wanted,
         )
 
     def _in(self, event: Event, state: State, **changes: object) -> Machine:
@@ -203,7 +227,9 @@ class Checkpointed(_Event, frozen=True, kw_only=True, omit_defaults=True):
     machine: Machine
 
 
-Event: TypeAlias = Began | Attempted | Succeeded | Failed | Interrupted | Observed | NodeLost | NodeFound | Checkpointed
+Event: TypeAlias = (
+    Began | Attempted | TakenOver | Succeeded | Failed | Interrupted | Observed | NodeLost | NodeFound | Checkpointed
+)
 
 
 def fold(events: Iterable[Event], machines: Iterable[Machine] = ()) -> dict[str, Machine]:

@@ -74,7 +74,7 @@ class Task(msgspec.Struct, frozen=True):
 
 class Look(msgspec.Struct, frozen=True):
     """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
-    operations among the ones asked for that still have a process there. ``memory``: MiB available.
+    operations among the ones asked for that still have a process there. ``memory``: MiB available. ``uptime``: seconds since boot.
     """
 
     node: str
@@ -87,6 +87,7 @@ class Look(msgspec.Struct, frozen=True):
     quorate: bool = True
     memory: int = 0
     at: float = 0.0
+    uptime: float = 0.0
 
     def find(self, fleet: str, id: str, op: str = "") -> Guest | None:
         """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count."""

@@ -21,6 +21,7 @@ from nexcage._core.events import (
     NodeLost,
     Observed,
     Succeeded,
+    TakenOver,
 )
 from nexcage._core.machine import Checkpointed, Event
 from nexcage.errors import SinkError
@@ -49,6 +50,8 @@ def _rest(event: Event) -> str:
         case Attempted():
             tries = ", ".join(f"{key} {value}" for key, value in event.tries.items())
             return f"{event.op}, step {event.step}: {event.tool}{f' ({tries})' if tries else ''}"
+        case TakenOver():
+            return f"{event.op} by {event.owner}"
         case Succeeded():
             pid = f", pid {event.pid}" if event.pid else ""
             how = "" if event.changed else ", already so"

@@ -23,6 +23,7 @@ __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "un
 LOOK = r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
 echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
+echo '@nexcage uptime'; cat /proc/uptime
 echo '@nexcage name'; readlink "$R/etc/pve/local"
 echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
 echo '@nexcage members'; cat "$R/etc/pve/.members"
@@ -78,7 +79,8 @@ env kill "-$3" "$pid" && echo "$pid"
 """
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
-_SECTIONS = "boot name memory members vmlist running frozen tasks ops configs texts".split()
+_SECTIONS = "boot uptime name memory members vmlist running frozen tasks ops configs texts".split()
+_UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
 
 
@@ -165,7 +167,7 @@ def _look(node: str, result: Result) -> Look:
         raise NodeNotUsable(
             node, "there is no `pct` here, or pmxcfs is down: /etc/pve/local is missing (try `nexcage sim up`)"
         )
-    lacks = [name for name in _SECTIONS if name not in seen]
+    lacks = [name for name in _SECTIONS if name not in seen and name != "uptime"]
     if lacks:  # an empty list of configs and one that could not be read are not the same
         raise ValueError(f"the look lacks {', '.join(lacks)}")
     if not (parts["vmlist"].lstrip().startswith(b"{") and parts["vmlist"].rstrip().endswith(b"}")):
@@ -180,6 +182,7 @@ def _look(node: str, result: Result) -> Look:
         ops=tuple(shown(parts["ops"]).split()),
         quorate=_quorate(parts["members"]),
         memory=_kib(parts["memory"]) // 1024,
+        uptime=_seconds(parts["uptime"]),
     )
 
 
@@ -213,6 +216,11 @@ def _quorate(members: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
     return cluster is None or cluster.quorate not in (0, "0")
+
+
+def _seconds(data: bytes) -> float:
+    match = _UPTIME.match(data)
+    return float(match[0]) if match else 0.0
 
 
 def _kib(data: bytes) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,6 +218,11 @@ async def disk(tmp_path: Path) -> AsyncIterator[OnDisk]:
         yield OnDisk(sim, tmp_path / "sim")
 
 
+def timeless(look):
+    """Without the uptime: a simulated node on disk runs its scripts on this machine."""
+    return msgspec.structs.replace(look, uptime=0.0)
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 async def test_a_real_shell_sees_what_the_twin_sees(disk: OnDisk, shell: str) -> None:
     with disk.node.step():  # up for a while
@@ -234,7 +240,7 @@ async def test_a_real_shell_sees_what_the_twin_sees(disk: OnDisk, shell: str) ->
 
     assert (real.exit, real.stderr) == (0, b"")
     look = command.parse(real)
-    assert look == command.parse(twin)
+    assert timeless(look) == timeless(command.parse(twin))
     assert dict(look.vmids) == {104: "pve-01", 105: "pve-01", 106: "pve-01"}
     assert [(g.vmid, g.running, g.frozen, g.lock, g.mark is not None) for g in look.guests.values()] == [
         (104, True, False, "backup", True), (105, True, True, "", True), (106, False, False, "", False),
@@ -248,7 +254,7 @@ async def test_a_real_shell_sees_what_the_twin_sees(disk: OnDisk, shell: str) ->
 async def test_a_node_without_containers_is_seen_too(disk: OnDisk, shell: str) -> None:
     command = lxc.look("pve-01")
     look = command.parse(await disk.real(shell, command))
-    assert look == command.parse(await disk.twin(command))
+    assert timeless(look) == timeless(command.parse(await disk.twin(command)))
     assert (dict(look.guests), look.pve) == ({}, "pve-01")
 
 

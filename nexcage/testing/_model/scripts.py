@@ -24,6 +24,7 @@ def _look(ctx: Ctx) -> Steps:
     read = node.files.read
     parts = [
         "@nexcage boot\n", read("/proc/sys/kernel/random/boot_id") or "",
+        "@nexcage uptime\n", read("/proc/uptime") or "",
         "@nexcage name\n", f"nodes/{node.name}\n" if read("/etc/pve/.members") else "",
         "@nexcage memory\n", *re.findall(r"^MemAvailable: *(.*\n)", read("/proc/meminfo") or "", re.MULTILINE),
         "@nexcage members\n", read("/etc/pve/.members") or "",

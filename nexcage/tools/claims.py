@@ -1,0 +1,259 @@
+r"""Claims: what a node keeps of one step of an operation, so that its command runs at most once and its answer is not lost.
+
+A claim is a directory ``${NEXCAGE_NODE_ROOT-}/run/nexcage-ops/FLEET/OPID.STEP`` (0700, on tmpfs, so that a reboot voids it)::
+
+    go        a symbolic link, made once and never changed. It says who was first:
+              run:PID:START:AT   a supervisor (its pid, its start time in clock ticks, Unix seconds) runs the command
+              void               somebody asked before it began, and now it never will
+    out, err  what the command printed, within the cap (only where there is something)
+    status    put there by rename when it has ended: EXIT SIGNALLED DROPPED LATE SECONDS UPTIME
+
+``symlink(2)`` is the arbiter: it is atomic, it fails when the name exists, and its text is there with it. So a start that comes
+late (out of a buffer of a lost link, say) finds the link and runs nothing, and asking (`settle`) is always an answer.
+A supervisor is its own session and outlives the link; it ends its command at the deadline by the command's class.
+`status` is kept for `KEPT` seconds of the node's uptime, so a clock that jumps sweeps nothing.
+
+The runner (``_transports/runner.pl``) keeps the same directories; here is what nodes without it do, in POSIX sh.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from nexcage._core.command import MIB, Claim, Command, Result, nothing
+from nexcage.errors import NodeNotUsable, NodeUnreachable
+
+__all__ = ["CLAIM", "KEPT", "SETTLE", "SWEEP", "Settled", "claimed", "settle", "sweep", "unclaimed"]
+
+KEPT = 6 * 3600.0
+"""Seconds of the node's uptime that an ended claim stays; one younger than this that is not there never began."""
+
+_REPORT = r"""report() { # of a claim that has a go link
+  g=$(readlink "$D/go") kind=void exit=- sig=0 dropped=0 late=0 secs=0 at=0
+  read -r up _ < /proc/uptime
+  case $g in run:*)
+    p=${g#run:} at=${p##*:} p=${p%:*} start=${p#*:} p=${p%%:*} kind=lost
+    if [ ! -e "$D/status" ] && read -r s < "/proc/$p/stat" && set -- ${s##*) } && [ "${20}" = "$start" ]; then kind=running; fi
+    if [ -e "$D/status" ]; then read -r exit sig dropped late secs _ < "$D/status" && kind=ended; fi ;;
+  esac 2>/dev/null
+  [ "$kind" = ended ] || : > /dev/null
+  lo=$(wc -c < "$D/out") le=$(wc -c < "$D/err")
+  [ "$kind" = ended ] || lo=0 le=0
+  printf '@nexcage claim %s %s %s %s %s %s %s %s %s %d %d\n' \
+    "$kind" "$exit" "$sig" "$dropped" "$late" "$secs" "$at" "$b" "$up" "${lo:-0}" "${le:-0}"
+  if [ "$kind" = ended ]; then cat "$D/out" "$D/err"; fi
+} 2>/dev/null
+R=${NEXCAGE_NODE_ROOT-}
+D=$R/run/nexcage-ops/$1
+read -r b < "$R/proc/sys/kernel/random/boot_id"
+umask 077
+mkdir -p "${D%/*}" 2>/dev/null
+mkdir "$D" 2>/dev/null
+[ -d "$D" ] || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
+"""
+
+SETTLE = (
+    _REPORT
+    + r"""ln -s void "$D/go" 2>/dev/null
+report
+"""
+)
+
+# The supervisor: its own session, no descriptors of ours. The tool gets a session of its own too, so that its whole group can be
+# ended; what the tool leaves behind may hold its output open, which is waited for a second and no longer.
+_SUPERVISE = r"""D=$1 cancel=$2 timeout=$3 cap=$4 in=$5
+shift 5
+read -r s < /proc/$$/stat
+s=${s##*) }
+start=$(set -- $s; echo "${20}")
+ln -s "run:$$:$start:$(date +%s)" "$D/go" 2>/dev/null || { rm -f "$D/in.$$" "$in"; exit 0; }
+read -r began _ < /proc/uptime
+mkfifo "$D/o" "$D/e"
+{ head -c "$cap" > "$D/out"; wc -c > "$D/more.o"; } < "$D/o" & ro=$!
+{ head -c "$cap" > "$D/err"; wc -c > "$D/more.e"; } < "$D/e" & re=$!
+[ -n "$in" ] || in=/dev/null
+exec 3< "$in"
+case $in in /dev/null) ;; *) rm -f "$in" ;; esac
+setsid "$@" <&3 3<&- > "$D/o" 2> "$D/e" & t=$!
+exec 3<&-
+stop() {
+  if [ "$cancel" = kill ]; then
+    kill -s TERM -- "-$t" || kill -s TERM "$t"
+    { i=0; while [ $i -lt 10 ] && kill -s 0 -- "-$t"; do sleep 0.1; i=$((i+1)); done; kill -s KILL -- "-$t"; } &
+  else
+    kill -s TERM "$t"
+  fi 2>/dev/null
+}
+late=0
+trap stop TERM
+trap 'late=1; stop' ALRM
+sh -c 'trap "kill \$s; exit" TERM; sleep "$1" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$ & w=$!
+while :; do
+  wait $t; x=$?
+  kill -s 0 $t 2>/dev/null || break
+done
+wait $t 2>/dev/null; y=$?
+[ $y = 127 ] || x=$y
+kill $w 2>/dev/null
+i=0; while [ $i -lt 20 ] && { kill -s 0 $ro || kill -s 0 $re; } 2>/dev/null; do sleep 0.05; i=$((i+1)); done
+dropped=0
+for f in "$D/more.o" "$D/more.e"; do n=; read -r n < "$f"; dropped=$((dropped + ${n:-0})); done 2>/dev/null
+rm -f "$D/o" "$D/e" "$D/more.o" "$D/more.e"
+[ -s "$D/out" ] || rm -f "$D/out"
+[ -s "$D/err" ] || rm -f "$D/err"
+sig=0; [ $x -gt 128 ] && [ $x -lt 193 ] && sig=1
+read -r up _ < /proc/uptime
+secs=$(( ${up%.*} - ${began%.*} ))
+echo "$x $sig $dropped $late $secs $up" > "$D/status.new" && mv "$D/status.new" "$D/status"
+"""
+
+CLAIM = (
+    _REPORT
+    + r"""shift
+boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6
+shift 6
+if [ ! -L "$D/go" ]; then
+  if [ -n "$boot" ] && [ "$boot" != "$b" ]; then echo "@nexcage claim rebooted"; exit 0; fi
+  in=
+  if [ "$size" -gt 0 ]; then
+    in=$D/in.$$
+    cat > "$in"
+    [ "$(wc -c < "$in")" -eq "$size" ] || { rm -f "$in"; echo "@nexcage claim cut"; exit 0; }
+  fi
+  setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$in" "$@" </dev/null >/dev/null 2>&1 & s=$!
+  trap 'kill -s TERM $s 2>/dev/null' TERM
+  while wait $s; [ $? -gt 128 ]; do :; done
+fi
+p=$(readlink "$D/go") p=${p#run:} p=${p%%:*}
+case $p in *[!0-9]*|'') ;; *)
+  trap 'kill -s TERM $p 2>/dev/null' TERM
+  while [ ! -e "$D/status" ] && kill -s 0 "$p"; do sleep 0.05; done 2>/dev/null ;;
+esac
+report
+"""
+)
+
+SWEEP = r"""cd "${NEXCAGE_NODE_ROOT-}/run/nexcage-ops/$1" 2>/dev/null || exit 0
+read -r up _ < /proc/uptime
+for d in *.*; do
+  [ -d "$d" ] || continue
+  u=
+  read -r _ _ _ _ _ u < "$d/status"
+  if [ -z "$u" ] && [ "$(readlink "$d/go")" = void ]; then echo "- 0 0 0 0 $up" > "$d/status"; continue; fi
+  [ -n "$u" ] && [ $(( ${up%.*} - ${u%.*} )) -gt "$2" ] && rm -rf "$d" && echo "$d"
+done 2>/dev/null
+exit 0
+"""
+
+_HEAD = re.compile(
+    rb"@nexcage claim (ended|running|lost|void) (-|[0-9]{1,3}) ([01]) ([0-9]{1,18}) ([01]) ([0-9.]{1,18}) ([0-9]{1,12})"
+    rb" ([0-9A-Za-z-]{0,64}) ([0-9.]{1,18}) ([0-9]{1,12}) ([0-9]{1,12})\n"
+)
+_REFUSED = re.compile(rb"@nexcage claim (rebooted|cut|unusable)\n")
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node knows of one step; asking makes sure that one that has not begun never will.
+
+    ``ended``: ``result`` is its answer. ``running``: its supervisor works. ``void``: it did not begin (since the node's boot, and
+    only as far back as `KEPT`). ``lost``: it began and its supervisor is gone; nobody knows. ``at``: when it began by the node's
+    clock, Unix seconds, 0 for void; ``boot_id`` and ``uptime`` of the node now.
+    """
+
+    kind: Literal["ended", "running", "void", "lost"]
+    result: Result | None = None
+    at: float = 0.0
+    boot_id: str = ""
+    uptime: float = 0.0
+
+
+def claimed(command: Command[Any]) -> Command[Any]:
+    """``command`` with a claim as a command for a node without a runner; `unclaimed` reads what comes of it.
+
+    The wrapper itself is ended by TERM only: it hands that on to the supervisor, which ends the command by its class.
+    """
+    claim = command.claim
+    assert claim is not None
+    timeout = 86400.0 if command.timeout is None else command.timeout
+    words = (
+        claim.path,
+        claim.boot_id,
+        command.cancel,
+        f"{timeout:.1f}",
+        str(max(command.cap, 1)),
+        str(len(command.stdin)),
+    )
+    return msgspec.structs.replace(
+        command,
+        argv=("sh", "-c", CLAIM, "nexcage", *words, _SUPERVISE, *command.argv),
+        claim=None,
+        cancel="term",
+        cap=2 * command.cap + MIB,
+        timeout=timeout + 30.0,
+    )
+
+
+def unclaimed(result: Result, node: str) -> Result:
+    """The result of a command out of what its `claimed` form gave. Raises a NodeError when it surely did not begin."""
+    if result.exit is None:
+        return result
+    refused = _REFUSED.search(result.stdout)
+    if refused is not None:
+        match refused[1]:
+            case b"rebooted":
+                raise NodeUnreachable(node, "it was rebooted since this operation began")
+            case b"cut":
+                raise NodeUnreachable(node, "the command's input was cut off before it began")
+            case _:
+                raise NodeNotUsable(
+                    node, f"claims cannot be kept there: {result.stderr.decode('utf-8', 'replace').strip()}"
+                )
+    try:
+        settled = _settled(result)
+    except ValueError:
+        return Result(None, b"", result.stderr, lost="link", seconds=result.seconds)
+    if settled.kind == "void":
+        raise NodeUnreachable(node, "somebody has found this step not begun and called it off")
+    if settled.result is None:
+        return Result(None, lost="link" if settled.kind == "lost" else "deadline", seconds=result.seconds)
+    # A signal that came at the deadline is not the tool's own answer.
+    return settled.result
+
+
+def settle(claim: Claim, *, cap: int = MIB) -> Command[Settled]:
+    """Ask for one step: a command that any transport can run, on nodes with and without a runner."""
+    argv = ("sh", "-c", SETTLE, "nexcage", claim.path)
+    return Command(argv, _settled, safe=True, weight="read", timeout=30.0, cap=2 * cap + 4096)
+
+
+def sweep(fleet: str) -> Command[None]:
+    """Remove the claims of a fleet that ended longer than `KEPT` ago."""
+    return Command(
+        ("sh", "-c", SWEEP, "nexcage", fleet, f"{KEPT:.0f}"), nothing, safe=True, weight="read", timeout=60.0
+    )
+
+
+def _settled(result: Result) -> Settled:
+    match = _HEAD.search(result.stdout)
+    if match is None:
+        raise ValueError("no claim in the answer")
+    kind, exit, signalled, dropped, late, seconds, at, boot, uptime, out, err = match.groups()
+    body = result.stdout[match.end() :]
+    answer = None
+    if kind == b"ended":
+        cut = int(out)
+        lost = "deadline" if late == b"1" else ""
+        number = int(exit) if exit != b"-" else None
+        if late == b"1" and signalled == b"1":
+            number = None  # what a signal made of it is not its answer
+        answer = Result(number, body[:cut], body[cut : cut + int(err)], int(dropped), lost, float(seconds))
+    return Settled(
+        kind=kind.decode(),  # type: ignore[arg-type]  # one of the four words, by the pattern
+        result=answer,
+        at=float(at),
+        boot_id=boot.decode("ascii"),
+        uptime=float(uptime),
+    )

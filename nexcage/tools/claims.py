@@ -26,8 +26,10 @@ import msgspec
 from nexcage._core.command import MIB, Claim, Command, Result, nothing
 from nexcage.errors import NodeNotUsable, NodeUnreachable
 
-__all__ = ["CLAIM", "KEPT", "SETTLE", "SWEEP", "Settled", "claimed", "settle", "sweep", "unclaimed"]
+__all__ = ["CLAIM", "KEPT", "SETTLE", "SHOWN", "SWEEP", "Settled", "claimed", "settle", "sweep", "unclaimed"]
 
+SHOWN = 32 * 1024
+"""Bytes of each output that `settle` brings along."""
 KEPT = 6 * 3600.0
 """Seconds of the node's uptime that an ended claim stays; one younger than this that is not there never began."""
 
@@ -39,26 +41,34 @@ _REPORT = r"""report() { # of a claim that has a go link
     if [ ! -e "$D/status" ] && read -r s < "/proc/$p/stat" && set -- ${s##*) } && [ "${20}" = "$start" ]; then kind=running; fi
     if [ -e "$D/status" ]; then read -r exit sig dropped late secs _ < "$D/status" && kind=ended; fi ;;
   esac 2>/dev/null
-  [ "$kind" = ended ] || : > /dev/null
   lo=$(wc -c < "$D/out") le=$(wc -c < "$D/err")
   [ "$kind" = ended ] || lo=0 le=0
+  [ "${lo:-0}" -le "$most" ] || lo=$most
+  [ "${le:-0}" -le "$most" ] || le=$most
   printf '@nexcage claim %s %s %s %s %s %s %s %s %s %d %d\n' \
     "$kind" "$exit" "$sig" "$dropped" "$late" "$secs" "$at" "$b" "$up" "${lo:-0}" "${le:-0}"
-  if [ "$kind" = ended ]; then cat "$D/out" "$D/err"; fi
+  if [ "$kind" = ended ]; then tail -c "${lo:-0}" "$D/out"; tail -c "${le:-0}" "$D/err"; fi
 } 2>/dev/null
 R=${NEXCAGE_NODE_ROOT-}
-D=$R/run/nexcage-ops/$1
 read -r b < "$R/proc/sys/kernel/random/boot_id"
 umask 077
-mkdir -p "${D%/*}" 2>/dev/null
-mkdir "$D" 2>/dev/null
-[ -d "$D" ] || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
+claim() {
+  D=$R/run/nexcage-ops/$1
+  mkdir -p "${D%/*}" 2>/dev/null
+  mkdir "$D" 2>/dev/null
+  [ -d "$D" ] || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
+}
 """
 
 SETTLE = (
     _REPORT
-    + r"""ln -s void "$D/go" 2>/dev/null
-report
+    + r"""most=$1
+shift
+for c in "$@"; do
+  claim "$c"
+  ln -s void "$D/go" 2>/dev/null
+  report
+done
 """
 )
 
@@ -112,7 +122,9 @@ echo "$x $sig $dropped $late $secs $up" > "$D/status.new" && mv "$D/status.new" 
 
 CLAIM = (
     _REPORT
-    + r"""shift
+    + r"""claim "$1"
+shift
+most=1000000000
 boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6
 shift 6
 if [ ! -L "$D/go" ]; then
@@ -211,10 +223,10 @@ def unclaimed(result: Result, node: str) -> Result:
                 raise NodeNotUsable(
                     node, f"claims cannot be kept there: {result.stderr.decode('utf-8', 'replace').strip()}"
                 )
-    try:
-        settled = _settled(result)
-    except ValueError:
+    match = None if result.dropped else _HEAD.search(result.stdout)
+    if match is None:
         return Result(None, b"", result.stderr, lost="link", seconds=result.seconds)
+    settled = _report(match, result.stdout)
     if settled.kind == "void":
         raise NodeUnreachable(node, "somebody has found this step not begun and called it off")
     if settled.result is None:
@@ -223,10 +235,14 @@ def unclaimed(result: Result, node: str) -> Result:
     return settled.result
 
 
-def settle(claim: Claim, *, cap: int = MIB) -> Command[Settled]:
-    """Ask for one step: a command that any transport can run, on nodes with and without a runner."""
-    argv = ("sh", "-c", SETTLE, "nexcage", claim.path)
-    return Command(argv, _settled, safe=True, weight="read", timeout=30.0, cap=2 * cap + 4096)
+def settle(*claims: Claim) -> Command[tuple[Settled, ...]]:
+    """Ask for these steps, in one command that any transport can run, on nodes with and without a runner.
+
+    Of what each one printed the last `SHOWN` bytes come back.
+    """
+    argv = ("sh", "-c", SETTLE, "nexcage", str(SHOWN), *(claim.path for claim in claims))
+    cap = len(claims) * (2 * SHOWN + 256) + 4096
+    return Command(argv, _reports, safe=True, weight="read", timeout=60.0, cap=2 * cap)
 
 
 def sweep(fleet: str) -> Command[None]:
@@ -236,12 +252,20 @@ def sweep(fleet: str) -> Command[None]:
     )
 
 
-def _settled(result: Result) -> Settled:
-    match = _HEAD.search(result.stdout)
-    if match is None:
-        raise ValueError("no claim in the answer")
+def _reports(result: Result) -> tuple[Settled, ...]:
+    if result.dropped:
+        raise ValueError("the answer about claims was cut")
+    found: list[Settled] = []
+    at = 0
+    while (match := _HEAD.search(result.stdout, at)) is not None:
+        found.append(_report(match, result.stdout))
+        at = match.end() + (int(match[10]) + int(match[11]) if match[1] == b"ended" else 0)
+    return tuple(found)
+
+
+def _report(match: re.Match[bytes], stdout: bytes) -> Settled:
     kind, exit, signalled, dropped, late, seconds, at, boot, uptime, out, err = match.groups()
-    body = result.stdout[match.end() :]
+    body = stdout[match.end() :]
     answer = None
     if kind == b"ended":
         cut = int(out)

@@ -7,11 +7,12 @@ from typing import Literal
 
 import msgspec
 
+from nexcage._core.command import Result
 from nexcage._core.events import Began
 from nexcage._core.machine import Machine
 from nexcage._core.states import Op, State
 
-__all__ = ["Guest", "Look", "Mark", "Task", "Verdict", "observed", "probe", "task_of"]
+__all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "probe", "task_of"]
 
 Verdict = Literal["done", "not", "wait", "unknown"]
 
@@ -70,6 +71,22 @@ class Task(msgspec.Struct, frozen=True):
     type: str
     vmid: int
     pid: int
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node knows of one step; asking makes sure that one that has not begun never will.
+
+    ``ended``: ``result`` is its answer. ``running``: its supervisor works. ``void``: it did not begin since the node's boot (as far
+    back as claims are kept). ``lost``: it began and its supervisor is gone; nobody knows. ``at`` and ``started``: when it began, in
+    Unix seconds of the node's clock and in ticks since its boot, 0 for void; ``boot_id`` and ``uptime`` (seconds) of the node now.
+    """
+
+    kind: Literal["ended", "running", "void", "lost"]
+    result: Result | None = None
+    at: int = 0
+    started: int = 0
+    boot_id: str = ""
+    uptime: float = 0.0
 
 
 class Look(msgspec.Struct, frozen=True):

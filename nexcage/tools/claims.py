@@ -19,11 +19,12 @@ The runner (``_transports/runner.pl``) keeps the same directories; here is what 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from nexcage._core.command import MIB, Claim, Command, Result, nothing
+from nexcage._core.seen import Settled
 from nexcage.errors import NodeNotUsable, NodeUnreachable
 
 __all__ = ["CLAIM", "KEPT", "SETTLE", "SHOWN", "SWEEP", "Settled", "claimed", "settle", "sweep", "unclaimed"]
@@ -34,7 +35,7 @@ KEPT = 6 * 3600.0
 """Seconds of the node's uptime that an ended claim stays; one younger than this that is not there never began."""
 
 _REPORT = r"""report() { # of a claim that has a go link
-  g=$(readlink "$D/go") kind=void exit=- sig=0 dropped=0 late=0 secs=0 at=0
+  g=$(readlink "$D/go") kind=void exit=- sig=0 dropped=0 late=0 secs=0 at=0 start=0
   read -r up _ < /proc/uptime
   case $g in run:*)
     p=${g#run:} at=${p##*:} p=${p%:*} start=${p#*:} p=${p%%:*} kind=lost
@@ -45,8 +46,8 @@ _REPORT = r"""report() { # of a claim that has a go link
   [ "$kind" = ended ] || lo=0 le=0
   [ "${lo:-0}" -le "$most" ] || lo=$most
   [ "${le:-0}" -le "$most" ] || le=$most
-  printf '@nexcage claim %s %s %s %s %s %s %s %s %s %d %d\n' \
-    "$kind" "$exit" "$sig" "$dropped" "$late" "$secs" "$at" "$b" "$up" "${lo:-0}" "${le:-0}"
+  printf '@nexcage claim %s %s %s %s %s %s %s %s %s %s %d %d\n' \
+    "$kind" "$exit" "$sig" "$dropped" "$late" "$secs" "$at" "$start" "$b" "$up" "${lo:-0}" "${le:-0}"
   if [ "$kind" = ended ]; then tail -c "${lo:-0}" "$D/out"; tail -c "${le:-0}" "$D/err"; fi
 } 2>/dev/null
 R=${NEXCAGE_NODE_ROOT-}
@@ -162,24 +163,9 @@ exit 0
 
 _HEAD = re.compile(
     rb"@nexcage claim (ended|running|lost|void) (-|[0-9]{1,3}) ([01]) ([0-9]{1,18}) ([01]) ([0-9.]{1,18}) ([0-9]{1,12})"
-    rb" ([0-9A-Za-z-]{0,64}) ([0-9.]{1,18}) ([0-9]{1,12}) ([0-9]{1,12})\n"
+    rb" ([0-9]{1,18}) ([0-9A-Za-z-]{0,64}) ([0-9.]{1,18}) ([0-9]{1,12}) ([0-9]{1,12})\n"
 )
 _REFUSED = re.compile(rb"@nexcage claim (rebooted|cut|unusable)\n")
-
-
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node knows of one step; asking makes sure that one that has not begun never will.
-
-    ``ended``: ``result`` is its answer. ``running``: its supervisor works. ``void``: it did not begin (since the node's boot, and
-    only as far back as `KEPT`). ``lost``: it began and its supervisor is gone; nobody knows. ``at``: when it began by the node's
-    clock, Unix seconds, 0 for void; ``boot_id`` and ``uptime`` of the node now.
-    """
-
-    kind: Literal["ended", "running", "void", "lost"]
-    result: Result | None = None
-    at: float = 0.0
-    boot_id: str = ""
-    uptime: float = 0.0
 
 
 def claimed(command: Command[Any]) -> Command[Any]:
@@ -259,12 +245,12 @@ def _reports(result: Result) -> tuple[Settled, ...]:
     at = 0
     while (match := _HEAD.search(result.stdout, at)) is not None:
         found.append(_report(match, result.stdout))
-        at = match.end() + (int(match[10]) + int(match[11]) if match[1] == b"ended" else 0)
+        at = match.end() + (int(match[11]) + int(match[12]) if match[1] == b"ended" else 0)
     return tuple(found)
 
 
 def _report(match: re.Match[bytes], stdout: bytes) -> Settled:
-    kind, exit, signalled, dropped, late, seconds, at, boot, uptime, out, err = match.groups()
+    kind, exit, signalled, dropped, late, seconds, at, started, boot, uptime, out, err = match.groups()
     body = stdout[match.end() :]
     answer = None
     if kind == b"ended":
@@ -277,7 +263,8 @@ def _report(match: re.Match[bytes], stdout: bytes) -> Settled:
     return Settled(
         kind=kind.decode(),  # type: ignore[arg-type]  # one of the four words, by the pattern
         result=answer,
-        at=float(at),
+        at=int(at),
+        started=int(started),
         boot_id=boot.decode("ascii"),
         uptime=float(uptime),
     )

@@ -1,0 +1,77 @@
+"""What became of an operation that nobody drives any more: a verdict out of what the node shows and what it has kept (design 8).
+
+The order of trust: a supervisor that still works (wait); the exit status that the node kept; what is to be seen. A container
+that is half made or half deleted is only called ours when our own step surely worked on it since this boot.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nexcage._core.events import Began
+from nexcage._core.machine import Machine
+from nexcage._core.seen import Guest, Look, Settled, probe
+from nexcage._core.states import Op
+
+__all__ = ["Finding", "half", "judge"]
+
+MENDING = "mend"
+"""The tool of a step that finishes or removes what is half made."""
+_HALF = {Op.CREATE: "create", Op.DELETE: "destroyed"}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """``half``: a half-made or half-deleted container that is ours; mending it decides. ``by``: what told (``Succeeded.resolved_by``)."""
+
+    verdict: Literal["done", "not", "wait", "unknown", "half"]
+    by: str = ""
+    why: str = ""
+
+
+def judge(began: Began, machine: Machine, look: Look, last: Settled | None, fleet: str, *, kept: float) -> Finding:
+    """Whether ``began`` happened. ``last`` is its newest step as the node knows it (None: it was not asked, or there is no step).
+
+    ``kept``: seconds of uptime that a node keeps ended claims, so that one that is not there never began.
+    """
+    step = machine.last
+    if last is not None and (step is None or last.boot_id != step.boot_id):
+        last = None  # the node was rebooted since: what it had kept is gone
+    if machine.steps == 0:
+        return Finding("not", "journal", "its driver ended before its first step")
+    if last is not None and last.kind == "running":
+        return Finding("wait", "claim", "its command is still running")
+    never = last is not None and step is not None and last.kind == "void" and 0 <= last.uptime - step.uptime < kept
+    if never and machine.steps == 1:
+        return Finding("not", "claim", "its command never began")
+    if began.op is Op.KILL:
+        if last is not None and last.result is not None and last.result.exit is not None:
+            return Finding("done" if last.result.exit == 0 else "not", "claim")
+        return Finding("unknown", "", "a signal leaves no trace")
+    verdict = probe(began, machine, look, fleet)
+    if verdict == "wait":
+        return Finding("wait", "task", "a task on the node still works on it")
+    if half(began, machine, look) is not None:
+        if last is not None and not never and _ours(last):
+            return Finding("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
+        if began.op is Op.DELETE:
+            return Finding("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")
+        return Finding("not", "probe", f"half-made {machine.vmid} is left on {look.node}")
+    known = last is not None and last.kind == "ended"
+    return Finding(verdict, "claim" if known else "probe")
+
+
+def half(began: Began, machine: Machine, look: Look) -> Guest | None:
+    """The container that a create or a delete left half done, as far as it shows: a config with PVE's lock and without a mark."""
+    guest = look.guests.get(machine.vmid)
+    lock = _HALF.get(began.op)
+    if guest is None or lock is None or guest.mark is not None:
+        return None
+    mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
+    return guest if guest.lock == lock or mended else None
+
+
+def _ours(last: Settled) -> bool:
+    """Whether our command itself worked on it: one that was told that the VMID is taken had nothing to do with what is there."""
+    return last.result is None or b"already exists" not in last.result.stderr

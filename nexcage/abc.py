@@ -14,7 +14,7 @@ from nexcage._core.seen import Look, Mark
 from nexcage._core.spec import Spec
 from nexcage.names import ImageRef
 
-__all__ = ["Backend", "Candidate", "Draft", "Journal", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
+__all__ = ["Backend", "Candidate", "Draft", "Journal", "Lease", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
 
 T = TypeVar("T")
 
@@ -171,6 +171,20 @@ class Journal(Protocol):
 
     async def refresh(self) -> None:
         """Read what other processes have appended."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Lease(Protocol):
+    """Who may drive the fleet: at most one state directory at a time."""
+
+    async def hold(self) -> int:
+        """The epoch under which this driver may change things now; takes or renews the lease when that is due, else no I/O.
+
+        Raises Busy while another state directory holds it, and Fenced once after it was lost to one (what was begun under the
+        old epoch must not go on).
+        """
         ...
 
     async def aclose(self) -> None: ...

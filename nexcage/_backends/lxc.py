@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from nexcage._core.command import Command
-from nexcage._core.seen import Guest, Look
+from nexcage._core.seen import Guest, Look, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, UnsupportedImage
 from nexcage.names import ImageRef, image
-from nexcage.tools import lxc, pct
+from nexcage.tools import lxc, mending, pct
 
 __all__ = ["Lxc", "candidates"]
 
@@ -69,6 +69,9 @@ class Lxc:
 
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
         await node.run(_ours(node, ref, pct.destroy(ref.vmid, force=force, purge=purge)))
+
+    async def mend(self, node: Node, ref: Ref, lock: str, proof: Settled) -> None:
+        await node.run(mending.mend(ref.id, ref.vmid, lock, proof))
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)

@@ -1,0 +1,50 @@
+"""The twin of the script that removes what is half made or half deleted."""
+
+from __future__ import annotations
+
+from nexcage.testing._model import TOOLS
+from nexcage.testing._model.node import Node
+from nexcage.testing._model.tool import Ctx, Steps
+from nexcage.tools.mending import MEND
+
+__all__ = ["MENDING"]
+
+
+def _mend(ctx: Ctx) -> Steps:
+    vmid, lock, kind, at, started = ctx.argv[1:]
+    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
+    if text is None:
+        return 0
+    why = _not_ours(ctx.node, text.rstrip("\n"), vmid, lock, kind, int(at), int(started))
+    if why:
+        ctx.err(f"nexcage: {vmid} is not provably ours: {why}\n")
+        return 9
+    if text.strip():
+        status = yield from TOOLS["pct"](_call(ctx, "pct", "unlock", vmid))
+        if status:
+            return status
+    return (yield from TOOLS["pct"](_call(ctx, "pct", "destroy", vmid, "--destroy-unreferenced-disks", "1")))
+
+
+def _call(ctx: Ctx, *argv: str) -> Ctx:
+    ctx.argv = argv
+    return ctx
+
+
+def _not_ours(node: Node, text: str, vmid: str, lock: str, kind: str, at: int, started: int) -> str:
+    if text not in (f"lock: {lock}", ""):
+        return "its config has more than a lock"
+    own = 0
+    logs = [node.files.read(f"/var/log/pve/tasks/{name}") or "" for name in ("active", "index")]
+    for upid in sorted({line.split(" ")[0] for log in logs for line in log.splitlines() if line.startswith("UPID:")}):
+        parts = upid.split(":")
+        if parts[6] != vmid:
+            continue
+        if node.alive(int(parts[2], 16)):
+            return "a task works on it"
+        if parts[5] == kind and (int(parts[4], 16) >= at - 1 or int(parts[3], 16) >= started):
+            own += 1
+    return "another task of that kind came after ours" if own > 1 else ""
+
+
+MENDING = {MEND: _mend}

@@ -1,0 +1,58 @@
+r"""Removing what a killed ``pct create`` or ``pct destroy`` leaves: a config with nothing but PVE's lock (pct-observed 5 and 9).
+
+The mark of a container is written at the end of its create and is gone at the beginning of its destroy, so the node itself proves
+in the same breath that this debris is ours: it is nothing but that lock, no worker of that VMID is alive, and since our command began
+there has been no other worker of that kind. Only then are lock, mount and volumes removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from nexcage._core.command import Command, Result
+from nexcage._core.seen import Settled
+from nexcage.errors import NexcageError, NotOurs
+from nexcage.tools import pct
+
+__all__ = ["MEND", "mend"]
+
+MEND = r"""R=${NEXCAGE_NODE_ROOT-} vmid=$1 lock=$2 kind=$3 at=$4 started=$5
+conf=$R/etc/pve/lxc/$vmid.conf
+[ -e "$conf" ] || exit 0
+no() { echo "nexcage: $vmid is not provably ours: $1" >&2; exit 9; }
+text=$(cat "$conf")
+case $text in "lock: $lock"|'') ;; *) no 'its config has more than a lock' ;; esac
+own=0
+for upid in $(cat "$R/var/log/pve/tasks/active" "$R/var/log/pve/tasks/index" 2>/dev/null |
+  sed -n "s/^\(UPID:[^ ]*:$vmid:[^ ]*\).*/\1/p" | sort -u); do
+  IFS=:; set -- $upid; unset IFS
+  case $3$4$5 in *[!0-9A-F]*) continue ;; esac
+  [ "$7" = "$vmid" ] || continue
+  [ ! -d "$R/proc/$((0x$3))" ] || no 'a task works on it'
+  [ "$6" = "$kind" ] || continue
+  if [ $((0x$5)) -ge $((at - 1)) ] || [ $((0x$4)) -ge "$started" ]; then own=$((own + 1)); fi
+done
+[ $own -le 1 ] || no 'another task of that kind came after ours'
+[ -z "$text" ] || pct unlock "$vmid" || exit
+umount "$R/var/lib/lxc/$vmid/rootfs" 2>/dev/null
+exec pct destroy "$vmid" --destroy-unreferenced-disks 1
+"""
+
+
+def mend(id: str, vmid: int, lock: str, proof: Settled) -> Command[None]:
+    """Remove the half-made (lock ``create``) or half-deleted (``destroyed``) container ``vmid``; nothing when it is gone already.
+
+    ``proof``: what the node knows of our step that worked on it. Raises NotOurs when the node cannot prove that it is ours.
+    """
+
+    def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
+        if result.exit == 9 and b"not provably ours" in result.stderr:
+            return NotOurs(id, node, vmid, result.stderr.decode("utf-8", "replace").strip().removeprefix("nexcage: "))
+        return pct.classify(command, result, node)
+
+    kind = {"create": "vzcreate", "destroyed": "vzdestroy"}[lock]
+    argv = ("sh", "-c", MEND, "mend", str(vmid), lock, kind, str(proof.at), str(proof.started))
+    destroy = pct.destroy(vmid)
+    return msgspec.structs.replace(destroy, argv=argv, classify=classify)

@@ -198,7 +198,8 @@ class Interrupted(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 class Observed(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """Someone looked, and the container is in ``state``: after UNKNOWN, or because somebody else changed it (``why``).
-    ``adopted``: from now on that is what is wanted.
+    ``adopted``: from now on that is what is wanted. ``rebuilt``: this is all that is known of it, read from its node with its
+    ``mark`` and ``backend``; whatever the journal had about it before is lost or damaged and does not count.
     """
 
     state: State
@@ -208,6 +209,9 @@ class Observed(_Event, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     boot_id: str = ""
     adopted: bool = False
+    rebuilt: bool = False
+    backend: str = ""
+    mark: str = ""
 
 
 class NodeLost(_Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -192,6 +192,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def _observed(self, event: Observed) -> Machine:
+        if event.rebuilt:
+            return self._rebuilt(event)
         if self.running is not None:
             raise self._misfit(event, f"{self.running.op} {self.running.op_id} is running")
         return self._in(
@@ -204,6 +206,15 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             unresolved=None,
             wanted=event.state if event.adopted or self.unresolved else self.wanted,
         )
+
+    def _rebuilt(self, event: Observed) -> Machine:
+        fresh = Machine(self.id, node=event.node, backend=event.backend, boot_id=event.boot_id, created_at=event.at)
+        known = fresh._in(event, event.state, pid=event.pid)
+        if event.state is State.ABSENT:
+            return msgspec.structs.replace(known, wanted=State.ABSENT)
+        # Whether it ever ran is not known; one that is only created is said to be so by nobody but the journal.
+        ran = event.state is not State.CREATED
+        return msgspec.structs.replace(known, vmid=event.vmid, mark=event.mark, ran=ran, wanted=event.state)
 
     def _in(self, event: Event, state: State, **changes: object) -> Machine:
         ran = self.ran or state in (State.RUNNING, State.PAUSED)

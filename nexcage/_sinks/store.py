@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 
 import msgspec
 
+from nexcage._core.events import Observed
 from nexcage._core.machine import Checkpointed, Event, Machine
 from nexcage._core.states import State
 from nexcage._sinks.disk import Disk, directory, made_directory, read_small, write_whole
@@ -210,6 +211,9 @@ class Store:
         self._append(b"".join(lines))
         self.seq += len(events)
         self.machines |= changed
+        for event in events:
+            if _rebuilt(event):
+                self.quarantined.pop(event.id, None)
         news.machines |= changed
         news.events += events
         self.project(changed.values())
@@ -228,7 +232,8 @@ class Store:
                 )
                 event, line = line_of(event)
                 if event.id:
-                    mine[event.id] = (view.get(event.id) or Machine(event.id)).apply(event)
+                    before = None if _rebuilt(event) else view.get(event.id)
+                    mine[event.id] = (before or Machine(event.id)).apply(event)
                 numbered.append(event)
                 written.append(line)
         except Exception as error:  # noqa: BLE001 (a draft may raise what it likes; its caller gets it)
@@ -340,6 +345,8 @@ class Store:
             else:
                 self._end_checkpoint(news)
         news.events.append(event)
+        if _rebuilt(event):
+            self.quarantined.pop(event.id, None)  # what is damaged does not count any more
         if not event.id or (event.id in self.quarantined and not isinstance(event, Checkpointed)):
             return
         try:
@@ -441,7 +448,7 @@ class Store:
             Checkpointed(seq=self.seq + n, at=at, id=machine.id, machine=machine) for n, machine in enumerate(kept, 1)
         ]
         data = b"".join(line_of(event)[1] for event in events)
-        if self.quarantined:
+        if self.quarantined or _QUARANTINE in os.listdir(self._dir):
             held = json.dumps(self.quarantined, indent=1).encode() + b"\n"
             write_whole(self._disk, _QUARANTINE, held, dir_fd=self._dir, durable=True)
         name = segment_name(self.seq + 1)
@@ -495,6 +502,10 @@ class Store:
             self.quarantined |= msgspec.json.decode(data, type=dict[str, str])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._note(f"{_QUARANTINE} cannot be read: {error}")
+
+
+def _rebuilt(event: Event) -> bool:
+    return isinstance(event, Observed) and event.rebuilt
 
 
 def _refusal(path: str, error: Exception) -> JournalError:

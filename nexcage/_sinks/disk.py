@@ -1,4 +1,4 @@
-"""What the journal asks of a file system, in one small class, and files that are whole or absent."""
+"""What state is kept by: everything that changes a file system, in one small class, and files that are whole or absent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ _FILE = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Disk:
-    """The calls that can fail because of the disk. A test hands in one that does; a simulation one whose `sync` does nothing."""
+    """The calls that change what is on a disk, or may fail because of it; what only looks around is called directly.
+
+    A test hands in one that fails; a simulation one whose `sync` does nothing, or one that dies
+    (`nexcage.testing.CrashDisk`). Names are relative to ``dir_fd`` where there is one.
+    """
 
     def open(self, name: str, flags: int, *, dir_fd: int | None = None) -> int:
         """A descriptor, not inherited, of a file that is no link; one that is made here gets mode 0600 whatever the umask."""
@@ -43,8 +47,27 @@ class Disk:
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
+    def rename(self, old: str, new: str, *, dir_fd: int | None = None) -> None:
+        """Both in one directory; a file that is there is replaced."""
+        os.rename(old, new, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int | None = None) -> None:
+        """A directory of mode 0700 whatever the umask."""
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        os.chmod(name, 0o700, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, *, dir_fd: int | None = None) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def utime(self, name: str, at: float, *, dir_fd: int | None = None) -> None:
+        """Its age, on the caller's clock."""
+        os.utime(name, (at, at), dir_fd=dir_fd)
+
     def lock(self, fd: int, how: int) -> None:
-        """``flock``, waiting; the kernel gives the lock back when its holder dies."""
+        """``flock``, waiting unless told not to; the kernel gives the lock back when its holder dies."""
         fcntl.flock(fd, how)
 
 
@@ -54,20 +77,19 @@ def directory(name: str, *, dir_fd: int | None = None, follow: bool = False) -> 
     return os.open(name, flags if follow else flags | os.O_NOFOLLOW, dir_fd=dir_fd)
 
 
-def made_directory(path: str) -> None:
+def made_directory(disk: Disk, path: str) -> None:
     """Make it and its parents, 0700 whatever the umask; one that is there is left as it is."""
     try:
-        os.mkdir(path, 0o700)
+        disk.mkdir(path)
     except FileExistsError:
         return
     except FileNotFoundError:
         parent = os.path.dirname(path.rstrip("/"))
         if not parent or parent == path:
             raise
-        made_directory(parent)
+        made_directory(disk, parent)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-    os.chmod(path, 0o700)
+            disk.mkdir(path)
 
 
 def read_small(disk: Disk, name: str, *, dir_fd: int, most: int = 65536) -> bytes | None:
@@ -89,7 +111,7 @@ def write_whole(disk: Disk, name: str, data: bytes, *, dir_fd: int, durable: boo
     try:
         fd = disk.open(temporary, flags, dir_fd=dir_fd)
     except FileExistsError:  # of a process that died here
-        os.unlink(temporary, dir_fd=dir_fd)
+        disk.unlink(temporary, dir_fd=dir_fd)
         fd = disk.open(temporary, flags, dir_fd=dir_fd)
     try:
         try:
@@ -98,10 +120,10 @@ def write_whole(disk: Disk, name: str, data: bytes, *, dir_fd: int, durable: boo
                 disk.sync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        disk.rename(temporary, name, dir_fd=dir_fd)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=dir_fd)
+            disk.unlink(temporary, dir_fd=dir_fd)
         raise
     if durable:
         disk.sync(dir_fd)

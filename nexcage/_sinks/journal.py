@@ -280,7 +280,7 @@ async def open_journal(
     def begin() -> None:
         try:
             journal.fleet = fleet_id(port, state, fleet)
-            sweep_owners(state, {machine.running.owner for machine in store.machines.values() if machine.running})
+            sweep_owners(port, state, {machine.running.owner for machine in store.machines.values() if machine.running})
             own()
         except OSError as error:
             _LOG.warning("the journal in %s can only be read: %s", state, error)

@@ -90,40 +90,43 @@ class Ownership:
     def __init__(self, disk: Disk, state_dir: str, owner: str, since: float) -> None:
         _word("owner", owner)
         self.owner: str = owner
+        self._disk = disk
         self._path = os.path.join(state_dir, "owners", owner)
-        made_directory(os.path.dirname(self._path))
+        made_directory(disk, os.path.dirname(self._path))
         if owner_alive(state_dir, owner):
             raise JournalError(f"owner {owner} is another running driver: every driver needs its own name")
         temporary = os.path.join(state_dir, "owners", f".{owner}")
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            disk.unlink(temporary)
         self._fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         try:
             # Locked before it has its name: nobody ever sees a living owner's file without its lock.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            disk.lock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             disk.write(self._fd, f"pid {os.getpid()} since {_iso(since)}\n".encode())
-            os.rename(temporary, self._path)
+            disk.rename(temporary, self._path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            os.close(self._fd)
+            try:
+                with contextlib.suppress(OSError):
+                    disk.unlink(temporary)
+            finally:
+                os.close(self._fd)
             raise
 
     def release(self) -> None:
         """The driver ends: from here on its operations are anybody's to recover."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            self._disk.unlink(self._path)
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
 
-def sweep_owners(state_dir: str, named: Collection[str]) -> None:
+def sweep_owners(disk: Disk, state_dir: str, named: Collection[str]) -> None:
     """Remove the files of dead owners that no running operation names (under the journal's lock)."""
     folder = os.path.join(state_dir, "owners")
     with contextlib.suppress(OSError):
         for owner in os.listdir(folder):
             if owner not in named and not _alive_file(os.path.join(folder, owner)):
-                os.unlink(os.path.join(folder, owner))
+                disk.unlink(os.path.join(folder, owner))
 
 
 def _alive_file(path: str) -> bool:

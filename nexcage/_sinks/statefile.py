@@ -83,7 +83,7 @@ class StateFiles:
         if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:  # somebody removed it: /run may be cleaned at any time
             self.close()
         if self._fd < 0:
-            made_directory(self.run_dir)
+            made_directory(self._disk, self.run_dir)
             self._fd = directory(self.run_dir, follow=True)
         return self._fd
 
@@ -111,8 +111,7 @@ class StateFiles:
         try:
             return directory(id, dir_fd=dir_fd)
         except FileNotFoundError:
-            os.mkdir(id, 0o700, dir_fd=dir_fd)
-            os.chmod(id, 0o700, dir_fd=dir_fd)  # mkdir alone would apply the umask
+            self._disk.mkdir(id, dir_fd=dir_fd)
             return directory(id, dir_fd=dir_fd)
 
     def _remove(self, id: str) -> None:
@@ -122,13 +121,13 @@ class StateFiles:
             return
         try:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(_FILE, dir_fd=inner)
+                self._disk.unlink(_FILE, dir_fd=inner)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f".{_FILE}.new", dir_fd=inner)
+                self._disk.unlink(f".{_FILE}.new", dir_fd=inner)
         finally:
             os.close(inner)
         with contextlib.suppress(OSError):  # somebody else's file in it: their directory then
-            os.rmdir(id, dir_fd=self._fd)
+            self._disk.rmdir(id, dir_fd=self._fd)
 
     def _tell(self, error: Exception) -> None:
         if not self._told:

@@ -122,7 +122,7 @@ class Store:
     def open(self, begin: Callable[[], None] = lambda: None) -> None:
         """Fold the newest segment and mend its end; ``begin`` runs under the same lock. What cannot be written is only read."""
         try:
-            made_directory(self.path)
+            made_directory(self._disk, self.path)
         except OSError as error:
             if not os.path.isdir(self.path):
                 _LOG.warning("no journal in %s, so nothing can be changed: %s", self.path, error)
@@ -159,7 +159,7 @@ class Store:
 
     def _attach(self) -> None:
         if self._dir < 0:
-            made_directory(self.path)
+            made_directory(self._disk, self.path)
             self._dir = directory(self.path)
         if self._lock < 0:
             try:
@@ -175,7 +175,7 @@ class Store:
         for name in os.listdir(self._dir):
             if name.endswith(".new"):
                 with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=self._dir)
+                    self._disk.unlink(name, dir_fd=self._dir)
 
     # Committing
 
@@ -422,7 +422,7 @@ class Store:
             self._sync(self._dir)
         except OSError:
             os.close(fd)
-            os.unlink(name, dir_fd=self._dir)
+            self._disk.unlink(name, dir_fd=self._dir)
             raise
         self._fd = fd
         self._segment, self._offset, self._open_line, self._checkpoint = name, 0, False, None
@@ -457,10 +457,10 @@ class Store:
             write_whole(self._disk, name, data, dir_fd=self._dir, durable=True)
         except OSError:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self._dir)  # renamed but not synced: two segments must not grow
+                self._disk.unlink(name, dir_fd=self._dir)  # renamed but not synced: two segments must not grow
             raise
         with contextlib.suppress(OSError):
-            os.utime(self._segment, (at, at), dir_fd=self._dir)  # its age, on the clock that retention goes by
+            self._disk.utime(self._segment, at, dir_fd=self._dir)  # its age, on the clock that retention goes by
         self._switch(name)
         self._offset = self._checkpoint_end = len(data)
         self.seq += len(events)
@@ -492,7 +492,7 @@ class Store:
                     for beside in [
                         entry for entry in os.listdir(self._dir) if entry == name or entry.startswith(f"{name}.torn-")
                     ]:
-                        os.unlink(beside, dir_fd=self._dir)
+                        self._disk.unlink(beside, dir_fd=self._dir)
 
     def _read_quarantine(self) -> None:
         data = read_small(self._disk, _QUARANTINE, dir_fd=self._dir, most=16 << 20)

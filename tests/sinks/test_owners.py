@@ -41,7 +41,7 @@ def test_files_of_the_dead_are_swept_unless_an_operation_names_them(tmp_path):
     alive = Ownership(Disk(), str(tmp_path), "alive", 0.0)
     for dead in ("dead", "named"):
         (tmp_path / "owners" / dead).write_text("")
-    sweep_owners(str(tmp_path), {"named"})
+    sweep_owners(Disk(), str(tmp_path), {"named"})
     assert sorted(path.name for path in (tmp_path / "owners").iterdir()) == ["alive", "named"]
     alive.release()
 

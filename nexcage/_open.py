@@ -13,6 +13,7 @@ from random import Random, SystemRandom
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from nexcage._core import config as _config
 from nexcage._core.command import Command
@@ -26,6 +27,8 @@ from nexcage._engine.fleet import Fleet
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import Spread
+from nexcage._engine.recover import Recovery
+from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
 from nexcage._sinks.segments import read_journal
@@ -196,14 +199,14 @@ async def open_fleet(
     random: Random | None = None,
     clock: Callable[[], float] = time.time,
     inline: bool = False,
+    disk: Disk | None = None,
 ) -> AsyncGenerator[Fleet]:
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
 
     Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the
     other options win
-    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock`` and ``inline``
-    (journal without
-    threads) are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
+    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock``, ``inline`` (journal without
+    threads) and ``disk`` are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
 
     Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
     """
@@ -236,7 +239,14 @@ async def open_fleet(
 
         journal = await stack.enter_async_context(
             open_journal(
-                where, owner=owner, run_dir=run, fleet=settings.fleet, clock=clock, inline=inline, on_events=publish
+                where,
+                owner=owner,
+                run_dir=run,
+                fleet=settings.fleet,
+                clock=clock,
+                inline=inline,
+                disk=disk,
+                on_events=publish,
             )
         )
         bus = Events(
@@ -266,6 +276,20 @@ async def open_fleet(
         }
         stack.push_async_callback(_close, list(nodes.values()))
         observer = Observer(journal.fleet, journal, nodes, settings.limits, chance)
+        lease = _Sole()
+        recovery = Recovery(
+            fleet=journal.fleet,
+            owner=owner,
+            journal=journal,
+            nodes=nodes,
+            backends=known,
+            config=settings,
+            limits=settings.limits,
+            observer=observer,
+            lease=lease,
+            alive=lambda other: owner_alive(where, other),
+            random=chance,
+        )
         driver = Driver(
             fleet=journal.fleet,
             owner=owner,
@@ -276,6 +300,8 @@ async def open_fleet(
             limits=settings.limits,
             observer=observer,
             placement=placement or Spread(),
+            recovery=recovery,
+            lease=lease,
             alive=lambda other: owner_alive(where, other),
             random=chance,
             strict_oci=settings.strict_oci,
@@ -294,9 +320,11 @@ async def open_fleet(
             backends=known,
             events=bus,
             observer=observer,
+            recovery=recovery,
             driver=driver,
         )
         try:
+            await _recovered(fleet, tasks, settings)
             yield fleet
         except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)
             failure = error
@@ -307,6 +335,38 @@ async def open_fleet(
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+class _Sole:
+    async def hold(self) -> int:
+        return 1
+
+    async def aclose(self) -> None: ...
+
+
+OPENING = 30.0
+"""Seconds that opening a fleet waits for what dead drivers left; what takes longer goes on beside its users."""
+
+
+async def _recovered(fleet: Fleet, tasks: TaskGroup, settings: Config) -> None:
+    if not fleet.left:
+        return
+    over = anyio.Event()
+
+    async def recover() -> None:
+        try:
+            await fleet.recover()
+        except NexcageError as error:
+            _log.warning("recovery: %s", error)
+        over.set()
+        try:
+            await fleet.recover(wait=True)
+        except NexcageError as error:
+            _log.warning("recovery: %s", error)
+
+    tasks.start_soon(recover)
+    with anyio.move_on_after(min(OPENING, settings.limits.probe_timeout)):
+        await over.wait()
 
 
 def _backend_of(settings: Config) -> str:

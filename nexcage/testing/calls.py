@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -61,7 +62,8 @@ def spawn(work: Callable[[], Awaitable[None]]) -> None:
     async def awaited() -> None:
         await work()
 
-    task = asyncio.get_running_loop().create_task(awaited())
+    # In a context of its own: a process of another machine does not stop when the program that started it does.
+    task = asyncio.get_running_loop().create_task(awaited(), context=Context())
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 

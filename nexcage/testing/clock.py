@@ -1,9 +1,13 @@
 """Virtual time: a clock that jumps to the next timer when nothing can happen before it.
 
 Under it thousands of seconds pass in milliseconds, and on asyncio the same program takes the same steps in the same order on
-every run (only anyio's order of cancelling the tasks of one group is left to chance). On trio it is trio's own ``MockClock``,
-and trio shuffles tasks on purpose. It suits everything in memory. Real sockets, pipes and child processes live
-in real time; a jump while one of them is open is a :class:`VirtualTimeError` and not a riddle.
+every run: tasks are numbered, and those that are cancelled together wake in the order of their numbers (anyio cancels the tasks
+of a scope in the order of their addresses). On trio it is trio's own ``MockClock``, and trio shuffles tasks on purpose. It suits
+everything in memory. Real sockets, pipes and child processes live in real time; a jump while one of them is open is a
+:class:`VirtualTimeError` and not a riddle.
+
+Tasks may belong to a program (:data:`PROGRAM`, inherited by the tasks that they start), and a program can be stopped for a while
+as SIGSTOP does: `VirtualLoop.stop_program`.
 
     virtual_run(main)                                          # or, spelled out:
     anyio.run(main, backend="asyncio", backend_options={"loop_factory": VirtualLoop})
@@ -14,17 +18,21 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from contextvars import Context
-from typing import Any, TypeVar
+from contextvars import Context, ContextVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
-__all__ = ["VirtualLoop", "VirtualTimeError", "backend", "busy", "is_virtual", "virtual_run", "watch"]
+__all__ = ["PROGRAM", "VirtualLoop", "VirtualTimeError", "backend", "busy", "is_virtual", "virtual_run", "watch"]
 
 T = TypeVar("T")
+
+PROGRAM: ContextVar[str] = ContextVar("nexcage_program", default="")
+"""Which of several simulated programs on one loop the running task belongs to; empty for none."""
 
 _STUCK = 5.0  # real seconds without a timer, a thread or an event before a run is called stuck
 
@@ -33,24 +41,102 @@ class VirtualTimeError(RuntimeError):
     """The program does something that virtual time cannot follow; the message says what."""
 
 
+class _Task(asyncio.Task[Any]):  # Any: whatever its coroutine returns
+    """A task with a number, which is its place among others wherever asyncio or anyio keep tasks in a set."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int, coro: Any, **options: Any) -> None:  # Any: as asyncio hands them over
+        self.number: int = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Due:
+    """A timer of a program: what it calls waits while that program is stopped."""
+
+    __slots__ = ("args", "callback", "handle", "loop")
+    handle: asyncio.TimerHandle
+
+    def __init__(self, loop: VirtualLoop, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.loop = loop
+        self.callback = callback
+        self.args = args
+
+    def __call__(self) -> None:
+        if not self.loop.parked(self.handle):
+            self.callback(*self.args)
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop whose time begins at 0 and passes only while everybody waits."""
+
+    _ready: deque[asyncio.Handle]  # asyncio's own: what runs next, in order
 
     def __init__(self) -> None:
         self._virtual_now: float = 0.0
         self._held: int = 0
         self._limiters: list[anyio.CapacityLimiter] = []
+        self._tasks: int = 0
+        self._stopped: dict[str, list[asyncio.Handle]] = {}
         super().__init__(_Selector(self))
+        self.set_task_factory(_numbered)
 
     def time(self) -> float:
         return self._virtual_now
 
-    def call_at(  # type: ignore[override]  # typeshed ties args to callback, which nothing here depends on
+    def call_soon(  # type: ignore[override]  # typeshed ties args to callback, which nothing here depends on
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = super().call_soon(callback, *args, context=context)
+        if args and isinstance(args[0], asyncio.Future) and _woken(handle) is not None:
+            self._in_order(handle)
+        if self._stopped and self.parked(handle):
+            self._ready.remove(handle)
+        return handle
+
+    def _in_order(self, handle: asyncio.Handle) -> None:
+        """Put a task that is woken by a cancellation among those before it by its number."""
+        number, place = _woken(handle), len(self._ready) - 1
+        assert number is not None
+        while place and ((before := _woken(self._ready[place - 1])) is not None and before > number):
+            place -= 1
+        if place < len(self._ready) - 1:
+            self._ready.pop()
+            self._ready.insert(place, handle)
+
+    def call_at(  # type: ignore[override]  # as above
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         if when == math.inf:  # asyncio would wake up for it once a day, for ever
             return asyncio.TimerHandle(when, callback, args, self, context)
-        return super().call_at(when, callback, *args, context=context)
+        if not (context.get(PROGRAM, "") if context is not None else PROGRAM.get()):
+            return super().call_at(when, callback, *args, context=context)
+        due = _Due(self, callback, args)
+        due.handle = super().call_at(when, due, context=context)
+        return due.handle
+
+    def stop_program(self, name: str) -> None:
+        """Nothing of the program ``name`` runs any more until `continue_program`; time passes and its timers fall due."""
+        if name in self._stopped:
+            return
+        held = self._stopped[name] = [handle for handle in self._ready if _program(handle) == name]
+        for handle in held:
+            self._ready.remove(handle)
+
+    def continue_program(self, name: str) -> None:
+        """It goes on where it was stopped."""
+        self._ready.extend(handle for handle in self._stopped.pop(name, ()) if not handle.cancelled())
+
+    def parked(self, handle: asyncio.Handle) -> bool:
+        """Whether ``handle`` belongs to a stopped program; it is then run when that goes on."""
+        held = self._stopped.get(_program(handle))
+        if held is None:
+            return False
+        held.append(handle)
+        return True
 
     def threads_busy(self) -> bool:
         """Whether some worker thread may still change what happens next, so that the clock must not jump over it."""
@@ -60,6 +146,26 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
         except Exception:  # noqa: BLE001 - the loop is closing, or nobody uses anyio on it
             return False
+
+
+def _numbered(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> _Task:  # Any: as asyncio hands it over
+    assert isinstance(loop, VirtualLoop)
+    loop._tasks += 1
+    return _Task(loop._tasks, coro, loop=loop, **options)
+
+
+def _woken(handle: asyncio.Handle) -> int | None:
+    """The number of the task that ``handle`` wakes because what it waited for was cancelled; None for everything else."""
+    task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]  # asyncio's own
+    if not isinstance(task, _Task) or not handle._args:
+        return None
+    waited = handle._args[0]
+    return task.number if isinstance(waited, asyncio.Future) and waited.cancelled() else None
+
+
+def _program(handle: asyncio.Handle) -> str:
+    context = cast("Context", handle._context)  # type: ignore[attr-defined]  # asyncio's own
+    return context.get(PROGRAM, "")
 
 
 class _Selector(selectors.DefaultSelector):

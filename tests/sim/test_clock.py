@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 
@@ -9,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from nexcage.testing.clock import VirtualTimeError, busy, is_virtual, virtual_run, watch
+from nexcage.testing.clock import PROGRAM, VirtualLoop, VirtualTimeError, busy, is_virtual, virtual_run, watch
 
 BACKENDS = ("asyncio", "trio")
 
@@ -150,3 +151,87 @@ def test_the_same_program_takes_the_same_steps() -> None:
         return steps
 
     assert virtual_run(main) == virtual_run(main)
+
+
+def test_tasks_that_are_cancelled_together_wake_in_the_order_they_were_made() -> None:
+    async def main() -> list[int]:
+        woken: list[int] = []
+
+        async def wait(number: int) -> None:
+            try:
+                with anyio.CancelScope():  # a scope of its own, for anyio keeps those in a set too
+                    await anyio.sleep_forever()
+            finally:
+                woken.append(number)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(wait, number)
+            await anyio.sleep(1)
+            ballast = [object() for _ in range(1000)]  # addresses are not what decides
+            tasks.cancel_scope.cancel()
+            del ballast
+        return woken
+
+    for _ in range(3):
+        assert virtual_run(main) == list(range(50))
+
+
+def test_a_stopped_program_does_nothing_while_time_passes_and_then_goes_on() -> None:
+    async def main() -> list[tuple[str, float]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        seen: list[tuple[str, float]] = []
+        bell = anyio.Event()
+
+        async def ticking(name: str) -> None:
+            PROGRAM.set(name)
+            for _ in range(4):
+                await anyio.sleep(1)
+                seen.append((name, anyio.current_time()))
+
+        async def woken() -> None:
+            PROGRAM.set("b")
+            await bell.wait()
+            seen.append(("bell", anyio.current_time()))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ticking, "a")
+            tasks.start_soon(ticking, "b")
+            tasks.start_soon(woken)
+            await anyio.sleep(1.5)
+            loop.stop_program("b")
+            bell.set()
+            await anyio.sleep(10)
+            loop.continue_program("b")
+        return seen
+
+    seen = virtual_run(main)
+    assert [entry for entry in seen if entry[0] == "a"] == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
+    assert [entry for entry in seen if entry[0] != "a"] == [
+        ("b", 1),
+        ("bell", 11.5),
+        ("b", 11.5),
+        ("b", 12.5),
+        ("b", 13.5),
+    ]
+
+
+def test_a_timer_that_is_taken_back_while_its_program_is_stopped_does_not_fire() -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        fired: list[str] = []
+        PROGRAM.set("a")
+        timer = loop.call_later(1, fired.append, "taken back")
+        loop.call_later(1, fired.append, "kept")
+        PROGRAM.set("")
+        loop.stop_program("a")
+        await anyio.sleep(5)
+        timer.cancel()
+        assert fired == []
+        loop.continue_program("a")
+        await anyio.sleep(1)
+        return fired
+
+    assert virtual_run(main) == ["kept"]

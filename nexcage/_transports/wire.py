@@ -21,7 +21,20 @@ import msgspec
 
 from nexcage.errors import InvalidInput
 
-__all__ = ["Ending", "Frame", "Wrapped", "checked", "ending", "markers", "split", "unwrap", "wrap"]
+__all__ = [
+    "Ending",
+    "Frame",
+    "Starting",
+    "Wrapped",
+    "checked",
+    "ending",
+    "marker",
+    "markers",
+    "split",
+    "starting",
+    "unwrap",
+    "wrap",
+]
 
 LONGEST = 128 * 1024 - 1
 """The most bytes that Linux takes as one argument, which the whole line is for the login shell."""
@@ -39,6 +52,8 @@ t=${g:+-}${g:-$p}; kill -s TERM -- "$t" || exit 0
 kill -s KILL -- "$t"; } </dev/null >/dev/null 2>&1 &
 """
 _END_TERM = 'kill -s TERM -- "$1"'
+# Through ``sh``, whatever the login shell is; perl then reads the runner itself from its input and becomes it.
+_START = 'printf "\\036nexcage-runner %s\\n" "$1"; exec perl -e "$3" nexcage "$2"'
 _QUOTED = re.compile(r"""((?:[\w@%+=:,./-]|'[^']*'|"'")+)(?: |$)""", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -56,6 +71,13 @@ class Ending(msgspec.Struct, frozen=True):
 
     pid: int
     cancel: Literal["kill", "term"]
+
+
+class Starting(msgspec.Struct, frozen=True):
+    """A command line of `starting`, read back: the runner, whose program is the first ``length`` bytes of the input."""
+
+    nonce: str
+    length: int
 
 
 def checked(argv: Sequence[str], env: Mapping[str, str]) -> None:
@@ -92,6 +114,11 @@ def ending(pid: int, cancel: Literal["kill", "term"], *, sudo: bool = False) -> 
     return _line(["env", "LC_ALL=C", "sh", "-c", script, f"nexcage-{cancel}", str(pid)], sudo)
 
 
+def starting(boot: str, length: int, nonce: str, *, sudo: bool = False) -> bytes:
+    """The line that starts a runner: perl with the text ``boot``, which reads ``length`` bytes of program and goes on with them."""
+    return _line(["env", "LC_ALL=C", "sh", "-c", _START, "nexcage-runner", nonce, str(length), boot], sudo)
+
+
 def _line(words: Sequence[str], sudo: bool) -> bytes:
     line = shlex.join(["exec", *(("sudo", "-n", "--") if sudo else ()), *words]).encode("utf-8", "surrogateescape")
     if len(line) > LONGEST:
@@ -116,8 +143,8 @@ def split(line: str) -> list[str]:
     return words
 
 
-def unwrap(line: str) -> Wrapped | Ending | None:
-    """Read a line of `wrap` or `ending` back (for servers that pretend to have a shell); None for any other line."""
+def unwrap(line: str) -> Wrapped | Ending | Starting | None:
+    """Read a line of `wrap`, `ending` or `starting` back (for servers that pretend to have a shell); None for any other line."""
     try:
         words = split(line)
     except ValueError:
@@ -136,8 +163,15 @@ def unwrap(line: str) -> Wrapped | Ending | None:
             return Ending(int(pid), "kill")
         case ["-c", _, "nexcage-term", pid] if pid.isdigit():
             return Ending(int(pid), "term")
+        case ["-c", script, "nexcage-runner", nonce, length, _] if script == _START and length.isdigit():
+            return Starting(nonce, int(length))
         case _:
             return None
+
+
+def marker(nonce: str) -> bytes:
+    """What a line of `starting` prints before the runner's own output."""
+    return b"\x1enexcage-runner %b\n" % nonce.encode()
 
 
 def markers(nonce: str, pid: int) -> tuple[bytes, bytes]:
@@ -150,8 +184,10 @@ class Frame:
 
     KEPT = 4096
 
-    def __init__(self, nonce: str) -> None:
-        self._pattern = re.compile(rb"\x1enexcage " + re.escape(nonce.encode()) + rb"(?: ([0-9]{1,10}))?\n")
+    def __init__(self, nonce: str, word: str = "nexcage") -> None:
+        self._pattern = re.compile(
+            rb"\x1e" + word.encode() + rb" " + re.escape(nonce.encode()) + rb"(?: ([0-9]{1,10}))?\n"
+        )
         self.before: bytes = b""
         self.begun: bool = False
         self.pid: int = 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nexcage._core.config import Limits as Limits
     from nexcage._core.config import NodeConfig as NodeConfig
     from nexcage._core.config import Route as Route
+    from nexcage._core.drift import Difference as Difference
     from nexcage._core.events import Attempted as Attempted
     from nexcage._core.events import Began as Began
     from nexcage._core.events import Failed as Failed
@@ -121,6 +122,7 @@ __all__ = [
     "Create",
     "Defaults",
     "Delete",
+    "Difference",
     "Done",
     "Event",
     "Failed",
@@ -215,6 +217,7 @@ _HOME: dict[str, str] = {
     "Limits": "nexcage._core.config",
     "NodeConfig": "nexcage._core.config",
     "Route": "nexcage._core.config",
+    "Difference": "nexcage._core.drift",
     "Attempted": "nexcage._core.events",
     "Began": "nexcage._core.events",
     "Failed": "nexcage._core.events",

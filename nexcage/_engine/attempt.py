@@ -20,6 +20,7 @@ from nexcage._core.states import Op, Rule, State
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation
+from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
 from nexcage._engine.steps import Steps
 from nexcage.abc import Backend, Ref
@@ -47,6 +48,7 @@ class Attempt:
         *,
         fleet: str,
         observer: Observer,
+        recovery: Recovery,
         limits: Limits,
         random: Random,
         may_retry: Callable[[int], bool],
@@ -59,6 +61,7 @@ class Attempt:
         self._backend = backend
         self._fleet = fleet
         self._observer = observer
+        self._recovery = recovery
         self._limits = limits
         self._random = random
         self._may_retry = may_retry
@@ -84,9 +87,14 @@ class Attempt:
                     verdict, state, pid = await self._verdict(certain=error is None)
                 except NexcageError as blind:
                     return op.given_up(began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
+            if verdict != "done" and self._steps.touched and await self._mended():
+                try:
+                    verdict, state, pid = await self._verdict(certain=False)
+                except NexcageError as blind:
+                    return op.given_up(began, error or blind)
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
-                by = "probe" if lost else ""
+                by = "probe" if lost else self._steps.resolved_by
                 state = self._cell.to or began.before
                 machine = self._machine
                 if self._made is not None and self._made.vmid:
@@ -101,6 +109,16 @@ class Attempt:
             self._steps.touched = False
             await anyio.sleep(pause(attempt, self._limits, self._random))
         raise AssertionError
+
+    async def _mended(self) -> bool:
+        """A killed tool may leave a container half made or half deleted; what is provably ours goes."""
+        look = self._node.seen
+        if look is None or self._began.op not in (Op.CREATE, Op.DELETE):
+            return False
+        proof = await self._recovery.proof(self._node, self._began, self._machine, look)
+        if proof is None:
+            return False
+        return await self._recovery.mend(self._steps, self._began, self._machine, look, proof)
 
     @property
     def _machine(self) -> Machine:

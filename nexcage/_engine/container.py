@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from nexcage._core.events import Observed
+from nexcage._core.drift import Difference
 from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState
@@ -86,8 +86,8 @@ class Container:
         """
         return (await self._fleet.states(self.id))[self.id]
 
-    async def reconcile(self) -> Observed | None:
-        """Look, record what differs, and leave UNKNOWN; raises NodeError when the node cannot be seen."""
+    async def reconcile(self) -> Difference | None:
+        """Look, record what differs, leave UNKNOWN, and do what ``on_drift`` says; raises NodeError when the node cannot be seen."""
         found = await self._fleet.reconcile(self.id)
         return found[0] if found else None
 
@@ -108,5 +108,5 @@ class Container:
                             raise NexcageError(f"the fleet was closed while waiting for container '{self.id}'")
                         continue
                     nap = min(nap * 2, 5.0)
-                    await self._fleet.reconcile(self.id)
+                    await self._fleet.observe(self.id)
         return self.machine.state

@@ -1,8 +1,8 @@
 """One intent to its end: ask the table, record, run the commands, look, record.
 
 What is true when we die on any line: before `Began` is durable nothing has been changed; after it the container is in a
-transitional state whose owner is gone, and whoever comes next looks (`Observer`). Lost answers, cancellation and our own
-deadline all end in `Interrupted` and UNKNOWN unless a look said what is so.
+transitional state whose owner is gone, and whoever comes next finds out what became of it (`Recovery`). Lost answers are asked for
+again (`Steps`); what nobody knows then, cancellation and our own deadline end in `Interrupted` and UNKNOWN until someone has looked.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from nexcage._engine.gate import Gate
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
+from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
-from nexcage.abc import Backend, Candidate, Journal, Placement
+from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
     Busy,
@@ -73,6 +74,8 @@ class Driver:
         limits: Limits,
         observer: Observer,
         placement: Placement,
+        recovery: Recovery,
+        lease: Lease,
         alive: Callable[[str], bool],
         random: Random,
         strict_oci: bool,
@@ -86,6 +89,9 @@ class Driver:
         self._limits = limits
         self._observer = observer
         self._placement = placement
+        self._recovery = recovery
+        self._lease = lease
+        recovery.busy = self._holders_has
         self._alive = alive
         self._random = random
         self._strict = strict_oci
@@ -94,6 +100,9 @@ class Driver:
         self._locks: dict[str, anyio.Lock] = {}
         self._holders: dict[str, Operation] = {}
         self._coming: dict[str, int] = {}
+
+    def _holders_has(self, id: str) -> bool:
+        return id in self._holders
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 
@@ -215,8 +224,10 @@ class Driver:
             case "missing":
                 return Done(intent=op.intent, op_id=op.op_id, state=State.ABSENT, changed=False)
             case "look":
+                await self._recovery.resolve(machine.id)
                 if (
-                    await self._observer.observe(machine.id) is None
+                    self._observer.machine(machine.id).state is State.UNKNOWN
+                    and await self._observer.observe(machine.id) is None
                     and self._observer.machine(machine.id).state is State.UNKNOWN
                 ):
                     raise Uncertain(machine.unresolved.op_id if machine.unresolved else "?", "looking did not tell")
@@ -234,7 +245,7 @@ class Driver:
         running = machine.running
         assert running is not None
         if running.owner == self._owner or not self._alive(running.owner):
-            await self._let_go(machine)
+            await self._recovery.resolve(machine.id)
             return False
         if not wait and TABLE[machine.state, intent.op].kind != "queue":
             raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
@@ -247,20 +258,6 @@ class Driver:
             nap = min(nap * 2, 1.0)
             await self._journal.refresh()
         return False
-
-    async def recover(self, id: str) -> None:
-        """Let go of an operation that nobody drives any more, so that a look can tell what became of it."""
-        machine = self._observer.machine(id)
-        running = machine.running
-        if running is None or id in self._holders:
-            return
-        if running.owner == self._owner or not self._alive(running.owner):
-            await self._let_go(machine)
-
-    async def _let_go(self, machine: Machine) -> None:
-        await self._journal.refresh()
-        if self._observer.machine(machine.id).running == machine.running:
-            await self._observer.abandon(machine)
 
     # ---- where -------------------------------------------------------------------------------------------------------------
 
@@ -341,20 +338,14 @@ class Driver:
             elif await self._observer.record(machine, look) is not None:
                 return None
             began = await self._begin(op, intent, machine, node, backend, look)
-            steps = Steps(
-                node,
-                began,
-                look,
-                self._journal,
-                fleet=self._fleet,
-                vmids=range(self._config.vmids[0], self._config.vmids[1] + 1),
-                hurry=op.hurry,
-            )
+            steps = self._recovery.steps(node, began, look, hurry=op.hurry)
             return await self._carry_out(op, began, cell, steps, node, backend)
 
     async def _begin(
         self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
     ) -> Began:
+        epoch = await self._lease.hold()
+
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(intent.id) or Machine(intent.id)
             if now.running is not None or (now.state, now.mark, now.vmid) != (
@@ -370,6 +361,8 @@ class Driver:
                 backend=backend.name,
                 boot_id=look.boot_id,
                 owner=self._owner,
+                epoch=epoch,
+                fenced=node.fencing,
                 strict_oci=self._strict,
             )
 
@@ -392,6 +385,7 @@ class Driver:
             backend,
             fleet=self._fleet,
             observer=self._observer,
+            recovery=self._recovery,
             limits=self._limits,
             random=self._random,
             may_retry=self._may_retry,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import anyio
 
 from nexcage import names
 from nexcage._core.config import Config
-from nexcage._core.events import Observed
+from nexcage._core.drift import Difference
 from nexcage._core.intents import Intent
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
@@ -26,10 +27,14 @@ from nexcage._engine.container import Container
 from nexcage._engine.driver import Driver
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
+from nexcage._engine.reconcile import Reconciler
+from nexcage._engine.recover import Recovery
 from nexcage.abc import Backend, Journal
 from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
 
 __all__ = ["Fleet"]
+
+_log = logging.getLogger("nexcage")
 
 OUTSTANDING = 1024  # intents under way at once whose outcome nobody has taken; the bounds on work are in Limits
 
@@ -50,6 +55,7 @@ class Fleet:
         backends: Mapping[str, Backend],
         events: Events,
         observer: Observer,
+        recovery: Recovery,
         driver: Driver,
     ) -> None:
         self.id: str = id
@@ -62,7 +68,9 @@ class Fleet:
         self.events: Events = events
         self._journal = journal
         self._observer = observer
+        self._recovery = recovery
         self._driver = driver
+        self._reconciler = Reconciler(observer, recovery, driver.do, config.on_drift)
 
     @property
     def machines(self) -> Mapping[str, Machine]:
@@ -203,34 +211,54 @@ class Fleet:
         except KeyError:
             raise NotFound("node", key, "is not in this fleet") from None
 
-    async def reconcile(self, *ids: str) -> list[Observed]:
-        """Look at these containers (all without ``ids``) and record what differs; UNKNOWN ones become known.
+    async def observe(self, id: str) -> Machine:
+        """Look at one container, record what differs or became of a lost operation, and do nothing else; raises NodeError."""
+        id = names.container_id(id)
+        await self._journal.refresh()
+        await self._recovery.resolve(id)
+        await self._observer.observe(id)
+        return self._observer.machine(id)
 
-        One look per node. A node that cannot be seen leaves its containers as they are; asked for one id, its error is raised.
+    async def reconcile(self, *ids: str, dry_run: bool = False) -> list[Difference]:
+        """Find what differs between the journal and the nodes (all containers without ``ids``), record it, find out what became of
+        lost operations, and do what ``on_drift`` says about containers that somebody else changed. ``dry_run``: only say it.
+
+        One look per node. A node that cannot be seen leaves its containers as they are, and their differences carry the error; asked
+        for one id, it is raised.
         """
         await self._journal.refresh()
         wanted = [names.container_id(id) for id in ids] or [
-            id for id, m in self.machines.items() if m.state is not State.ABSENT
+            id for id, m in self.machines.items() if m.state is not State.ABSENT or m.running is not None
         ]
-        found: list[Observed] = []
-        failures: list[NexcageError] = []
+        found = await self._reconciler.reconcile(wanted, dry_run=dry_run)
+        if len(ids) == 1 and found and found[0].error is not None:
+            raise found[0].error.error()
+        return found
+
+    @property
+    def left(self) -> list[str]:
+        """The containers whose last operation nobody drives and nobody knows the end of."""
+        return [id for id in self._recovery.all() if self.machines[id].node in self.nodes]
+
+    async def recover(self, *, wait: bool = False) -> None:
+        """Find out what became of the operations that dead drivers left; done when the fleet is opened.
+
+        Claims are asked for with one command per node. What cannot be known (a node that does not answer; without ``wait`` a command
+        that still runs) stays for whoever asks next.
+        """
+        if not self.left:
+            return
+        await self._journal.refresh()
 
         async def one(id: str) -> None:
             try:
-                await self._driver.recover(id)
-                event = await self._observer.observe(id)
+                await self._recovery.resolve(id, wait=wait)
             except NexcageError as error:
-                failures.append(error)
-            else:
-                if event is not None:
-                    found.append(event)
+                _log.warning("what became of the last operation on '%s' is not known yet: %s", id, error)
 
         async with anyio.create_task_group() as tasks:
-            for id in wanted:
+            for id in self.left:
                 tasks.start_soon(one, id)
-        if failures and len(ids) == 1:
-            raise failures[0]
-        return sorted(found, key=lambda event: event.seq)
 
     async def states(self, *ids: str) -> dict[str, OciState]:
         """The OCI states of these containers (all without ``ids``), looked up with one command per node; see
@@ -248,7 +276,7 @@ class Fleet:
 
         async def one(id: str) -> None:
             try:
-                await self._driver.recover(id)
+                await self._recovery.resolve(id, wait=False)
                 await self._observer.observe(id, wait=False)
             except Blocked:
                 return  # it was seen: UNKNOWN is what is so

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
-from nexcage._core.command import Command, Result, shown
+from nexcage._core.command import Claim, Command, Result, shown
 from nexcage._core.config import Limits
 from nexcage._core.hosts import Host
-from nexcage._core.seen import Look
+from nexcage._core.seen import Look, Settled
 from nexcage._engine.retry import Breaker, again
 from nexcage.abc import Transport
 from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable, brief
+from nexcage.tools import claims
 
 __all__ = ["Asked", "FleetNode", "Lost", "answer"]
 
@@ -25,6 +27,7 @@ T = TypeVar("T")
 _log = logging.getLogger("nexcage.command")
 
 
+TOGETHER = 64  # operations that one command asks for
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
 
 
@@ -44,6 +47,22 @@ class Asked:
         self.done: anyio.Event = anyio.Event()
         self.look: Look | None = None
         self.error: NexcageError | None = None
+
+
+class _Question:
+    """Steps that somebody asks the node for."""
+
+    def __init__(self, steps: tuple[Claim, ...]) -> None:
+        self.steps: tuple[Claim, ...] = steps
+        self.done: anyio.Event = anyio.Event()
+        self.known: tuple[Settled, ...] = ()
+        self.error: NexcageError | None = None
+
+
+def _chunks(questions: list[_Question]) -> Iterator[list[_Question]]:
+    """In parts that a command line and an answer can hold."""
+    for start in range(0, len(questions), TOGETHER):
+        yield questions[start : start + TOGETHER]
 
 
 class FleetNode:
@@ -74,6 +93,7 @@ class FleetNode:
         self._looking = False
         self._looked = -1e9
         self._closed = False
+        self._questions: list[_Question] = []
         self._marks: tuple[Look | None, dict[tuple[str, str], int]] = (None, {})
 
     @property
@@ -85,6 +105,16 @@ class FleetNode:
     def away(self) -> bool:
         """Whether it could not be reached when it was last asked."""
         return self._breaker.last is not None
+
+    @property
+    def fencing(self) -> bool:
+        """Whether the node itself refuses commands of a driver that has lost its lease: it has a runner."""
+        return bool(getattr(self._transport, "fencing", False))
+
+    @property
+    def mode(self) -> str:
+        """How commands reach it (``runner``, ``exec``, and why), as far as its transport says."""
+        return str(getattr(self._transport, "mode", "") or "")
 
     def having(self, fleet: str, id: str) -> int | None:
         """The VMID of the container that the newest look shows as ``id`` of ``fleet``; copies do not count."""
@@ -110,7 +140,7 @@ class FleetNode:
             command = msgspec.structs.replace(command, env={**command.env, **env})
         began = anyio.current_time()
         try:
-            result = await self._transport.run(command)
+            result = await self._carried(command)
         except NodeError as error:
             _log.debug("%s: %s: %s", self.key, brief(command.argv), error)
             self._failed(error)
@@ -129,6 +159,59 @@ class FleetNode:
         elif result.exit is not None and self._breaker.answered():
             self._changed(self.key, None, self.seen.boot_id if self.seen else "")
         return result
+
+    async def _carried(self, command: Command[Any]) -> Result:
+        """A claim is kept by the node's runner, or by a script where there is none."""
+        if command.claim is None or getattr(self._transport, "claims", False):
+            return await self._transport.run(command)
+        return claims.unclaimed(await self._transport.run(claims.claimed(command)), self.key)
+
+    async def settle(self, *steps: Claim) -> tuple[Settled, ...]:
+        """What the node knows of these steps; those that have not begun never will. Those who ask at the same time share a command.
+
+        Raises NodeError when it cannot be asked.
+        """
+        if self._closed:
+            raise NodeUnreachable(self.key, "the fleet is closing")
+        asked = _Question(steps)
+        self._questions.append(asked)
+        if len(self._questions) == 1:
+            self._tasks.start_soon(self._answers)
+        await asked.done.wait()
+        if asked.error is not None:
+            raise again(asked.error)
+        return asked.known
+
+    async def _answers(self) -> None:
+        batch: list[_Question] = []
+        try:
+            await anyio.lowlevel.checkpoint()
+            batch, self._questions = self._questions, []
+            for some in _chunks(batch):
+                await self._ask(some)
+        finally:
+            for asked in batch + self._questions:
+                if not asked.done.is_set() and not asked.known and asked.error is None:
+                    asked.error = NodeUnreachable(self.key, "the fleet is closing")
+                asked.done.set()
+
+    async def _ask(self, some: list[_Question]) -> None:
+        steps = [step for asked in some for step in asked.steps]
+        error: NexcageError | None = None
+        known: tuple[Settled, ...] = ()
+        try:
+            known = await self.run(claims.settle(*steps))
+            if len(known) != len(steps):
+                error = CommandFailed(self.key, ("settle",), 0, "its answer about claims is not complete")
+        except Lost:
+            error = NodeUnreachable(self.key, "the link was lost while asking for claims")
+        except NexcageError as trouble:
+            error = trouble
+        at = 0
+        for asked in some:
+            asked.error, asked.known = error, known[at : at + len(asked.steps)]
+            at += len(asked.steps)
+            asked.done.set()
 
     def _failed(self, error: NexcageError) -> None:
         if self._breaker.failed(error):

@@ -16,10 +16,10 @@ from nexcage._engine.node import FleetNode
 from nexcage.abc import Journal
 from nexcage.errors import Blocked, Busy, NexcageError, NoRoute, Uncertain
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "Stale"]
 
 
-class _Stale(NexcageError):
+class Stale(NexcageError):
     """The machine moved on while we looked."""
 
 
@@ -82,6 +82,30 @@ class Observer:
 
     async def record(self, machine: Machine, look: Look, why: str = "") -> Observed | None:
         """Compare ``look`` with ``machine`` and record the difference; None when there is none, or when it moved on meanwhile."""
+        event = await self._difference(machine, look, why)
+        return None if event is None else await self._append(machine, event)
+
+    async def compared(self, machine: Machine) -> Observed | None:
+        """What looking now would record, without recording it."""
+        return await self._difference(machine, await self.node(machine).look(), "")
+
+    async def adopt(self, machine: Machine) -> Observed | None:
+        """From now on it is wanted as it is."""
+        return await self._append(
+            machine,
+            Observed(
+                id=machine.id,
+                state=machine.state,
+                why="adopted",
+                node=machine.node,
+                vmid=machine.vmid,
+                pid=machine.pid,
+                boot_id=machine.boot_id,
+                adopted=True,
+            ),
+        )
+
+    async def _difference(self, machine: Machine, look: Look, why: str) -> Observed | None:
         found = await self._find(machine, look)
         if found is None:
             state, guest, where, note = State.ABSENT, None, look, "it is gone"
@@ -109,7 +133,7 @@ class Observer:
         if not note and machine.boot_id and where.boot_id != machine.boot_id:
             note = f"{where.node} was rebooted"
         note = note or (f"somebody made it {state}" if state is not machine.state else f"its init is {pid} now")
-        event = Observed(
+        return Observed(
             id=machine.id,
             state=state,
             why="; ".join(filter(None, (why, note if not why or found is None or where is not look else "")))
@@ -119,18 +143,17 @@ class Observer:
             pid=pid,
             boot_id=where.boot_id,
         )
-        return await self._append(machine, event)
 
     async def _append(self, machine: Machine, event: Observed) -> Observed | None:
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(machine.id) or Machine(machine.id)
             if now.running is not None or now.seq != machine.seq:
-                raise _Stale
+                raise Stale
             return event
 
         try:
             (written,) = await self._journal.append(draft)
-        except _Stale:
+        except Stale:
             return None
         assert isinstance(written, Observed)
         return written
@@ -176,10 +199,10 @@ class Observer:
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(machine.id)
             if now is None or now.running is None or now.running.op_id != running.op_id:
-                raise _Stale
+                raise Stale
             return Interrupted(id=machine.id, op=running.op, op_id=running.op_id, error=problem)
 
         try:
             await self._journal.append(draft)
-        except _Stale:
+        except Stale:
             return

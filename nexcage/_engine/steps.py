@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from random import Random
 from typing import Any, TypeVar
 
 import anyio
+import msgspec
 
-from nexcage._core.command import Command
+from nexcage._core.command import Claim, Command, Result
+from nexcage._core.config import Limits
 from nexcage._core.events import Attempted, Began
 from nexcage._core.seen import Look, Mark
 from nexcage._engine.node import FleetNode, answer
-from nexcage.abc import Journal
-from nexcage.errors import IllegalTransition, NodeError, NotOurs
+from nexcage._engine.retry import pause
+from nexcage.abc import Journal, Lease
+from nexcage.errors import Fenced, IllegalTransition, NexcageError, NodeError, NodeUnreachable, NotOurs
 
 __all__ = ["Steps"]
 
@@ -19,7 +24,10 @@ T = TypeVar("T")
 
 
 class Steps:
-    """Implements `nexcage.abc.Node` for the operation ``began``. ``hurry`` is set when a forced stop wants it to end at once."""
+    """Implements `nexcage.abc.Node` for the operation ``began``. ``hurry`` is set when a forced stop wants it to end at once.
+
+    ``count``: steps that were journaled before.
+    """
 
     def __init__(
         self,
@@ -31,17 +39,26 @@ class Steps:
         fleet: str,
         vmids: range,
         hurry: anyio.Event,
+        lease: Lease,
+        limits: Limits,
+        random: Random,
+        count: int = 0,
     ) -> None:
         self.seen: Look = seen
         self.vmids: range = vmids
-        self.count: int = 0
+        self.count: int = count
         self.touched: bool = False
         """Whether a command that changes something may have begun since this was last set to False."""
+        self.resolved_by: str = ""
+        """``claim`` when an answer was lost and the node had kept it."""
         self._node = node
         self._began = began
         self._journal = journal
         self._fleet = fleet
         self._hurry = hurry
+        self._lease = lease
+        self._limits = limits
+        self._random = random
 
     @property
     def name(self) -> str:
@@ -50,20 +67,24 @@ class Steps:
     def mark(self, id: str, vmid: int) -> Mark:
         return Mark(self._fleet, id, vmid, self._began.mark)
 
+    @staticmethod
+    def claims(fleet: str, began: Began, count: int) -> tuple[Claim, ...]:
+        """The claims of the newest steps of an operation: before a forced stop the graceful one may still be at work."""
+        steps = range(max(1, count - 2), count + 1)
+        return tuple(Claim(fleet=fleet, op=began.op_id, step=step, id=began.id) for step in steps)
+
     async def run(self, command: Command[T]) -> T:
         if command.safe:
             return await self._node.run(command)
-        began, self.count = self._began, self.count + 1
-        tool = next((word for word in command.argv if word in _TOOLS), command.argv[0])
-        await self._journal.append(
-            Attempted(
-                id=began.id, op=began.op, op_id=began.op_id, step=self.count, tool=tool, tries=dict(command.tries)
-            )
-        )
+        if await self._lease.hold() != self._began.epoch:  # raises Fenced when another state directory has it
+            raise Fenced(self._fleet)
+        command = await self._step(command)
         before, self.touched = self.touched, True
         try:
-            result = await self._node.call(command, {"NEXCAGE_OP_ID": began.op_id, "NEXCAGE_STEP": str(self.count)})
-        except NodeError:  # it surely did not begin
+            result = await self._node.call(command)
+            if result.exit is None:
+                result = await self._asked(command, result)
+        except (NodeError, Fenced):  # it surely did not begin
             self.touched = before
             raise
         try:
@@ -71,6 +92,66 @@ class Steps:
         except (NotOurs, IllegalTransition):  # said before the command itself began
             self.touched = before
             raise
+
+    async def _step(self, command: Command[T]) -> Command[T]:
+        """The next step, journaled: the command with its claim."""
+        began, self.count = self._began, self.count + 1
+        seen = self._node.seen or self.seen
+        tool = next((word for word in command.argv if word in _TOOLS), command.argv[0])
+        step = Attempted(
+            id=began.id,
+            op=began.op,
+            op_id=began.op_id,
+            step=self.count,
+            tool=tool,
+            tries=dict(command.tries),
+            boot_id=seen.boot_id,
+            uptime=seen.uptime,
+        )
+        await self._journal.append(step)
+        env = {
+            **command.env,
+            "NEXCAGE_OP_ID": began.op_id,
+            "NEXCAGE_STEP": str(self.count),
+            "NEXCAGE_EPOCH": str(began.epoch),
+        }
+        claim = Claim(
+            fleet=self._fleet,
+            op=began.op_id,
+            step=self.count,
+            id=began.id,
+            boot_id=seen.boot_id,
+            epoch=began.epoch,
+            seq=began.seq,
+        )
+        return msgspec.structs.replace(command, env=env, claim=claim)
+
+    async def _asked(self, command: Command[Any], lost: Result) -> Result:
+        """The answer that was lost, as the node has kept it; ``lost`` again when it has not. Raises NodeUnreachable when the
+        command never began.
+        """
+        claim = command.claim
+        assert claim is not None
+        until = anyio.current_time() + self._limits.probe_timeout
+        for attempt in itertools.count():
+            try:
+                (known,) = await self._node.settle(claim)
+            except NexcageError as error:
+                if not error.retryable or anyio.current_time() > until:
+                    return lost
+                await anyio.sleep(pause(attempt, self._limits, self._random))
+                continue
+            if known.boot_id != claim.boot_id or known.kind == "lost":
+                return lost
+            if known.kind == "void":
+                raise NodeUnreachable(self.name, "the link was lost before the command began")
+            if known.result is not None:
+                self.resolved_by = "claim"
+                return known.result
+            if anyio.current_time() > until:
+                return lost
+            await anyio.sleep(min(0.1 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
+        raise AssertionError
 
     async def run_unless_hurried(self, command: Command[Any]) -> bool:
         failure: list[Exception] = []
@@ -94,4 +175,4 @@ class Steps:
         return ended
 
 
-_TOOLS = frozenset({"pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})
+_TOOLS = frozenset({"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})

@@ -34,7 +34,7 @@ async def one_container() -> None:
         await web.resume()
         await web.stop(timeout=30)
         await web.stop(force=True)
-        assert_type(await web.reconcile(), nexcage.Observed | None)
+        assert_type(await web.reconcile(), nexcage.Difference | None)
         await web.delete(force=True, purge=True)
 
 
@@ -65,7 +65,7 @@ async def many(bar: list[str]) -> None:
         assert_type(await fleet.do(nexcage.Stop("web-0001", timeout=5)), nexcage.Done)
         assert_type(await fleet.find("104"), str)
         assert_type(fleet.select("tag=web node=pve-0* state=stopped id~^web-"), list[str])
-        assert_type(await fleet.reconcile(), list[nexcage.Observed])
+        assert_type(await fleet.reconcile(), list[nexcage.Difference])
         assert_type(fleet.machines, Mapping[str, nexcage.Machine])
         for key, seen in (await fleet.look()).items():
             assert_type(key, str)

@@ -1,0 +1,284 @@
+"""Bringing an operation that nobody drives any more to its end (design 5 and 8).
+
+Its driver died, or it was interrupted. The node is asked in the order of trust: does the command still run; what exit status did
+the node keep; what is to be seen. What that proves is written as the operation's outcome, once: the record is a compare-and-set,
+so two who recover at the same time, or one who dies and begins again, change nothing more. Only debris that is provably ours takes
+commands; whoever runs them has taken the operation over in the journal first, and they are steps of it like any other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from random import Random
+
+import anyio
+
+from nexcage._core.config import Config, Limits
+from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
+from nexcage._core.evidence import Finding, half, judge
+from nexcage._core.machine import Event, Machine
+from nexcage._core.seen import Look, Settled, observed
+from nexcage._core.states import Op, State
+from nexcage._engine.node import FleetNode, Lost
+from nexcage._engine.observe import Observer, Stale
+from nexcage._engine.steps import Steps
+from nexcage.abc import Backend, Journal, Lease, Ref
+from nexcage.errors import Busy, CommandFailed, NexcageError
+from nexcage.tools.claims import KEPT
+
+__all__ = ["Recovery"]
+
+_log = logging.getLogger("nexcage")
+_RESULT = {
+    Op.START: State.RUNNING,
+    Op.STOP: State.STOPPED,
+    Op.PAUSE: State.PAUSED,
+    Op.RESUME: State.RUNNING,
+    Op.CREATE: State.CREATED,
+    Op.DELETE: State.ABSENT,
+}
+
+
+class Recovery:
+    """Resolves what is left of operations; `Driver` and `Fleet` ask it for one container at a time."""
+
+    def __init__(
+        self,
+        *,
+        fleet: str,
+        owner: str,
+        journal: Journal,
+        nodes: Mapping[str, FleetNode],
+        backends: Mapping[str, Backend],
+        config: Config,
+        limits: Limits,
+        observer: Observer,
+        lease: Lease,
+        alive: Callable[[str], bool],
+        random: Random,
+    ) -> None:
+        self._fleet = fleet
+        self._owner = owner
+        self._journal = journal
+        self._nodes = nodes
+        self._backends = backends
+        self._config = config
+        self._limits = limits
+        self._observer = observer
+        self._lease = lease
+        self._alive = alive
+        self._random = random
+        self.busy: Callable[[str], bool] = lambda _: False
+        """Whether this driver itself is at work on a container."""
+
+    # ---- whose it is -------------------------------------------------------------------------------------------------------
+
+    def left(self, id: str) -> Began | None:
+        """The operation on this container that waits for somebody to find out what became of it."""
+        machine = self._observer.machine(id)
+        if machine.running is None:
+            return machine.unresolved
+        if self.busy(id) or (machine.running.owner != self._owner and self._alive(machine.running.owner)):
+            return None
+        return machine.running
+
+    def all(self) -> list[str]:
+        """The containers with such an operation, in the order in which those began."""
+        found = [(began.seq, id) for id in self._journal.machines if (began := self.left(id)) is not None]
+        return [id for _, id in sorted(found)]
+
+    async def resolve(self, id: str, *, wait: bool = True) -> Event | None:
+        """Find out what became of it and record that; None when there is nothing to find out, or (``wait`` False) not yet.
+
+        Raises NodeError when its node cannot be asked, and Busy when its command does not end within ``probe_timeout``: then it
+        stays as it was.
+        """
+        if self.left(id) is None:
+            return None
+        await self._journal.refresh()
+        began, machine = self.left(id), self._observer.machine(id)
+        if began is None:
+            return None
+        node = self._observer.node(machine)
+        until = anyio.current_time() + self._limits.probe_timeout
+        for attempt in itertools.count():
+            last, look = await self._evidence(node, began, machine)
+            finding = judge(began, machine, look, last, self._fleet, kept=KEPT)
+            if finding.verdict != "wait":
+                break
+            if not wait:
+                return None
+            if anyio.current_time() > until:
+                raise Busy(f"container '{id}'", f"{began.op} {began.op_id} is still running on {node.key}")
+            await anyio.sleep(min(0.2 * 2.0 ** min(attempt, 5), 5.0) * self._random.uniform(0.5, 1.5))
+            machine = self._observer.machine(id)
+            if self.left(id) != began:
+                return None  # somebody else was faster
+        return await self._settle(began, machine, node, look, last, finding)
+
+    async def _evidence(self, node: FleetNode, began: Began, machine: Machine) -> tuple[Settled | None, Look]:
+        last: Settled | None = None
+        if machine.steps:
+            steps = Steps.claims(self._fleet, began, machine.steps)
+            said = await node.settle(*steps)
+            last = next((one for one in said if one.kind == "running"), said[-1])
+        # After the claims: what a command did before its end can be seen now. Where its end is not known, its processes are looked for.
+        known = (
+            last is not None
+            and last.kind == "ended"
+            and machine.last is not None
+            and last.boot_id == machine.last.boot_id
+        )
+        return last, await (node.look() if known else node.look((began.op_id,)))
+
+    async def _settle(
+        self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Finding
+    ) -> Event | None:
+        if finding.verdict == "half" and last is not None:
+            look = await self._mended(began, machine, node, look, last)
+            machine = self._observer.machine(machine.id)
+            if machine.running is None or machine.running.owner != self._owner:
+                return None
+            began = machine.running
+            finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
+            finding = Finding(finding.verdict, "repair", finding.why)
+        if finding.verdict in ("done", "not"):
+            return await self._end(began, self._outcome(began, machine, look, last, finding))
+        if machine.running is not None:
+            await self._observer.abandon(machine)
+            machine = self._observer.machine(machine.id)
+        return await self._observer.record(machine, look, f"{began.op} was interrupted")
+
+    def _outcome(
+        self, began: Began, machine: Machine, look: Look, last: Settled | None, finding: Finding
+    ) -> Succeeded | Failed:
+        guest = look.find(self._fleet, began.id, began.mark)
+        if began.op is Op.KILL and finding.verdict == "done":
+            return Succeeded(
+                id=began.id,
+                op=began.op,
+                op_id=began.op_id,
+                state=observed(guest, machine) if guest is not None else began.before,
+                node=began.node,
+                vmid=machine.vmid,
+                backend=began.backend,
+                mark=began.mark,
+                pid=guest.pid if guest else 0,
+                resolved_by=finding.by,
+            )
+        if finding.verdict == "done":
+            return Succeeded(
+                id=began.id,
+                op=began.op,
+                op_id=began.op_id,
+                state=_RESULT.get(began.op, began.before),
+                node=began.node,
+                vmid=guest.vmid if guest else machine.vmid,
+                backend=began.backend,
+                mark=began.mark,
+                pid=guest.pid if guest else 0,
+                resolved_by=finding.by,
+            )
+        return Failed(
+            id=began.id,
+            op=began.op,
+            op_id=began.op_id,
+            state=State.ABSENT if guest is None else observed(guest, machine),
+            pid=guest.pid if guest else 0,
+            error=Problem.of(self._why(began, machine, last, finding)),
+            resolved_by=finding.by,
+        )
+
+    def _why(self, began: Began, machine: Machine, last: Settled | None, finding: Finding) -> NexcageError:
+        result = last.result if last is not None else None
+        if result is not None and result.exit:
+            tool = machine.last.tool if machine.last is not None else str(began.op)
+            said = result.stderr.decode("utf-8", "backslashreplace")
+            return CommandFailed(began.node, (tool, str(began.op), began.id), result.exit, said)
+        error = NexcageError(f"{began.op} of '{began.id}' did not happen: {finding.why or 'looking shows it'}")
+        error.retryable = True
+        return error
+
+    async def _end(self, began: Began, event: Ended) -> Event | None:
+        """Write the outcome, unless somebody else has."""
+
+        def draft(machines: Mapping[str, Machine]) -> Event:
+            now = machines.get(began.id)
+            open_ = None if now is None else now.running or now.unresolved
+            if open_ is None or open_.op_id != began.op_id or open_.owner != began.owner:
+                raise Stale
+            return event
+
+        try:
+            (written,) = await self._journal.append(draft)
+        except Stale:
+            return None
+        return written
+
+    # ---- debris ------------------------------------------------------------------------------------------------------------
+
+    async def _mended(self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled) -> Look:
+        """Take the operation over and remove what it left half done; the look after that."""
+        epoch = await self._lease.hold()
+
+        def draft(machines: Mapping[str, Machine]) -> Event:
+            now = machines.get(began.id)
+            open_ = None if now is None else now.running or now.unresolved
+            if now is None or open_ is None or open_ != began:
+                raise Stale
+            return TakenOver(id=began.id, op=began.op, op_id=began.op_id, owner=self._owner, epoch=epoch)
+
+        try:
+            await self._journal.append(draft)
+        except Stale:
+            return look
+        machine = self._observer.machine(began.id)
+        assert machine.running is not None
+        steps = self.steps(node, machine.running, look, count=machine.steps)
+        await self.mend(steps, machine.running, machine, look, last)
+        return await node.look((began.op_id,))
+
+    async def mend(self, steps: Steps, began: Began, machine: Machine, look: Look, last: Settled) -> bool:
+        """Remove what a create or delete that is being driven here left half done; whether that was tried with success."""
+        guest = half(began, machine, look)
+        backend = self._backends.get(began.backend)
+        do = getattr(backend, "mend", None)
+        if guest is None or do is None:
+            return False
+        lock = "create" if began.op is Op.CREATE else "destroyed"
+        try:
+            await do(steps, Ref(began.id, machine.vmid, began.node), lock, last)
+        except (NexcageError, Lost) as error:
+            _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
+            return False
+        return True
+
+    def steps(
+        self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: anyio.Event | None = None
+    ) -> Steps:
+        """The way to the node for an operation that this driver has in hand."""
+        return Steps(
+            node,
+            began,
+            look,
+            self._journal,
+            fleet=self._fleet,
+            vmids=range(self._config.vmids[0], self._config.vmids[1] + 1),
+            hurry=hurry or anyio.Event(),
+            lease=self._lease,
+            limits=self._limits,
+            random=self._random,
+            count=count,
+        )
+
+    async def proof(self, node: FleetNode, began: Began, machine: Machine, look: Look) -> Settled | None:
+        """What shows that debris of a create or delete that is being driven here is ours; None when nothing does."""
+        if half(began, machine, look) is None or not machine.steps:
+            return None
+        try:
+            last, _ = await self._evidence(node, began, machine)
+        except NexcageError:
+            return None
+        return last if judge(began, machine, look, last, self._fleet, kept=KEPT).verdict == "half" else None

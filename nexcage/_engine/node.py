@@ -28,6 +28,7 @@ _log = logging.getLogger("nexcage.command")
 
 
 TOGETHER = 64  # operations that one command asks for
+SWEEPING = 1800.0  # seconds between sweeps of old claims
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
 
 
@@ -94,6 +95,7 @@ class FleetNode:
         self._looked = -1e9
         self._closed = False
         self._questions: list[_Question] = []
+        self._sweeping = False
         self._marks: tuple[Look | None, dict[tuple[str, str], int]] = (None, {})
 
     @property
@@ -164,7 +166,19 @@ class FleetNode:
         """A claim is kept by the node's runner, or by a script where there is none."""
         if command.claim is None or getattr(self._transport, "claims", False):
             return await self._transport.run(command)
+        if not self._sweeping:
+            self._sweeping = True
+            self._tasks.start_soon(self._sweep, command.claim.fleet)
         return claims.unclaimed(await self._transport.run(claims.claimed(command)), self.key)
+
+    async def _sweep(self, fleet: str) -> None:
+        """Where no runner removes old claims, a driver that lives long does."""
+        while True:
+            await anyio.sleep(SWEEPING)
+            try:
+                await self.run(claims.sweep(fleet))
+            except (NexcageError, Lost) as error:
+                _log.debug("%s: old claims were not swept: %s", self.key, error)
 
     async def settle(self, *steps: Claim) -> tuple[Settled, ...]:
         """What the node knows of these steps; those that have not begun never will. Those who ask at the same time share a command.

@@ -13,7 +13,7 @@ from nexcage._cli.streams import Streams
 
 __all__ = ["sim"]
 
-_FIRST = ("seq", "at", "node", "op_id", "step", "epoch", "argv", "exit", "changed")
+_FIRST = ("seq", "at", "node", "op_id", "step", "epoch", "claim", "argv", "exit", "changed")
 
 
 def sim(call: Call, streams: Streams) -> int:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import anyio
 
@@ -18,7 +18,7 @@ from nexcage.testing.faults import Ground, under_faults
 if TYPE_CHECKING:
     from nexcage.testing.cluster import SimNode
 
-__all__ = ["Call", "Link", "spawn"]
+__all__ = ["Call", "HalfOpen", "Link", "spawn"]
 
 _tasks: set[object] = set()  # asyncio keeps only weak references to its tasks
 
@@ -36,6 +36,23 @@ class Link(Protocol):
 
     def release(self) -> None:
         """What was held up passes."""
+        ...
+
+
+@runtime_checkable
+class HalfOpen(Protocol):
+    """A connection that can also be lost one way only."""
+
+    def mute(self) -> None:
+        """What the node sends vanishes from now on; what is sent to it arrives."""
+        ...
+
+
+class Supervisor(Protocol):
+    """The process of the node that a claimed command runs under."""
+
+    def kill(self) -> None:
+        """SIGKILL for it and for its command."""
         ...
 
 
@@ -83,13 +100,15 @@ class Call(Ground):
         link: Link | None = None,
         when_ended: Callable[[], None] | None = None,
         blocked: Callable[[], bool] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.node: SimNode = node
         self.exit: int | None = None
         self.signal: str = ""
         """The signal that ended it, if one did (``TERM``, ``KILL``)."""
         self.ctx: Ctx = Ctx(node.model, argv, env=env, stdin=stdin, out=self._printer(out), err=self._printer(err))
-        self._link = link
+        self.link: Link | None = link
+        self._supervisor = supervisor
         self._reader_gone = False
         self._blocked = blocked
         self._when_ended = when_ended
@@ -148,11 +167,31 @@ class Call(Ground):
     def blocked(self) -> bool:
         return self._blocked is not None and self._blocked()
 
+    @property
+    def arrived(self) -> bool:
+        return self._supervisor is not None
+
+    @property
+    def supervised(self) -> bool:
+        return self._supervisor is not None
+
     def cut(self) -> None:
-        if self._link is not None:
-            self._link.cut()
+        if self.link is not None:
+            self.link.cut()
+
+    def mute(self) -> None:
+        if isinstance(self.link, HalfOpen):
+            self.link.mute()
+        elif self.link is not None:
+            self.link.hold()
 
     def gone(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        else:
+            self.drop()
+
+    def killed(self) -> None:
         self.drop()
 
     def happen(self, kind: str) -> None:

@@ -27,6 +27,8 @@ from nexcage.testing.taught import as_tool
 if TYPE_CHECKING:
     from nexcage import Fleet, Host, Result
     from nexcage.abc import Transport
+    from nexcage.testing._model.claims import Held, Order
+    from nexcage.testing._model.tool import Ctx
     from nexcage.testing.sshd import Served
 
 __all__ = ["SimCluster", "SimNode", "node_names"]
@@ -56,6 +58,13 @@ class SimNode:
         """Called when something about the node itself has changed: up or down, cut off, another host key."""
         self._seen: dict[str, Any] = dict(faults.state_of(model))  # Any: JSON
         self._healed: anyio.Event | None = None
+        model.supervise = self._supervise
+
+    def _supervise(self, order: Order, ctx: Ctx) -> Held:
+        from nexcage.testing.claims import attend
+
+        link = next((call.link for call in self.calls if call.ctx is ctx), None)
+        return attend(self, order, link)
 
     def _no_locks(self) -> Locks | DiskLocks:
         files = self.model.files
@@ -142,7 +151,7 @@ class SimNode:
         self._seen = now
         if now.get("boots", 0) != before.get("boots", 0):
             for call in list(self.calls):
-                call.drop()
+                call.gone()
             self.locks = self._no_locks()
             self._cut()
         if now.get("key", 0) != before.get("key", 0):
@@ -190,8 +199,9 @@ class SimCluster:
     """A cluster of pretend PVE nodes, in memory or (``dir``) on disk.
 
     ``pace`` is how slow tools are: 1.0 as on a real node, 0 not at all; by default as on a real node under virtual time, and not
-    at all otherwise. ``rtt`` is the round trip of a link in memory, by the same rule. A directory that holds a cluster is taken
-    as it is.
+    at all otherwise. ``rtt`` is the round trip of a link in memory, by the same rule. ``runner``: whether nodes in memory keep
+    claims and fences natively, as those with a runner do; else scripts keep claims, and there are no fences. A directory that holds
+    a cluster is taken as it is.
     """
 
     def __init__(
@@ -202,8 +212,10 @@ class SimCluster:
         pace: float | None = None,
         dir: str | Path | None = None,
         rtt: float | None = None,
+        runner: bool = True,
     ) -> None:
         self.seed: int = seed
+        self.runner: bool = runner
         self.dir: Path | None = None if dir is None else Path(dir)
         self._pace = pace
         self._rtt = rtt
@@ -324,7 +336,7 @@ class SimCluster:
         from nexcage.testing.memory import MemoryTransport
 
         self.settle_pace()
-        return MemoryTransport(self.nodes[name], rtt=self.rtt)
+        return MemoryTransport(self.nodes[name], rtt=self.rtt, runner=self.runner)
 
     def connect(self, host: Host) -> Transport:
         """What `nexcage.open_fleet` takes as ``connect``: host strings are node names, ``user@`` and ``:port`` do not matter."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nexcage.errors import InvalidInput
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
 
 __all__ = [
+    "ARRIVING",
     "AT_ONCE",
     "FAULTS",
     "Fault",
@@ -30,6 +31,7 @@ __all__ = [
     "kind_of",
     "serial",
     "state_of",
+    "taken",
     "under_faults",
     "update",
 ]
@@ -39,9 +41,13 @@ FAULTS: Mapping[str, str] = {
     "restart": "the node boots: down and up again, with a new boot id",
     "partition": "the node answers nothing any more; what runs on it goes on",
     "heal": "the end of a partition",
+    "drop-open": "the link is lost while the command's channel is opened: it is never sent",
     "drop-before": "the link is lost when the command arrives, before it begins",
     "drop-during": "the link is lost once the command has changed something; the command goes on",
     "drop-after": "the command ends and its answer is lost with the link",
+    "half-open": "the command arrives and its answer never does; nothing tells until the link is given up",
+    "kill-worker": "the command is killed half-way, as kill -9 does: what it had made and locked stays",
+    "kill-supervisor": "so is what watches over it: nobody writes its status down",
     "stall": "the command begins and does not get on",
     "slow": "the command takes some seconds longer",
     "wrong-exit": "the command does its work and reports failure, or fails and reports success",
@@ -62,6 +68,9 @@ _SAME: Mapping[str, str] = {
 }
 AT_ONCE = frozenset({"crash", "restart", "partition", "heal", "host-key"})
 """Kinds that need no command: without one they happen at once."""
+
+ARRIVING = frozenset({"drop-open", "drop-before"})
+"""Kinds that keep a command from beginning."""
 
 FILE = "/etc/pve/faults.json"
 _FOR_EVER = 1e12
@@ -152,12 +161,12 @@ def add(node: Node, fault: Fault) -> None:
     update(node, faults=[*state_of(node).get("faults", []), fault.record()])
 
 
-def claim(node: Node, argv: tuple[str, ...]) -> Fault | None:
+def taken(node: Node, argv: tuple[str, ...], kinds: Container[str] = FAULTS) -> Fault | None:
     """The fault for this command, counted down; call it within a step."""
     waiting: list[dict[str, Any]] = state_of(node).get("faults", [])  # Any: JSON
     for n, record in enumerate(waiting):
         fault = Fault.read(record)
-        if fault.matches(argv):
+        if fault.kind in kinds and fault.matches(argv):
             if fault.times == 0:
                 return fault
             rest = [{**record, "times": fault.times - 1}] if fault.times > 1 else []
@@ -205,8 +214,24 @@ class Ground:
         """Whether nobody takes its output for now."""
         return False
 
+    @property
+    def arrived(self) -> bool:
+        """Whether whoever began it has asked for faults of the way already."""
+        return False
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it is a claimed command, whose supervisor writes down how it ended."""
+        return False
+
     def cut(self) -> None:
         """The link is lost; the command goes on."""
+
+    def mute(self) -> None:
+        """From now on nothing that the node sends arrives."""
+
+    def killed(self) -> None:
+        """SIGKILL: the command must not take another step."""
 
     def gone(self) -> None:
         """The machine went down under the command: it must not take another step."""
@@ -248,7 +273,7 @@ def under_faults(tool: Tool, ground: Ground) -> Tool:
     def run(ctx: Ctx) -> Steps:
         node = ctx.node
         boots = state_of(node).get("boots", 0)
-        fault = claim(node, ctx.argv) if state_of(node).get("faults") else None
+        fault = taken(node, ctx.argv, _kinds(ctx.argv, ground)) if state_of(node).get("faults") else None
         inner = _Inner((tool if fault is None else _FAULTY[fault.kind](tool, fault, ground))(ctx))
         while (wait := inner.go()) is not None:
             yield from inner.wait(wait)
@@ -258,6 +283,13 @@ def under_faults(tool: Tool, ground: Ground) -> Tool:
         return inner.status
 
     return run
+
+
+def _kinds(argv: tuple[str, ...], ground: Ground) -> Container[str]:
+    """A script that keeps a claim arrives; what else may happen, happens to the command that it runs."""
+    if ground.arrived:
+        return FAULTS.keys() - ARRIVING
+    return ARRIVING if len(argv) > 2 and "@nexcage claim" in argv[2] else FAULTS
 
 
 # --- one generator per kind ---------------------------------------------------------------------------------------------
@@ -297,6 +329,8 @@ def _drop_before(tool: Tool, fault: Fault, ground: Ground) -> Tool:
     def run(ctx: Ctx) -> Steps:
         yield Sleep(0)
         ground.cut()
+        if ground.supervised:  # too late to keep it from beginning
+            return (yield from tool(ctx))
         return 255
 
     return run
@@ -308,6 +342,22 @@ def _drop_during(tool: Tool, fault: Fault, ground: Ground) -> Tool:
 
 def _drop_after(tool: Tool, fault: Fault, ground: Ground) -> Tool:
     return _with(tool, when=_never, then=ground.cut)
+
+
+def _half_open(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    def run(ctx: Ctx) -> Steps:
+        ground.mute()
+        return (yield from tool(ctx))
+
+    return run
+
+
+def _kill_worker(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    return _with(tool, when=_changed, then=ground.killed)
+
+
+def _kill_supervisor(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    return _with(tool, when=_changed, then=ground.gone)
 
 
 def _happens(tool: Tool, fault: Fault, ground: Ground) -> Tool:
@@ -425,7 +475,11 @@ def _lock_held(tool: Tool, fault: Fault, ground: Ground) -> Tool:
 
 _FAULTY: Mapping[str, Callable[[Tool, Fault, Ground], Tool]] = {
     **dict.fromkeys(AT_ONCE, _happens),
+    "drop-open": _drop_before,
     "drop-before": _drop_before,
+    "half-open": _half_open,
+    "kill-worker": _kill_worker,
+    "kill-supervisor": _kill_supervisor,
     "drop-during": _drop_during,
     "drop-after": _drop_after,
     "stall": _stall,

@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+from msgspec import structs
 
 from nexcage._core.command import Command, Result
 from nexcage._transports.running import GRACE, PATIENCE, Output, Running, running
 from nexcage._transports.wire import checked
-from nexcage.errors import HostKeyRejected, NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable
+from nexcage.errors import Fenced, HostKeyRejected, NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable
+from nexcage.testing import claims, faults
 from nexcage.testing.calls import Call, spawn
+from nexcage.tools.claims import unclaimed
 
 if TYPE_CHECKING:
     from nexcage.testing.cluster import SimNode
@@ -23,12 +26,15 @@ _ROUNDS = 4
 """Round trips of a login."""
 _KILLING = 5.0
 _DRAIN = 2.0
+_SLACK = 5.0
+"""Seconds after a node should have ended a claimed command by itself."""
 
 
 class MemoryTransport:
     """Runs commands on a simulated node as over SSH: connects when first used, loses its link, times out, refuses host keys.
 
-    ``keepalive``: seconds without an answer after which the link is given up.
+    ``keepalive``: seconds without an answer after which the link is given up. ``runner``: as over a runner, claims are kept and
+    fences minded by the node; without, commands with a claim come as scripts (`nexcage.tools.claims.claimed`).
     """
 
     def __init__(
@@ -40,7 +46,11 @@ class MemoryTransport:
         open_timeout: float = 15.0,
         keepalive: float = 45.0,
         patience: float = PATIENCE,
+        runner: bool = True,
     ) -> None:
+        self.claims: bool = runner
+        self.fencing: bool = runner
+        self.mode: str = "runner" if runner else "exec: no runner was asked for"
         self._node = node
         self._rtt = rtt
         self._connect_timeout = connect_timeout
@@ -54,6 +64,8 @@ class MemoryTransport:
 
     async def run(self, command: Command[Any]) -> Result:
         """Run it to its end; a lost link is a Result without exit status."""
+        if command.claim is not None:
+            return await self._run_claimed(command)
         async with self._started(command, eof=True) as stream:
             return await stream.wait()
 
@@ -70,13 +82,46 @@ class MemoryTransport:
             self._link.cut()
             self._link = None
 
-    @asynccontextmanager
-    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncIterator[Running]:
+    async def _run_claimed(self, command: Command[Any]) -> Result:
+        if not self.claims:
+            raise ValueError(
+                "a command with a claim for a node without a runner: wrap it by nexcage.tools.claims.claimed"
+            )
+        link = await self._opened(command)
+        if faults.state_of(self._node.model).get("faults") and self._lost_on_the_way(command):
+            link.cut()
+            return Result(None, lost="link")
+        process = _Claimed(self._node, link, command, self._patience)
+        process.begin()
+        bounded = structs.replace(command, timeout=(command.timeout or claims.DAY) + self._patience + _SLACK)
+        async with running(process, bounded, _DRAIN) as stream:
+            result = await stream.wait()
+        if process.answer is None:
+            return result
+        return structs.replace(unclaimed(Result(0, process.answer), self._node.name), seconds=result.seconds)
+
+    def _lost_on_the_way(self, command: Command[Any]) -> bool:
+        with self._node.step():
+            return faults.taken(self._node.model, command.argv, {"drop-before"}) is not None
+
+    async def _opened(self, command: Command[Any]) -> _Link:
+        """A link that the command can be sent over now."""
         checked(command.argv, command.env)
         link = await self._linked()
         if self._rtt:
             await anyio.sleep(self._rtt)
         await self._passable(link)
+        if faults.state_of(self._node.model).get("faults"):
+            with self._node.step():
+                lost = faults.taken(self._node.model, command.argv, {"drop-open"})
+            if lost is not None:
+                link.cut()
+                raise NodeUnreachable(self._node.name, "the link was lost before the command was sent")
+        return link
+
+    @asynccontextmanager
+    async def _started(self, command: Command[Any], *, eof: bool) -> AsyncIterator[Running]:
+        link = await self._opened(command)
         process = _Process(self._node, link, command, self._patience)
         if eof:
             await process.write_eof()
@@ -124,12 +169,13 @@ class MemoryTransport:
 
 
 class _Link:
-    """A connection: open until it is cut; held while the node is partitioned."""
+    """A connection: open until it is cut; held while the node is partitioned; mute when only what is sent to the node arrives."""
 
     def __init__(self, node: SimNode, keepalive: float) -> None:
         self.open: bool = True
         self.held: bool = False
-        self.processes: dict[_Process, None] = {}
+        self.muted: bool = False
+        self.processes: dict[_Process | _Claimed, None] = {}
         self._node = node
         self._keepalive = keepalive
         self._news = anyio.Event()
@@ -152,10 +198,20 @@ class _Link:
             self._tell()
             self.processes.clear()
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing comes from the node, at least for now."""
+        return self.held or self.muted
+
     def hold(self) -> None:
         self.held = True
         self._tell()
         spawn(self._give_up)
+
+    def mute(self) -> None:
+        if not self.muted:
+            self.muted = True
+            spawn(self._give_up)
 
     def release(self) -> None:
         self.held = False
@@ -163,9 +219,9 @@ class _Link:
 
     async def _give_up(self) -> None:
         with anyio.move_on_after(self._keepalive):
-            while self.held and self.open:
+            while self.silent and self.open:
                 await self.news()
-        if self.held:
+        if self.silent:
             self.cut()
 
 
@@ -209,7 +265,7 @@ class _Process:
         def put(data: bytes) -> None:
             if self._cut or not self._link.open:
                 return
-            if self._link.held:
+            if self._link.silent:
                 self._waiting.append((kind, bytes(data)))
                 return
             self.output.put(kind, bytes(data))
@@ -225,7 +281,7 @@ class _Process:
         if not self._link.open:
             self.ended = True
             self._call.reader_gone()
-        elif not self._link.held:
+        elif not self._link.silent:
             for kind, data in self._waiting:
                 self.output.put(kind, data)
             self._waiting.clear()
@@ -270,6 +326,102 @@ class _Process:
         with anyio.move_on_after(seconds):
             while not self.ended:
                 await self.progress()
+
+    async def close(self) -> None:
+        self._link.processes.pop(self, None)
+
+
+class _Claimed:
+    """A command under its claim, as its caller sees it: the node keeps the answer whatever becomes of the link."""
+
+    def __init__(self, node: SimNode, link: _Link, command: Command[Any], patience: float) -> None:
+        self.output: Output = Output(0)
+        self.exit: int | None = None
+        self.signalled: bool = False
+        self.ended: bool = False
+        self.answer: bytes | None = None
+        """What the node reports of the claim, once that has arrived."""
+        self._node = node
+        self._link = link
+        self._command = command
+        self._patience = patience
+        self._asked: claims.Asked | None = None
+        self._refused: NexcageError | bytes | None = None
+        self._news = anyio.Event()
+
+    @property
+    def done(self) -> bool:
+        return self.ended
+
+    @property
+    def error(self) -> NexcageError | None:
+        return self._refused if isinstance(self._refused, NexcageError) else None
+
+    def begin(self) -> None:
+        self._link.processes[self] = None
+        claim = self._command.claim
+        assert claim is not None
+        started = claims.start(self._node, self._command, link=self._link, when_ended=self.notice)
+        self._asked = started.asked
+        match started.kind:
+            case "fenced":
+                self._refused = Fenced(claim.fleet, started.seen[0])
+            case "unusable":
+                self._refused = NodeNotUsable(self._node.name, "claims cannot be kept there: /run cannot be written")
+            case "rebooted":
+                self._refused = b"@nexcage claim rebooted\n"
+            case "void":
+                self._refused = b"@nexcage claim void - 0 0 0 0 0 0 0 0 0 0\n"
+            case _:
+                pass
+        self.notice()
+
+    def notice(self) -> None:
+        """There is an answer, or something has become of the link."""
+        if self.ended:
+            return
+        if not self._link.open:
+            self._finish(None)
+        elif not self._link.silent and (self._asked is None or self._asked.ended):
+            self._finish(self._refused if isinstance(self._refused, bytes) else self._report())
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    def _report(self) -> bytes | None:
+        return None if self._asked is None else self._asked.report()
+
+    def _finish(self, answer: bytes | None) -> None:
+        self.ended = True
+        self.answer = answer
+        if answer is None and not self._link.open:
+            self._refused = None  # nobody was told
+        self._link.processes.pop(self, None)
+        if self._asked is not None:
+            self._asked.leave()
+
+    async def progress(self) -> None:
+        await self._news.wait()
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def write_eof(self) -> None: ...
+
+    def roomy(self) -> None: ...
+
+    def cut(self) -> None: ...
+
+    async def end(self, cancel: Literal["kill", "term"]) -> None:
+        if self._link.held:
+            with anyio.move_on_after(_KILLING):
+                while self._link.held and self._link.open:
+                    await self.progress()
+        if self._link.open and not self._link.held and self._asked is not None:
+            self._asked.end()
+            with anyio.move_on_after(2 * GRACE if cancel == "kill" else self._patience):
+                while not self.ended:
+                    await self.progress()
+        if not self.ended:
+            self._finish(None)
 
     async def close(self) -> None:
         self._link.processes.pop(self, None)

@@ -163,6 +163,7 @@ SCRIPT = [
 def told(result):
     out = normalise(result.stdout.decode())
     out = re.sub(r"(?m)^[0-9a-f-]{36}$", "BOOT", out)
+    out = re.sub(r"(@nexcage uptime\n)[0-9. ]+", r"\1UP", out)
     out = re.sub(r"(?m)^(\d+) \d{7,}.*$", r"\1 INIT", out)  # what runs, by pid
     out = re.sub(r"\b4[12]\d{5}\b", "PID", out)
     out = re.sub(r"(@nexcage name\n).*(?=pve-)", r"\1", out)  # where the link points to: only its last word is read
@@ -189,7 +190,7 @@ async def test_operation_and_step_travel_in_the_environment(way):
     assert result.exit == 0
     effect = way.sim.effects()[0]
     assert (effect["op_id"], effect["step"], effect["node"], effect["exit"]) == ("op-7", 2, NODE, 0)
-    assert list(effect) == ["seq", "at", "node", "op_id", "step", "epoch", "argv", "exit", "changed"]
+    assert list(effect) == ["seq", "at", "node", "op_id", "step", "epoch", "claim", "argv", "exit", "changed"]
 
 
 async def test_many_commands_at_once_are_all_done(way):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nexcage.testing._model.files import SIM, Files
 
 if TYPE_CHECKING:
+    from nexcage.testing._model.claims import Held, Supervise
     from nexcage.testing._model.tool import Ctx, Tool
 
 __all__ = ["EFFECTS", "SETTINGS", "Node", "Task"]
@@ -54,6 +55,10 @@ class Node:
         """The call whose step is running; changes are recorded under it."""
         self.taught: dict[str, Tool] = {}
         """Programs that this node has besides the model's own, or in their place."""
+        self.supervise: Supervise | None = None
+        """Begins a claimed command as a process of the node itself; None where nothing drives one."""
+        self.supervised: dict[str, Held] = {}
+        """The claimed commands that this process runs now, by claim."""
         self._cause: int | None = None
         self._settings: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
         files.compute("/proc/net/unix", self._sockets)
@@ -377,5 +382,6 @@ def _caller(ctx: Ctx) -> dict[str, object]:
         "op_id": ctx.env.get("NEXCAGE_OP_ID") or None,
         "step": int(step) if step.isdigit() else None,
         "epoch": int(epoch) if epoch is not None and epoch.isdigit() else epoch,
+        "claim": ctx.claim or None,
         "argv": list(ctx.argv),
     }

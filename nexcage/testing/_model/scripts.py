@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from nexcage.testing._model import TOOLS, find_tool
+from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Steps, Tool
@@ -111,5 +112,5 @@ def _signal(ctx: Ctx) -> Steps:
     return status
 
 
-SCRIPTS: dict[str, Tool] = {lxc.LOOK: _look, lxc.GUARD: _guard, lxc.SIGNAL: _signal, **MENDING}
+SCRIPTS: dict[str, Tool] = {lxc.LOOK: _look, lxc.GUARD: _guard, lxc.SIGNAL: _signal, **CLAIMING, **MENDING}
 """Script text to its twin."""

@@ -54,6 +54,7 @@ class Ctx:
         "_out",
         "argv",
         "changed",
+        "claim",
         "env",
         "line",
         "node",
@@ -91,6 +92,8 @@ class Ctx:
         """The head of its line in the effects log, until it is written."""
         self.changed: list[dict[str, str]] = []
         """What the running step changed so far."""
+        self.claim: str = self.env.get("NEXCAGE_CLAIM", "")
+        """The claim on the node that it runs under."""
         self.watched: bool = False
         """Whether something is to happen in the middle of it: then it has a middle, even where work takes no time."""
         self.pids: set[int] = set()
@@ -108,7 +111,9 @@ class Ctx:
 
     def called(self, argv: tuple[str, ...]) -> Ctx:
         """A program that this one starts: same output, other words; drive it with :func:`tracked`."""
-        return Ctx(self.node, argv, stdin=self.stdin, env=self.env, out=self._out, err=self._err)
+        inner = Ctx(self.node, argv, stdin=self.stdin, env=self.env, out=self._out, err=self._err)
+        inner.claim = self.claim
+        return inner
 
 
 Tool: TypeAlias = Callable[[Ctx], Steps]

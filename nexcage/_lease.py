@@ -36,5 +36,5 @@ def make_lease(
 
         asked = [nodes[settings.node]] if settings.node else list(nodes.values())
         return ClusterLease(asked, holder, fleet, ttl=settings.ttl, clock=clock)
-    path = settings.path or os.path.join(where, "lease")
+    path = settings.path or os.path.join(where, "lease")  # noqa: PTH118 (a name, as the port of the sinks takes it)
     return FileLease(path, holder, fleet, ttl=settings.ttl, clock=clock, disk=disk, inline=inline)

@@ -11,6 +11,7 @@ import re
 
 from nexcage.testing._model import TOOLS, find_tool
 from nexcage.testing._model.claims import CLAIMING
+from nexcage.testing._model.lease import LEASE
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Steps, Tool
@@ -112,5 +113,12 @@ def _signal(ctx: Ctx) -> Steps:
     return status
 
 
-SCRIPTS: dict[str, Tool] = {lxc.LOOK: _look, lxc.GUARD: _guard, lxc.SIGNAL: _signal, **CLAIMING, **MENDING}
+SCRIPTS: dict[str, Tool] = {
+    lxc.LOOK: _look,
+    lxc.GUARD: _guard,
+    lxc.SIGNAL: _signal,
+    **CLAIMING,
+    **MENDING,
+    **LEASE,
+}
 """Script text to its twin."""

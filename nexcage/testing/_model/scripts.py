@@ -11,6 +11,7 @@ import re
 
 from nexcage.testing._model import TOOLS, find_tool
 from nexcage.testing._model.claims import CLAIMING
+from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
@@ -119,6 +120,7 @@ SCRIPTS: dict[str, Tool] = {
     lxc.SIGNAL: _signal,
     **CLAIMING,
     **MENDING,
+    **KEEPING,
     **LEASE,
 }
 """Script text to its twin."""

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 from typing import Any
 
 import anyio
@@ -222,7 +222,7 @@ async def open_fleet(
         changes["strict_oci"] = strict_oci
     settings = _replaced(settings, changes)
     logins = _logins(hosts, settings)
-    chance = random or SystemRandom()
+    chance = random or Random()  # seeded by the system once: asking it for every operation would be a system call each
     known = Backends(backend)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)

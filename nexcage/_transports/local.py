@@ -20,7 +20,7 @@ from nexcage._transports.running import GRACE, PATIENCE, Kind, Output, Running, 
 from nexcage._transports.wire import checked
 from nexcage.errors import NexcageError, NodeUnreachable
 
-__all__ = ["LocalTransport"]
+__all__ = ["LocalTransport", "base"]
 
 DRAIN = 1.0
 """Seconds to wait for output after the end, while something that the command started holds the pipe."""
@@ -33,6 +33,9 @@ class LocalTransport:
 
     ``patience``: seconds that a cancelled command of class ``term`` has for its own clean-up.
     """
+
+    claims: bool = False
+    fencing: bool = False
 
     def __init__(self, *, env: Mapping[str, str] | None = None, patience: float = PATIENCE) -> None:
         self._env = dict(env or {})
@@ -55,12 +58,13 @@ class LocalTransport:
     @asynccontextmanager
     async def _started(self, command: Command[Any], *, eof: bool) -> AsyncGenerator[Running]:
         checked(command.argv, command.env)
-        process = _start(command, {**_base(), **self._env, **command.env}, self._patience, eof=eof)
+        process = _start(command, {**base(), **self._env, **command.env}, self._patience, eof=eof)
         async with running(process, command, DRAIN) as stream:
             yield stream
 
 
-def _base() -> dict[str, str]:
+def base() -> dict[str, str]:
+    """The environment of every command on this machine."""
     return {"PATH": os.environ.get("PATH") or _PATH, "HOME": os.environ.get("HOME") or "/", "LC_ALL": "C"}
 
 

@@ -826,6 +826,7 @@ $SIG{$_} = sub { $told = 1 } for qw(TERM INT);
 start_warden();
 unblock(\*STDIN);
 unblock(\*STDOUT);
+unblock(\*STDERR);
 reading(0, \&hear);
 hello();
 while ($session || %command) {

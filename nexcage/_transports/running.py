@@ -59,6 +59,11 @@ class Output:
         return self._queue is None
 
     @property
+    def queued(self) -> int:
+        """Bytes that wait for a reader."""
+        return self._queued
+
+    @property
     def full(self) -> bool:
         """Whether the command should wait until somebody takes what is here."""
         return self._queued >= ROOM

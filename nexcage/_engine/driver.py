@@ -233,7 +233,11 @@ class Driver:
                     raise Uncertain(machine.unresolved.op_id if machine.unresolved else "?", "looking did not tell")
                 return None
             case "already":
-                return None if await self._observer.observe(machine.id) else op.done(machine, changed=False)
+                if await self._observer.observe(machine.id) is not None:
+                    return None
+                await self._journal.refresh()  # another process may have outdone the record that was compared
+                now = self._observer.machine(machine.id)
+                return op.done(now, changed=False) if now.seq == machine.seq else None
             case _:
                 try:
                     return await self._perform(op, machine, cell)
@@ -335,8 +339,10 @@ class Driver:
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if isinstance(intent, Create):
                 await self._not_twice(intent.id, node)
-            elif await self._observer.record(machine, look) is not None:
-                return None
+            elif await self._observer.differs(machine, look):
+                look = await node.look()  # what was seen a moment ago may be older than the record that it differs from
+                if await self._observer.record(machine, look) is not None:
+                    return None
             began = await self._begin(op, intent, machine, node, backend, look)
             steps = self._recovery.steps(node, began, look, hurry=op.hurry)
             return await self._carry_out(op, began, cell, steps, node, backend)

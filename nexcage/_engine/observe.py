@@ -85,6 +85,13 @@ class Observer:
         event = await self._difference(machine, look, why)
         return None if event is None else await self._append(machine, event)
 
+    async def differs(self, machine: Machine, look: Look) -> bool:
+        """Whether ``look`` shows anything else than the record."""
+        try:
+            return await self._difference(machine, look, "") is not None
+        except Blocked:
+            return True
+
     async def compared(self, machine: Machine) -> Observed | None:
         """What looking now would record, without recording it."""
         return await self._difference(machine, await self.node(machine).look(), "")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nexcage._core.events import Problem as Problem
     from nexcage._core.events import Succeeded as Succeeded
     from nexcage._core.events import TakenOver as TakenOver
+    from nexcage._core.finding import Finding as Finding
     from nexcage._core.hosts import Host as Host
     from nexcage._core.hosts import hosts as hosts
     from nexcage._core.intents import Create as Create
@@ -70,10 +71,14 @@ if TYPE_CHECKING:
     from nexcage._open import open_fleet as open_fleet
     from nexcage._open import run_dir_of as run_dir_of
     from nexcage._open import state_dir_of as state_dir_of
+    from nexcage._sinks.doctor import Examination as Examination
+    from nexcage._sinks.doctor import examine as examine
     from nexcage._sinks.follow import follow as follow
     from nexcage._sinks.lines import LineSink as LineSink
     from nexcage._sinks.lines import LogSink as LogSink
     from nexcage._sinks.lines import text_line as text_line
+    from nexcage._sinks.mend import give_fleet as give_fleet
+    from nexcage._sinks.mend import repair as repair
     from nexcage._sinks.segments import read_journal as read_journal
     from nexcage.abc import Ref as Ref
     from nexcage.errors import AlreadyExists as AlreadyExists
@@ -125,9 +130,11 @@ __all__ = [
     "Difference",
     "Done",
     "Event",
+    "Examination",
     "Failed",
     "Failure",
     "Fenced",
+    "Finding",
     "Fleet",
     "Guest",
     "Host",
@@ -188,14 +195,17 @@ __all__ = [
     "Uncertain",
     "UnsupportedImage",
     "__version__",
+    "examine",
     "failed",
     "fold",
     "follow",
+    "give_fleet",
     "hosts",
     "load_config",
     "number",
     "open_fleet",
     "read_journal",
+    "repair",
     "run_dir_of",
     "shown",
     "state_dir_of",
@@ -228,6 +238,7 @@ _HOME: dict[str, str] = {
     "Problem": "nexcage._core.events",
     "Succeeded": "nexcage._core.events",
     "TakenOver": "nexcage._core.events",
+    "Finding": "nexcage._core.finding",
     "Host": "nexcage._core.hosts",
     "hosts": "nexcage._core.hosts",
     "Create": "nexcage._core.intents",
@@ -264,10 +275,14 @@ _HOME: dict[str, str] = {
     "open_fleet": "nexcage._open",
     "run_dir_of": "nexcage._open",
     "state_dir_of": "nexcage._open",
+    "Examination": "nexcage._sinks.doctor",
+    "examine": "nexcage._sinks.doctor",
     "follow": "nexcage._sinks.follow",
     "LineSink": "nexcage._sinks.lines",
     "LogSink": "nexcage._sinks.lines",
     "text_line": "nexcage._sinks.lines",
+    "give_fleet": "nexcage._sinks.mend",
+    "repair": "nexcage._sinks.mend",
     "read_journal": "nexcage._sinks.segments",
     "Ref": "nexcage.abc",
     "AlreadyExists": "nexcage.errors",

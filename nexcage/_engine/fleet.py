@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
@@ -13,20 +23,23 @@ import anyio
 from nexcage import names
 from nexcage._core.config import Config
 from nexcage._core.drift import Difference
+from nexcage._core.finding import Finding
 from nexcage._core.intents import Intent
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
 from nexcage._core.outcome import Done, Outcome, Report
-from nexcage._core.route import Plan, plan
+from nexcage._core.route import ALIASES, Plan, plan
 from nexcage._core.seen import Look
 from nexcage._core.selector import Selector
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
 from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
+from nexcage._engine.doctor import Doctor
 from nexcage._engine.driver import Driver
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
+from nexcage._engine.rebuild import Rebuilder
 from nexcage._engine.reconcile import Reconciler
 from nexcage._engine.recover import Recovery
 from nexcage.abc import Backend, Journal
@@ -234,6 +247,29 @@ class Fleet:
         if len(ids) == 1 and found and found[0].error is not None:
             raise found[0].error.error()
         return found
+
+    async def doctor(
+        self, *, machines: Mapping[str, Machine] | None = None, aside: Collection[str] = (), repair: bool = False
+    ) -> list[Finding]:
+        """What does not fit between the journal and the nodes: containers with our mark that the journal does not know and the
+        reverse, half-made ones, copies, claims that nobody asks for any more. Two commands per node; a node that cannot be asked
+        is a finding.
+
+        ``machines``: a journal that was read without opening it (`nexcage.examine`), ``aside`` the containers that damage has set
+        aside. ``repair`` mends what is safe: records what is so, finds out what became of lost operations, sweeps claims.
+        """
+        doctor = Doctor(self.id, self._journal, self.nodes, self.observe)
+        return await (doctor.repair(aside) if repair else doctor.examine(machines, aside))
+
+    async def rebuild(self, *ids: str, aside: Collection[str] = ()) -> list[Finding]:
+        """Write into the journal what the marks on the nodes say about containers that it does not know: all, or ``ids``.
+
+        ``ids`` that are in ``aside`` too are those whose records are damaged: they are believed as the nodes show them, when all
+        nodes answer and nothing of theirs is under way. What contradicts something is left alone and is a finding. May be repeated.
+        """
+        backend = ALIASES.get(self.config.defaults.backend, self.config.defaults.backend)
+        wanted = [names.container_id(id) for id in ids]
+        return await Rebuilder(self.id, self._journal, self.nodes, backend).rebuild(wanted, aside)
 
     @property
     def left(self) -> list[str]:

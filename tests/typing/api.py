@@ -66,6 +66,8 @@ async def many(bar: list[str]) -> None:
         assert_type(await fleet.find("104"), str)
         assert_type(fleet.select("tag=web node=pve-0* state=stopped id~^web-"), list[str])
         assert_type(await fleet.reconcile(), list[nexcage.Difference])
+        assert_type(await fleet.doctor(repair=True), list[nexcage.Finding])
+        assert_type(await fleet.rebuild("web-1", aside=("web-1",)), list[nexcage.Finding])
         assert_type(fleet.machines, Mapping[str, nexcage.Machine])
         for key, seen in (await fleet.look()).items():
             assert_type(key, str)
@@ -176,6 +178,14 @@ class Nspawn:
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> nexcage.Command[nexcage.Look]:
         raise NotImplementedError
+
+
+def a_directory(state_dir: str, run_dir: str) -> None:
+    found = nexcage.examine(state_dir, run_dir, fleet="f1")
+    assert_type(found, nexcage.Examination)
+    assert_type(found.findings, tuple[nexcage.Finding, ...])
+    assert_type(nexcage.repair(state_dir, run_dir), nexcage.Examination)
+    nexcage.give_fleet(state_dir, run_dir, "f1")
 
 
 class First:

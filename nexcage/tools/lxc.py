@@ -82,6 +82,7 @@ _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):
 _SECTIONS = "boot uptime name memory members vmlist running frozen tasks ops configs texts".split()
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
+_FILE = re.compile(rb"^([1-9][0-9]{2,8})\.conf:.*(?:\n\1\.conf:.*)*", re.MULTILINE)  # grep prints its lines together
 
 
 def freeze(vmid: int) -> Command[None]:
@@ -162,7 +163,7 @@ def _look(node: str, result: Result) -> Look:
     parts, seen = _sections(result.stdout)
     if "end" not in seen:
         raise ValueError("the look ended early")
-    pve = shown(parts["name"]).strip().rsplit("/", 1)[-1]
+    pve = shown(parts["name"].strip()).rsplit("/", 1)[-1]
     if not pve:
         raise NodeNotUsable(
             node, "there is no `pct` here, or pmxcfs is down: /etc/pve/local is missing (try `nexcage sim up`)"
@@ -175,8 +176,8 @@ def _look(node: str, result: Result) -> Look:
     return Look(
         node=node,
         pve=pve,
-        boot_id=shown(parts["boot"]).strip(),
-        guests=dict(_guests(parts)),
+        boot_id=shown(parts["boot"].strip()),
+        guests=_guests(parts),
         vmids=_Vmids(parts["vmlist"]),
         tasks=tuple(_tasks(parts["tasks"])),
         ops=tuple(shown(parts["ops"]).split()),
@@ -276,39 +277,39 @@ def _tasks(data: bytes) -> Iterator[Task]:
             yield Task(match[0], match[5], int(match[6]), int(match[2], 16))
 
 
-def _guests(parts: Mapping[str, bytes]) -> Iterator[tuple[int, Guest]]:
-    running: dict[int, tuple[int, int]] = {}
+def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
+    guests = dict(_configured(parts["configs"], parts["texts"]))
+    frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
     for line in parts["running"].splitlines():
         words = line.split(None, 22)
-        if len(words) >= 2 and all(word.isdigit() and len(word) < 19 for word in words[:2]):
+        if len(words) < 2 or not (_is_number(words[0]) and _is_number(words[1])):
+            continue
+        vmid = int(words[0])
+        known = guests.get(vmid)
+        if known is not None:
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
-            ticks = words[21] if len(words) > 21 and words[21].isdigit() and len(words[21]) < 19 else b"0"
-            running[int(words[0])] = (int(words[1]), int(ticks))
-    frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
-    texts = b"\n" + parts["texts"]
-    for match in _CONF.finditer(parts["configs"]):
-        vmid = int(match[1])
-        known = _known(vmid, _lines(texts, b"\n" + match[0] + b":"))
-        if vmid in running:
-            pid, started = running[vmid]
-            known = msgspec.structs.replace(known, running=True, frozen=vmid in frozen, pid=pid, started=started)
-        yield vmid, known
+            started = int(words[21]) if len(words) > 21 and _is_number(words[21]) else 0
+            guests[vmid] = msgspec.structs.replace(
+                known, running=True, frozen=vmid in frozen, pid=int(words[1]), started=started
+            )
+    return guests
 
 
-def _lines(texts: bytes, prefix: bytes) -> bytes:
-    """The lines of one file, each still after its prefix: grep prints them together."""
-    start = texts.find(prefix)
-    if start < 0:
-        return b""
-    last = texts.rfind(prefix)
-    end = texts.find(b"\n", last + 1)
-    return texts[start : end if end >= 0 else len(texts)]
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) < 19
+
+
+@lru_cache(maxsize=256)
+def _configured(configs: bytes, texts: bytes) -> Mapping[int, Guest]:
+    """What the config files of a node say; cached whole, because between two looks it is mostly the running ones that change."""
+    lines = {match[1]: match[0] for match in _FILE.finditer(texts)}
+    return {int(vmid): _known(int(vmid), lines.get(vmid, b"")) for vmid in _CONF.findall(configs)}
 
 
 @lru_cache(maxsize=20_000)
 def _known(vmid: int, text: bytes) -> Guest:
-    """What the config file says; cached by its text, because most files have not changed since the last look."""
-    bare = text.replace(b"\n%d.conf:" % vmid, b"\n")[1:]
+    """What one config file says, of whose lines each is still behind its name; cached, because most files have not changed."""
+    bare = (b"\n" + text).replace(b"\n%d.conf:" % vmid, b"\n")[1:]
     parsed = config.parse(bare.decode("utf-8", "backslashreplace"))
     main = parsed.values
     memory = main.get("memory", "")

@@ -102,7 +102,8 @@ class Driver:
         self._coming: dict[str, int] = {}
 
     def _holders_has(self, id: str) -> bool:
-        return id in self._holders
+        holder = self._holders.get(id)
+        return holder is not None and holder.began is not None  # before that it may be what asks about the one before it
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 

@@ -78,18 +78,30 @@ def directory(name: str, *, dir_fd: int | None = None, follow: bool = False) -> 
 
 
 def made_directory(disk: Disk, path: str) -> None:
-    """Make it and its parents, 0700 whatever the umask; one that is there is left as it is."""
+    """Make it and its parents, 0700 whatever the umask, durably; one that is there is left as it is."""
+    parent = os.path.dirname(path.rstrip("/"))
     try:
         disk.mkdir(path)
     except FileExistsError:
         return
     except FileNotFoundError:
-        parent = os.path.dirname(path.rstrip("/"))
         if not parent or parent == path:
             raise
         made_directory(disk, parent)
         with contextlib.suppress(FileExistsError):
             disk.mkdir(path)
+    _sync_directory(disk, parent or ".")
+
+
+def _sync_directory(disk: Disk, path: str) -> None:
+    try:
+        fd = directory(path, follow=True)
+    except PermissionError:  # one may make entries in a directory that one may not read
+        return
+    try:
+        disk.sync(fd)
+    finally:
+        os.close(fd)
 
 
 def read_small(disk: Disk, name: str, *, dir_fd: int, most: int = 65536) -> bytes | None:

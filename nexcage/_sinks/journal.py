@@ -145,8 +145,9 @@ class FileJournal:
             while self._led:
                 call = _Append(())
                 await self._serve(call)
-            for release in reversed(self._release):
-                release()
+            with contextlib.ExitStack() as all_of_them:
+                for release in self._release:
+                    all_of_them.callback(release)
 
     async def _serve(self, call: _Append) -> None:
         self._waiting.append(call)

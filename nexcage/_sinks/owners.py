@@ -114,10 +114,12 @@ class Ownership:
 
     def release(self) -> None:
         """The driver ends: from here on its operations are anybody's to recover."""
-        with contextlib.suppress(OSError):
-            self._disk.unlink(self._path)
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        try:
+            with contextlib.suppress(OSError):
+                self._disk.unlink(self._path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
 
 
 def sweep_owners(disk: Disk, state_dir: str, named: Collection[str]) -> None:

@@ -166,9 +166,7 @@ def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
     def connect(host: Host) -> Transport:
         nonlocal logins
         if host.local:
-            from nexcage._transports.local import LocalTransport
-
-            return LocalTransport()
+            return _local(config)
         from nexcage._transports.ssh import Logins, SshSettings, SshTransport
 
         logins = logins or Logins()
@@ -177,10 +175,21 @@ def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
             known_hosts=config.known_hosts,
             trust_on_first_use=config.trust_on_first_use,
             ssh_config=config.ssh_config,
+            runner=config.runner,
         )
         return SshTransport(host, settings=settings, logins=logins, random=random)
 
     return connect
+
+
+def _local(config: Config) -> Transport:
+    if config.runner == "always":
+        from nexcage._transports.local_runner import LocalRunner
+
+        return LocalRunner()
+    from nexcage._transports.local import LocalTransport
+
+    return LocalTransport()
 
 
 @asynccontextmanager

@@ -6,12 +6,12 @@ import re
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["Greeting", "program", "words"]
+__all__ = ["START", "Greeting", "program", "words"]
 
 # Perl reads exactly the program and leaves what follows to it; 125 when the link ends before that.
 _BOOT = "$n=$ARGV[1];$t='';while(length$t<$n){sysread(STDIN,$t,$n-length$t,length$t)||exit 125}eval $t;die$@ if$@"
 # Through `sh`: a login shell may be any program, and the launcher of `sh` on a simulated node says where the node's files are.
-_START = 'printf "\\036nexcage-runner %s\\n" "$1"; shift; exec perl -e "$@"'
+START = 'printf "\\036nexcage-runner %s\\n" "$1"; shift; exec perl -e "$@"'
 
 
 @cache
@@ -23,7 +23,7 @@ def program() -> bytes:
 def words(nonce: str, *, heartbeat: float = 0.0, sudo: bool = False) -> tuple[str, ...]:
     """The argv that starts a runner; ``heartbeat`` in seconds, when it is not the usual one."""
     own = (nonce, _BOOT, "nexcage", str(len(program())), *((f"{heartbeat:g}",) if heartbeat else ()))
-    return (*(("sudo", "-n", "--") if sudo else ()), "env", "LC_ALL=C", "sh", "-c", _START, "nexcage", *own)
+    return (*(("sudo", "-n", "--") if sudo else ()), "env", "LC_ALL=C", "sh", "-c", START, "nexcage", *own)
 
 
 class Greeting:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import msgspec
@@ -41,6 +41,8 @@ JUMPS = 8
 class SshSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to log in and how long to wait, in seconds.
 
+    ``runner``: ``auto`` runs commands through one where it can run and else on a channel each, ``always`` only through one,
+    ``off`` never.
     ``known_hosts``: the file to look host keys up in, empty for the user's and the system's. ``trust_on_first_use`` takes the key
     of a host that has none there and appends it. ``ssh_config``: a file, empty for the user's and the system's, or ``none``.
     ``max_channels`` lies below sshd's usual MaxSessions of 10. ``sudo``: run commands by ``sudo -n`` when the login is not root.
@@ -48,6 +50,7 @@ class SshSettings(msgspec.Struct, frozen=True, kw_only=True):
     before the next login after one that failed.
     """
 
+    runner: Literal["auto", "always", "off"] = "auto"
     connect_timeout: float = 10.0
     open_timeout: float = 10.0
     drain_timeout: float = 2.0

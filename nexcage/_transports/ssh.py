@@ -15,12 +15,16 @@ import anyio
 
 from nexcage._core.command import Command, Result
 from nexcage._core.hosts import Host
+from nexcage._transports.carrier import start_runner
 from nexcage._transports.channels import Channels
 from nexcage._transports.dial import Dialer, Logins, SshSettings, translate
 from nexcage._transports.link import Link
+from nexcage._transports.runner import Runner
 from nexcage._transports.running import Running
 from nexcage._transports.wire import checked
-from nexcage.errors import NexcageError, NodeNotUsable, NodeUnreachable
+from nexcage.abc import Stream
+from nexcage.errors import NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable
+from nexcage.tools.claims import claimed, unclaimed
 
 __all__ = ["Logins", "SshSettings", "SshTransport", "translate"]
 
@@ -52,16 +56,57 @@ class SshTransport:
         self._closed = False
         self._channels = Channels(host.key, self._settings, self._random, self._linked, self._login)
 
+    @property
+    def mode(self) -> str:
+        """How commands travel: ``runner``, ``exec`` and why, or empty before that is known."""
+        if self._settings.runner == "off":
+            return "exec: the runner is switched off"
+        if self._link is None:
+            return ""
+        return (
+            "runner"
+            if self._link.runner is not None
+            else f"exec: {self._link.no_runner}"
+            if self._link.no_runner
+            else ""
+        )
+
+    @property
+    def claims(self) -> bool:
+        """Whether the node itself keeps the claims of commands, by its runner."""
+        return self._link is not None and self._link.runner is not None
+
+    @property
+    def fencing(self) -> bool:
+        """Whether the node refuses claims below the fence."""
+        return self.claims
+
     async def run(self, command: Command[Any]) -> Result:
         """Run it to its end; a lost link is a Result without exit status."""
+        link = self._link
+        runner = None if link is None or link.lost else link.runner
+        if runner is None:
+            runner = await self._runner(command)
+        if runner is not None:
+            result = await runner.run(command)
+            if result.exit is not None:
+                self._failures = 0
+            return result
+        if command.claim is not None:  # the link before this one had a runner
+            return unclaimed(await self.run(claimed(command)), self._host.key)
         async with self._started(command, eof=True) as stream:
             return await stream.wait()
 
     @asynccontextmanager
-    async def stream(self, command: Command[Any]) -> AsyncGenerator[Running]:
+    async def stream(self, command: Command[Any]) -> AsyncGenerator[Stream]:
         """Run it and hand out what it prints; its standard input stays open until `Stream.send_eof`."""
-        async with self._started(command, eof=False) as stream:
-            yield stream
+        runner = await self._runner(command)
+        if runner is not None:
+            async with runner.stream(command) as stream:
+                yield stream
+        else:
+            async with self._started(command, eof=False) as running:
+                yield running
 
     async def aclose(self) -> None:
         """Close the connection; running commands get a Result without exit status."""
@@ -78,6 +123,33 @@ class SshTransport:
         reused = self._link is not None
         async with self._channels.started(command, eof=eof, reused=reused, answered=self._answered) as stream:
             yield stream
+
+    async def _runner(self, command: Command[Any]) -> Runner | None:
+        """The runner of the link; None when commands go on channels of their own."""
+        self._needs_asyncio()
+        if self._settings.runner == "off":
+            return None
+        checked(command.argv, command.env)
+        reused = self._link is not None
+        timeout = float("inf") if command.timeout is None else command.timeout
+        while True:
+            link = await self._linked()
+            try:
+                known = await link.decided(self._start_runner, timeout)
+            except NexcageError:
+                # The link may have been dead for long without anybody noticing: one new connection is worth a try.
+                if not (link.lost and reused):
+                    raise
+                reused = False
+                continue
+            if not known:
+                raise NodeTimeout(self._host.key, f"no runner started within {timeout:g} seconds")
+            if link.no_runner is not None and self._settings.runner == "always":
+                raise copy.copy(link.no_runner)
+            return link.runner
+
+    async def _start_runner(self, link: Link) -> Runner:
+        return await start_runner(self._host.key, link, self._settings, self._random)
 
     def _answered(self) -> None:
         self._failures = 0

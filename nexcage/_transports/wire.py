@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from nexcage._transports import boot
 from nexcage.errors import InvalidInput
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "Wrapped",
     "checked",
     "ending",
-    "marker",
     "markers",
     "split",
     "starting",
@@ -52,8 +52,6 @@ t=${g:+-}${g:-$p}; kill -s TERM -- "$t" || exit 0
 kill -s KILL -- "$t"; } </dev/null >/dev/null 2>&1 &
 """
 _END_TERM = 'kill -s TERM -- "$1"'
-# Through ``sh``, whatever the login shell is; perl then reads the runner itself from its input and becomes it.
-_START = 'printf "\\036nexcage-runner %s\\n" "$1"; exec perl -e "$3" nexcage "$2"'
 _QUOTED = re.compile(r"""((?:[\w@%+=:,./-]|'[^']*'|"'")+)(?: |$)""", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -114,9 +112,9 @@ def ending(pid: int, cancel: Literal["kill", "term"], *, sudo: bool = False) -> 
     return _line(["env", "LC_ALL=C", "sh", "-c", script, f"nexcage-{cancel}", str(pid)], sudo)
 
 
-def starting(boot: str, length: int, nonce: str, *, sudo: bool = False) -> bytes:
-    """The line that starts a runner: perl with the text ``boot``, which reads ``length`` bytes of program and goes on with them."""
-    return _line(["env", "LC_ALL=C", "sh", "-c", _START, "nexcage-runner", nonce, str(length), boot], sudo)
+def starting(nonce: str, *, heartbeat: float = 0.0, sudo: bool = False) -> bytes:
+    """The line that starts a runner."""
+    return _line(boot.words(nonce, heartbeat=heartbeat), sudo)
 
 
 def _line(words: Sequence[str], sudo: bool) -> bytes:
@@ -163,15 +161,10 @@ def unwrap(line: str) -> Wrapped | Ending | Starting | None:
             return Ending(int(pid), "kill")
         case ["-c", _, "nexcage-term", pid] if pid.isdigit():
             return Ending(int(pid), "term")
-        case ["-c", script, "nexcage-runner", nonce, length, _] if script == _START and length.isdigit():
+        case ["-c", boot.START, "nexcage", nonce, _, "nexcage", length, *_] if length.isdigit():
             return Starting(nonce, int(length))
         case _:
             return None
-
-
-def marker(nonce: str) -> bytes:
-    """What a line of `starting` prints before the runner's own output."""
-    return b"\x1enexcage-runner %b\n" % nonce.encode()
 
 
 def markers(nonce: str, pid: int) -> tuple[bytes, bytes]:
@@ -184,10 +177,8 @@ class Frame:
 
     KEPT = 4096
 
-    def __init__(self, nonce: str, word: str = "nexcage") -> None:
-        self._pattern = re.compile(
-            rb"\x1e" + word.encode() + rb" " + re.escape(nonce.encode()) + rb"(?: ([0-9]{1,10}))?\n"
-        )
+    def __init__(self, nonce: str) -> None:
+        self._pattern = re.compile(rb"\x1enexcage " + re.escape(nonce.encode()) + rb"(?: ([0-9]{1,10}))?\n")
         self.before: bytes = b""
         self.begun: bool = False
         self.pid: int = 0

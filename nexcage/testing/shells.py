@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncssh
 
-from nexcage._transports.wire import Ending, Starting, Wrapped, marker, markers, split, unwrap
+from nexcage._transports.wire import Ending, Starting, Wrapped, markers, split, unwrap
 from nexcage.testing.calls import Call
 from nexcage.testing.runner_twin import RunnerTwin
 
@@ -133,7 +133,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             asyncio.get_running_loop().create_task(self._shell()).add_done_callback(_raised)
 
     def _start(self, order: Starting) -> None:
-        self._out(marker(order.nonce))
+        self._out(b"\x1enexcage-runner %b\n" % order.nonce.encode())
         if self._door.perl:
             self._program = order.length
             self.data_received(b"", None)

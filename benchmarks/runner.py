@@ -1,0 +1,286 @@
+"""The runner beside bare asyncssh, one exec channel per command, on 16 real sshd with an instant `pct` and stock limits.
+
+Everything is warm: logins, runners and one command on each node are made before the clock starts. Rounds take turns. CPU is the
+client's own process only. `pct` is `/bin/true` under another name, and for the last rows a small program that keeps what a look
+reads; "bare and a look" looks after each command with the one command that nexcage looks with.
+
+    python -m benchmarks.runner [--rounds 5] [--nodes 16] [--each 40] [--only WORD] [--profile WAY] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import gc
+import getpass
+import pstats
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+import nexcage
+from benchmarks._rounds import options, show
+from nexcage import Command, Config, Create, Limits, Spec, Start, Stop
+from nexcage._core.command import Claim, nothing
+from nexcage._transports.ssh import Logins, SshSettings, SshTransport
+from nexcage.testing.real_sshd import RealSshd
+from nexcage.tools import lxc
+
+LANES = 8
+"""Commands at once on one node, for everybody."""
+STOCK: dict[str, str | int] = {"MaxSessions": 10, "MaxStartups": "10:30:100"}
+SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst")
+Way = Callable[[], Awaitable[int]]
+
+
+class Bare:
+    """A pool of connections, and a new channel for every command."""
+
+    def __init__(self, servers: list[RealSshd]) -> None:
+        self._servers = servers
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        import asyncssh
+
+        self.connections = [
+            await stack.enter_async_context(
+                asyncssh.connect(
+                    "127.0.0.1",
+                    server.port,
+                    username=getpass.getuser(),
+                    client_keys=[str(server.identity_file)],
+                    known_hosts=str(server.known_hosts),
+                    encryption_algs=["aes128-gcm@openssh.com"],
+                    config=None,
+                )
+            )
+            for server in self._servers
+        ]
+
+    async def run(self, lines: list[list[str]]) -> int:
+        async def lane(connection: Any, part: list[str]) -> None:
+            for line in part:
+                ran = await connection.run(line, encoding=None)
+                assert ran.exit_status == 0
+
+        pairs = zip(self.connections, lines, strict=True)
+        await asyncio.gather(*(lane(one, own[n::LANES]) for one, own in pairs for n in range(LANES)))
+        return sum(map(len, lines))
+
+
+class Runners:
+    """The transport alone."""
+
+    def __init__(self, servers: list[RealSshd], runner: str) -> None:
+        logins, settings = Logins(), SshSettings(ssh_config="none", runner=runner)
+        self.transports = [SshTransport(server.host, settings=settings, logins=logins) for server in servers]
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        for transport in self.transports:
+            stack.push_async_callback(transport.aclose)
+
+    async def run(self, commands: list[list[Command[None]]], lanes: int = LANES) -> int:
+        async def lane(transport: SshTransport, part: list[Command[None]]) -> None:
+            for command in part:
+                result = await transport.run(command)
+                assert result.exit == 0, result
+
+        pairs = zip(self.transports, commands, strict=True)
+        await asyncio.gather(*(lane(one, own[n::lanes]) for one, own in pairs for n in range(lanes)))
+        return sum(map(len, commands))
+
+
+def tree(root: Path, name: str) -> None:
+    """What a look reads of a node without containers."""
+    for folder in ("etc/pve/lxc", "proc/net", "proc/sys/kernel/random", "sys/fs/cgroup/lxc.monitor", "slots", "run"):
+        (root / folder).mkdir(parents=True)
+    (root / "proc/sys/kernel/random/boot_id").write_text(f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012}\n")
+    (root / "etc/pve/local").symlink_to(f"nodes/{name}")
+    (root / "proc/meminfo").write_text("MemAvailable:   32000000 kB\n")
+    (root / "etc/pve/.members").write_text("{}\n")
+    (root / "etc/pve/.vmlist").write_text('{"ids": {}}\n')
+    (root / "proc/net/unix").write_text("Num       RefCount Protocol Flags    Type St Inode Path\n")
+
+
+def servers(dir: Path, count: int, stack: ExitStack, *, quick: bool) -> list[RealSshd]:
+    found: list[RealSshd] = []
+    bin = dir / "bin"
+    bin.mkdir(parents=True)
+    if quick:
+        shutil.copy(Path(__file__).with_name("quick_pct.pl"), bin / "pct")
+        (bin / "pct").chmod(0o755)
+    else:
+        (bin / "pct").symlink_to("/bin/true")
+    for n in range(count):
+        name = f"pve-{n:02}"
+        tree(dir / name, name)
+        env = {"NEXCAGE_NODE_ROOT": str(dir / name)} if quick else None
+        server = RealSshd(dir / "sshd", name=name, path=[str(bin)], options=STOCK, env=env)
+        found.append(stack.enter_context(server))
+    return found
+
+
+class Round:
+    """Numbers of the commands that each way runs in a round."""
+
+    def __init__(self, nodes: int, each: int) -> None:
+        self.nodes, self.each, self._serial = nodes, each, 0
+
+    def lines(self) -> list[list[str]]:
+        return [[f"pct start {100 + n}" for n in range(self.each)]] * self.nodes
+
+    def commands(self) -> list[list[Command[None]]]:
+        return [[Command(("pct", "start", str(100 + n)), nothing) for n in range(self.each)]] * self.nodes
+
+    def claimed(self) -> list[list[Command[None]]]:
+        self._serial += 1
+        return [
+            [
+                Command(
+                    ("pct", "start", str(100 + n)),
+                    nothing,
+                    claim=Claim(
+                        fleet="bench", op=f"b{self._serial}-{node}-{n}", step=1, id=f"web-{n}", seq=self._serial
+                    ),
+                )
+                for n in range(self.each)
+            ]
+            for node in range(self.nodes)
+        ]
+
+
+async def fleet_way(stack: AsyncExitStack, dir: Path, quick: list[RealSshd], each: int) -> dict[str, Way]:
+    """All in, and what a user would write instead; both start and stop each container once in a round."""
+    fleet = await stack.enter_async_context(
+        nexcage.open_fleet(
+            [server.host for server in quick],
+            config=Config(ssh_config="none"),
+            state_dir=dir / "state",
+            run_dir=dir / "run",
+            limits=Limits(total=1000, per_node=LANES, creates_per_node=LANES),
+        )
+    )
+    ids = [f"web-{node:02}-{n:03}" for node in range(len(quick)) for n in range(each)]
+    made = [Create(id, SPEC if False else Spec(SPEC.image, node=quick[k // each].name)) for k, id in enumerate(ids)]
+    (await fleet.run(made)).raise_for_failures()
+    bare = Bare(quick)
+    await bare.open(stack)
+    vmids = [[c.machine.vmid for c in fleet if c.machine.node == server.name] for server in quick]
+    look = shlex.join(lxc.look("x").argv)
+
+    async def all_in() -> int:
+        for make in (Start, Stop):
+            (await fleet.run([make(id) for id in ids])).raise_for_failures()
+        return 2 * len(ids)
+
+    async def plain() -> int:
+        done = 0
+        for verb in ("start", "shutdown"):
+            done += await bare.run([[f"pct {verb} {vmid}" for vmid in own] for own in vmids])
+        return done
+
+    async def careful() -> int:
+        done = 0
+        for verb in ("start", "shutdown"):
+            lines = [[line for vmid in own for line in (f"pct {verb} {vmid}", look)] for own in vmids]
+
+            async def one(connection: Any, part: list[tuple[str, str]]) -> None:
+                for pair in part:
+                    for line in pair:
+                        assert (await connection.run(line, encoding=None)).exit_status == 0
+
+            pairs = [[(own[k], own[k + 1]) for k in range(0, len(own), 2)] for own in lines]
+            await asyncio.gather(
+                *(one(c, own[n::LANES]) for c, own in zip(bare.connections, pairs, strict=True) for n in range(LANES))
+            )
+            done += sum(map(len, pairs))
+        return done
+
+    return {"all in: fleet start and stop": all_in, "bare, pct alone": plain, "bare, pct and a look": careful}
+
+
+async def measure(ways: dict[str, Way], rounds: int, profile: str) -> dict[str, dict[str, float]]:
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for round in range(rounds + 1):
+        for name, way in ways.items():
+            gc.collect()
+            profiler = cProfile.Profile() if round and profile and profile in name else None
+            real, cpu = time.perf_counter(), time.process_time()
+            if profiler is not None:
+                profiler.enable()
+            done = await way()
+            if profiler is not None:
+                profiler.disable()
+            real, cpu = time.perf_counter() - real, time.process_time() - cpu
+            if round:
+                found[name].append({"wall ms/op": 1000 * real / done, "client CPU ms/op": 1000 * cpu / done})
+            if profiler is not None and round == rounds:
+                pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+    return {
+        name: {column: statistics.median(row[column] for row in rows) for column in rows[0]}
+        for name, rows in found.items()
+    }
+
+
+async def main_async(given: Any, dir: Path) -> dict[str, dict[str, float]]:
+    with ExitStack() as started:
+        async with AsyncExitStack() as stack:
+            ways: dict[str, Way] = {}
+            count = Round(given.nodes, given.each)
+            if "transport" in given.only:
+                plain = servers(dir / "plain", given.nodes, started, quick=False)
+                bare = Bare(plain)
+                await bare.open(stack)
+                runner, exec = Runners(plain, "always"), Runners(plain, "off")
+                await runner.open(stack)
+                await exec.open(stack)
+                ways |= {
+                    "bare asyncssh": lambda: bare.run(count.lines()),
+                    "transport, runner": lambda: runner.run(count.commands()),
+                    "transport, runner, 32 at once": lambda: runner.run(count.commands(), 32),
+                    "transport, runner, claimed": lambda: runner.run(count.claimed()),
+                    "transport, exec channels": lambda: exec.run(count.commands()),
+                }
+            if "fleet" in given.only:
+                quick = servers(dir / "quick", given.nodes, started, quick=True)
+                ways |= await fleet_way(stack, dir, quick, max(1, given.each // 4))
+            return await measure(ways, given.rounds, given.profile)
+
+
+def main() -> None:
+    parser = options(__doc__ or "", rounds=5)
+    parser.add_argument("--nodes", type=int, default=16)
+    parser.add_argument("--each", type=int, default=40, help="commands per node and round")
+    parser.add_argument("--only", default="transport,fleet", help="transport or fleet")
+    parser.add_argument("--profile", default="", help="part of the name of a way to profile")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nexcage-bench-") as folder:
+        results = anyio.run(main_async, given, Path(folder))
+    for column in ("client CPU ms/op", "wall ms/op"):
+        for name, row in results.items():
+            to = "bare asyncssh" if "transport" in name or name == "bare asyncssh" else "bare, pct alone"
+            row[f"{column.split(' ms')[0]} ÷ bare"] = row[column] / results[to][column]
+    show(
+        "runner",
+        results,
+        packages=("anyio", "asyncssh", "msgspec"),
+        method="medians of interleaved rounds after one to warm up; every way on its own warm connections to the same servers",
+        json_file=given.json,
+        nodes=given.nodes,
+        each=given.each,
+        lanes=LANES,
+        rounds=given.rounds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

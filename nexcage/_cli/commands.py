@@ -349,8 +349,9 @@ _LIST: tuple[Command, ...] = (
         "sim fault",
         "--dir DIR --node NODE KIND [--on COMMAND] [--times N]",
         "make a simulated node misbehave",
-        "KIND: crash restart partition heal drop-before drop-during drop-after stall slow wrong-exit garbage endless non-utf8 "
-        "lock-held host-key.",
+        "KIND: crash restart partition heal drop-open drop-before drop-during drop-after half-open kill-worker kill-supervisor "
+        "stall slow wrong-exit garbage endless non-utf8 lock-held host-key busy rival swap migrate ha-delay no-quorum quorum "
+        "storage-full storage-free clock-jump.",
         (
             _DIR,
             _SIM_NODE,
@@ -359,8 +360,9 @@ _LIST: tuple[Command, ...] = (
         ),
         ("nexcage sim fault --dir /tmp/sim --node pve-02 crash",),
         choices=tuple(
-            "crash restart partition heal drop-before drop-during drop-after stall slow wrong-exit garbage endless non-utf8 "
-            "lock-held host-key".split()
+            "crash restart partition heal drop-open drop-before drop-during drop-after half-open kill-worker kill-supervisor "
+            "stall slow wrong-exit garbage endless non-utf8 lock-held host-key busy rival swap migrate ha-delay no-quorum quorum "
+            "storage-full storage-free clock-jump".split()
         ),
     ),
     Command("version", "", "print the version", outputs=("table", "json"), examples=("nexcage version --output json",)),

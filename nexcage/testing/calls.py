@@ -194,6 +194,9 @@ class Call(Ground):
     def killed(self) -> None:
         self.drop()
 
+    def beside(self, argv: tuple[str, ...]) -> None:
+        Call(self.node, argv).begin()
+
     def happen(self, kind: str) -> None:
         self.node.happen_within_step(kind)
 

@@ -18,6 +18,7 @@ from nexcage.testing import faults
 from nexcage.testing._model.drive import DiskLocks, Locks, cluster_lock
 from nexcage.testing._model.files import SIM, DiskFiles, Files
 from nexcage.testing._model.node import DUE, SETTINGS, Node
+from nexcage.testing._model.others import words
 from nexcage.testing._model.world import DEBIAN, disk_node, effects, make_cluster, make_disk_cluster
 from nexcage.testing.calls import Call, Link, finished
 from nexcage.testing.clock import is_virtual
@@ -118,12 +119,23 @@ class SimNode:
     def fault(self, kind: str, on: str | None = None, times: int = 1, **options: object) -> None:
         """Script a fault (`FAULTS`) for the next ``times`` commands that begin with the words ``on`` (0: for all of them).
 
-        ``crash restart partition heal host-key`` without ``on`` happen at once. Options: ``seconds`` (slow, stall), ``exit``
-        (wrong-exit), ``lock="backup"`` (lock-held: a config lock instead of the flock), ``deaf=True`` (stall: ignores SIGTERM).
+        Without ``on`` these happen at once: ``crash restart partition heal host-key no-quorum quorum storage-full storage-free
+        clock-jump``, and to the container ``vmid=``: ``busy rival swap migrate ha-delay``. Options:
+
+        - slow, stall: ``seconds``; stall: ``deaf=True`` ignores SIGTERM
+        - wrong-exit: ``exit``
+        - lock-held: ``lock="backup"``, a config lock instead of the flock
+        - busy: ``task="vzdump"``, ``lock="backup"``, ``seconds=30``, ``dies=True`` (killed then: its config lock stays)
+        - rival: ``after=True`` (the command fails half-way, then the VMID is taken), ``to`` (a node)
+        - swap: ``mark="edited"`` (the other one has our mark with another operation), ``running=True``
+        - migrate: ``to`` (a node)
+        - ha-delay: ``seconds=20`` until a request is carried out
+        - no-quorum, storage-full: ``seconds`` until it is over by itself; storage-full: ``storage`` (all of them; ``"run"``: /run)
+        - clock-jump: ``seconds=3600``, or fewer than none
         """
         fault = faults.Fault(kind, on, times, **options)
         if fault.kind in faults.AT_ONCE and not on:
-            self._happen(fault.kind)
+            self._happen(fault.kind, **options)
             return
         with self.step():
             faults.add(self.model, fault)
@@ -133,9 +145,12 @@ class SimNode:
         with self.step():
             self.files.write(f"{SIM}/init/{vmid}", init)
 
-    def _happen(self, kind: str, *, new_boot: bool = True) -> None:
+    def _happen(self, kind: str, **options: Any) -> None:  # Any: those of a fault
+        if kind == "busy" and isinstance(vmid := options.get("vmid"), int):
+            Call(self, words(vmid, options)).begin()
+            return
         with self.step():
-            faults.happen(self.model, kind, new_boot=new_boot)
+            faults.happen(self.model, kind, **options)
         self.notice()
 
     def happen_within_step(self, kind: str) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from nexcage.testing import faults
 from nexcage.testing._model import ON_DISK, TOOLS
 from nexcage.testing._model.drive import drive_process, leave
+from nexcage.testing._model.files import DiskFiles
 from nexcage.testing._model.tool import Ctx
 from nexcage.testing._model.world import disk_node
 
@@ -47,15 +48,19 @@ def install(directory: Path, nodes: tuple[str, ...]) -> None:
     """Write the launchers of every node, for this Python and this nexcage."""
     import shlex
 
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    python = [sys.executable, "-I", "-S", "-c", _MAIN, home]
     for name in nodes:
         place = bin_dir(directory, name)
         place.mkdir(parents=True, exist_ok=True)
         root = shlex.quote(str(directory / "nodes" / name / "root"))
         for program in (*ON_DISK, "sh"):
-            words = ["/bin/sh"] if program == "sh" else [*python, str(directory), name, program]
+            words = ["/bin/sh"] if program == "sh" else [*_python(), str(directory), name, program]
             _write(str(place / program), _LAUNCHER.format(root=root, command=shlex.join(words)))
+
+
+def _python() -> list[str]:
+    """What runs `main` in a new process."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return [sys.executable, "-I", "-S", "-c", _MAIN, home]
 
 
 def _write(path: str, text: str) -> None:
@@ -105,6 +110,15 @@ class _Here(faults.Ground):
 
     def mute(self) -> None:
         self.cut()  # one process among others cannot make packets vanish
+
+    def beside(self, argv: tuple[str, ...]) -> None:
+        import subprocess
+
+        files = self.node.files
+        assert isinstance(files, DiskFiles)
+        words = [*_python(), os.path.dirname(files.cluster), self.node.name, *argv]
+        null = subprocess.DEVNULL
+        subprocess.Popen(words, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
     def killed(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

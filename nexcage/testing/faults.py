@@ -56,6 +56,16 @@ FAULTS: Mapping[str, str] = {
     "non-utf8": "the command's output has bytes that are not UTF-8",
     "lock-held": "somebody else holds the container's lock",
     "host-key": "the node shows another host key",
+    "busy": "somebody else's task has the container: its flock and, if asked, its config lock; it may die and leave that",
+    "rival": "somebody else takes the VMID just before the command, or just after it has failed",
+    "swap": "somebody else has destroyed the container and made another with its VMID",
+    "migrate": "somebody else has moved the container to another node",
+    "ha-delay": "the container is managed by HA: requests return early, and its state changes later",
+    "no-quorum": "the node does not see the majority of its cluster: nothing in /etc/pve can be changed",
+    "quorum": "the end of that",
+    "storage-full": "nothing more can be written to a storage",
+    "storage-free": "the end of that",
+    "clock-jump": "the node's clock is set; how long it has been up does not change",
 }
 """Every kind of fault, and what it means."""
 _SAME: Mapping[str, str] = {
@@ -66,8 +76,11 @@ _SAME: Mapping[str, str] = {
     "lock": "lock-held",
     "nonutf8": "non-utf8",
 }
-AT_ONCE = frozenset({"crash", "restart", "partition", "heal", "host-key"})
-"""Kinds that need no command: without one they happen at once."""
+_ITSELF = ("crash", "restart", "partition", "heal", "host-key")
+_BY_OTHERS = ("no-quorum", "quorum", "storage-full", "storage-free", "clock-jump")
+_TO_ONE = ("busy", "rival", "swap", "migrate", "ha-delay")
+AT_ONCE = frozenset({*_ITSELF, *_BY_OTHERS, *_TO_ONE})
+"""Kinds that need no command: without one they happen at once (to the container ``vmid``, where it takes one)."""
 
 ARRIVING = frozenset({"drop-open", "drop-before"})
 """Kinds that keep a command from beginning."""
@@ -76,6 +89,7 @@ FILE = "/etc/pve/faults.json"
 _FOR_EVER = 1e12
 _INTERRUPTIBLE = 3600.0
 _CHUNK = 4096
+_LOOKS = 250
 
 _parsed: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
 
@@ -99,7 +113,7 @@ def kind_of(word: object) -> str:
 
 
 class Fault:
-    """One scripted fault. ``options``: ``seconds`` (slow, stall), ``exit`` (wrong-exit), ``lock`` (lock-held: a config lock), ``deaf``."""
+    """One scripted fault; its options are in the table of `nexcage.testing.SimNode.fault`."""
 
     __slots__ = ("kind", "on", "options", "times")
 
@@ -175,7 +189,7 @@ def taken(node: Node, argv: tuple[str, ...], kinds: Container[str] = FAULTS) -> 
     return None
 
 
-def happen(node: Node, kind: str, *, new_boot: bool = True) -> None:
+def happen(node: Node, kind: str, *, new_boot: bool = True, **options: object) -> None:
     """What becomes of the node's files and state when ``kind`` happens to it; call it within a step.
 
     Links are not files: whoever serves the node sees the new state and acts on it.
@@ -188,6 +202,13 @@ def happen(node: Node, kind: str, *, new_boot: bool = True) -> None:
         update(node, partitioned=kind == "partition")
     elif kind == "host-key":
         update(node, key=state.get("key", 0) + 1)
+    elif kind in AT_ONCE:
+        from nexcage.testing._model.others import act
+
+        vmid = options.get("vmid")
+        if kind in _TO_ONE and not isinstance(vmid, int):
+            raise InvalidInput("fault", kind, "given a command (on=...) or a container (vmid=...)")
+        act(node, kind, vmid if isinstance(vmid, int) else 0, options)
     else:
         raise InvalidInput("fault", kind, f"one that needs no command: {', '.join(sorted(AT_ONCE))}")
 
@@ -229,6 +250,9 @@ class Ground:
 
     def mute(self) -> None:
         """From now on nothing that the node sends arrives."""
+
+    def beside(self, argv: tuple[str, ...]) -> None:
+        """Begin another command on the same machine, which is nobody's answer."""
 
     def killed(self) -> None:
         """SIGKILL: the command must not take another step."""
@@ -473,8 +497,77 @@ def _lock_held(tool: Tool, fault: Fault, ground: Ground) -> Tool:
     return locked if isinstance(lock, str) else held
 
 
+def _vmid(node: Node, argv: tuple[str, ...]) -> int:
+    """The container that a command is about."""
+    return next((int(word) for word in argv if word.isdigit() and 100 <= int(word) < 10**9), 0)
+
+
+def _others(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    """Just before the command begins."""
+    from nexcage.testing._model.others import act
+
+    def run(ctx: Ctx) -> Steps:
+        act(ctx.node, fault.kind, _vmid(ctx.node, ctx.argv), fault.options)
+        return (yield from tool(ctx))
+
+    return run
+
+
+def _storage_full(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    """As long as the command runs."""
+    from nexcage.testing._model.others import act
+
+    def run(ctx: Ctx) -> Steps:
+        act(ctx.node, "storage-full", 0, fault.options)
+        try:
+            return (yield from tool(ctx))
+        finally:
+            act(ctx.node, "storage-free", 0, fault.options)
+
+    return run
+
+
+def _rival(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    """Before the command; ``after``: it fails half-way, and then."""
+    from nexcage.testing._model.others import act
+
+    def run(ctx: Ctx) -> Steps:
+        ctx.watched = True
+        inner = _Inner(tool(ctx))
+        interrupted = False
+        while (wait := inner.go()) is not None:
+            yield from inner.wait(wait)
+            if not interrupted and _changed(ctx):
+                interrupted, inner.thrown = True, Interrupted()
+        act(ctx.node, "rival", _vmid(ctx.node, ctx.argv), fault.options)
+        return inner.status
+
+    return run if fault.options.get("after") else _others(tool, fault, ground)
+
+
+def _busy(tool: Tool, fault: Fault, ground: Ground) -> Tool:
+    from nexcage.testing._model.others import words
+
+    def run(ctx: Ctx) -> Steps:
+        vmid = _vmid(ctx.node, ctx.argv)
+        argv = words(vmid, fault.options)
+        sign = f":{argv[2]}:{vmid}:"
+        ground.beside(argv)
+        for _ in range(_LOOKS):
+            if sign in (ctx.node.files.read("/var/log/pve/tasks/active") or ""):
+                break
+            yield Sleep(0.02)
+        return (yield from tool(ctx))
+
+    return run
+
+
 _FAULTY: Mapping[str, Callable[[Tool, Fault, Ground], Tool]] = {
-    **dict.fromkeys(AT_ONCE, _happens),
+    **dict.fromkeys(_ITSELF, _happens),
+    **dict.fromkeys((*_BY_OTHERS, *_TO_ONE), _others),
+    "busy": _busy,
+    "rival": _rival,
+    "storage-full": _storage_full,
     "drop-open": _drop_before,
     "drop-before": _drop_before,
     "half-open": _half_open,

@@ -23,6 +23,7 @@ _WHERE: dict[str, str] = {
     **{name: f"pve:{name}" for name in "pvesm pveam pveversion pvesh".split()},
     **{name: f"host:{name}" for name in "kill df ip".split()},
     **{name: f"host:{name}_" for name in "true false echo cat sleep id uname hostname date which".split()},
+    "nexcage-somebody": "others:somebody_",
     "sh": "shell:sh",
     "env": "shell:env",
 }

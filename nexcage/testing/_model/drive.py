@@ -366,13 +366,13 @@ def _settle_later(node: Node, files: DiskFiles, due: float) -> None:
         return
     _detach()
     while True:
-        time.sleep(max(0.0, due - node.now()) + 0.005)
+        time.sleep(max(0.0, due - node.steady()) + 0.005)
         if not os.path.isdir(files.cluster):
             os._exit(0)
         with cluster_lock(files):
             node.settle()
         following = node.next_due()
-        if following is None or following - node.now() > 60:
+        if following is None or following - node.steady() > 60:
             os._exit(0)
         due = following
 

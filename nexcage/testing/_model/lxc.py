@@ -157,12 +157,12 @@ def lxc_stop(ctx: Ctx) -> Steps:
         deliver(node, pid, 2 if "r" in options or "reboot" in options else 30)
     if timeout == 0:
         return 0
-    end = node.now() + timeout * node.pace
+    end = node.steady() + timeout * node.pace
     while True:
         node.settle()
         if node.init_pid(vmid) != pid:
             return 0
-        left = end - node.now()
+        left = end - node.steady()
         if left <= 0:
             break
         yield Sleep(min(0.5, left))

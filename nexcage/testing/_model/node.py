@@ -7,7 +7,7 @@ look at one directory see the same node.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ EFFECTS = "/etc/pve/effects.jsonl"
 SETTINGS = "/etc/pve/settings.json"
 FIRST_PID = 4194305  # above the largest pid Linux gives out, so that a real kill can never hit anything
 DUE = f"{SIM}/due.json"
+CLOCK = f"{SIM}/clock"
 _TICKS = 100
 _UNIX = "Num       RefCount Protocol Flags    Type St Inode Path\n"
 
@@ -48,8 +49,10 @@ class Node:
     def __init__(self, files: Files, name: str, *, clock: Callable[[], float], random: Random) -> None:
         self.files: Files = files
         self.name: str = name
-        self.now: Callable[[], float] = clock
-        """Seconds since 1970 by the node's clock."""
+        self.steady: Callable[[], float] = clock
+        """Seconds that nobody sets: what waits and what lasts is measured by it."""
+        self.peers: Mapping[str, Node] = {}
+        """The nodes of its cluster, where they are in this process."""
         self.random: Random = random
         self.current: Ctx | None = None
         """The call whose step is running; changes are recorded under it."""
@@ -63,11 +66,20 @@ class Node:
         self._settings: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
         files.compute("/proc/net/unix", self._sockets)
         files.compute(
-            "/proc/uptime", lambda: f"{self.now() - self.booted:.2f} {(self.now() - self.booted) * 1.5:.2f}\n"
+            "/proc/uptime", lambda: f"{self.steady() - self.booted:.2f} {(self.steady() - self.booted) * 1.5:.2f}\n"
         )
 
     def __repr__(self) -> str:
         return f"<Node {self.name}: {len(self.running())} running>"
+
+    def now(self) -> float:
+        """Seconds since 1970 by the node's clock, which may have been set."""
+        ahead = self.files.read(CLOCK)
+        return self.steady() if ahead is None else self.steady() + float(ahead)
+
+    def jump(self, seconds: float) -> None:
+        """Set the node's clock; how long it has been up does not change."""
+        self.files.write(CLOCK, repr(float(self.files.read(CLOCK) or 0) + seconds))
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
@@ -124,7 +136,13 @@ class Node:
         if ctx is not None:
             if ctx.seq is None:
                 ctx.seq = self._count("seq", 1)
-                ctx.line = {"seq": ctx.seq, "at": round(self.now(), 6), "node": self.name, **_caller(ctx), "exit": None}
+                ctx.line = {
+                    "seq": ctx.seq,
+                    "at": round(self.steady(), 6),
+                    "node": self.name,
+                    **_caller(ctx),
+                    "exit": None,
+                }
             ctx.changed.append(changed)
         elif self._cause is not None:
             self.files.append(EFFECTS, json.dumps({"seq": self._cause, "changed": [changed]}) + "\n")
@@ -151,7 +169,7 @@ class Node:
         """A process of the model; the pid was never used before on any node of the cluster."""
         pid = self._count("pid", FIRST_PID)
         files = self.files
-        started = int((self.now() - self.booted) * _TICKS)
+        started = int((self.steady() - self.booted) * _TICKS)
         zeros = "0 " * 11  # minflt ... itrealvalue; the start time is the 22nd field (proc(5))
         files.write(f"/proc/{pid}/stat", f"{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560 {zeros}0 {started} 0 0\n")
         files.write(f"/proc/{pid}/cgroup", f"0::{cgroup}\n")
@@ -243,9 +261,11 @@ class Node:
     # --- things that happen by themselves -----------------------------------------------------------------------------
 
     def later(self, seconds: float, what: str, vmid: int, pid: int) -> None:
-        """``what`` (``halt`` or ``reboot``) happens to the container when the time has come and ``pid`` is still its init."""
+        """``what`` happens to the container when the time has come: ``halt`` and ``reboot`` only while ``pid`` is its init."""
         due = json.loads(self.files.read(DUE) or "[]")
-        due.append([self.now() + seconds, what, vmid, pid, self._cause if self.current is None else self.current.seq])
+        due.append(
+            [self.steady() + seconds, what, vmid, pid, self._cause if self.current is None else self.current.seq]
+        )
         self.files.write(DUE, json.dumps(due))
 
     def next_due(self) -> float | None:
@@ -259,7 +279,7 @@ class Node:
         if text is None:
             return
         due = json.loads(text)
-        now = self.now()
+        now = self.steady()
         left = [entry for entry in due if entry[0] > now]
         if len(left) == len(due):
             return
@@ -276,6 +296,14 @@ class Node:
             self.current, self._cause = outer, None
 
     def _happen(self, what: str, vmid: int, pid: int) -> None:
+        if what.startswith("ha-"):
+            self._managed(what, vmid)
+            return
+        if what in ("quorum", "storage-free"):
+            from nexcage.testing._model.others import act
+
+            act(self, what, vmid, {})
+            return
         if self.init_pid(vmid) != pid:
             return
         if self.is_frozen(vmid):  # a frozen process acts on the signal once it is thawed
@@ -286,13 +314,23 @@ class Node:
         if what == "reboot":
             self.start_container(vmid, init)
 
+    def _managed(self, what: str, vmid: int) -> None:
+        """The HA manager has come round: ``ha-start INIT`` or ``ha-stop``."""
+        kind, _, init = what.partition(" ")
+        if self.config(vmid) is None or self.is_running(vmid) == (kind == "ha-start"):
+            return
+        if kind == "ha-start":
+            self.start_container(vmid, init)
+        else:
+            self.end_container(vmid)
+
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def begin_task(self, kind: str, vmid: int) -> Task:
         """Fork a worker: a process, a line in ``active``, an empty log."""
         pid = self.start_process("task " + kind)
         now = self.now()
-        start = f"{int((now - self.booted) * _TICKS):08X}"
+        start = f"{int((self.steady() - self.booted) * _TICKS):08X}"
         if self.current is not None:
             self.current.pids.add(pid)
         task = Task(pid, f"UPID:{self.name}:{pid:08X}:{start}:{int(now):08X}:{kind}:{vmid}:root@pam:")

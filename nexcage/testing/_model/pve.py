@@ -265,7 +265,7 @@ def _answer(node: Node, path: str, options: dict[str, str]) -> object:
     if len(parts) == 3 and parts[0] == "nodes" and parts[2] == "lxc":
         return [entry for entry in _resources(node) if entry["type"] == "lxc" and entry["node"] == parts[1]]
     if len(parts) == 3 and parts[0] == "nodes" and parts[2] == "status":
-        return {"pveversion": VERSION.partition(" ")[0], "uptime": int(node.now() - node.booted)}
+        return {"pveversion": VERSION.partition(" ")[0], "uptime": int(node.steady() - node.booted)}
     return None
 
 

@@ -195,12 +195,19 @@ def _allocate_dataset(node: Node, storage: Storage, vmid: int, kib: int) -> Volu
     pool = storage.options["pool"]
     number = next(n for n in range(1024) if f"{pool}/subvol-{vmid}-disk-{n}" not in known)
     vol = Volume(storage, f"subvol-{vmid}-disk-{number}", "images", vmid, "subvol")
+    if full(node, storage):
+        raise Die(f"zfs error: cannot create '{dataset_of(vol)}': out of space")
     quota = {"refquota": str(kib * 1024)} if kib else {}
     known[dataset_of(vol)] = {"type": "filesystem", "creation": str(int(node.now())), **quota}
     save_datasets(node, known)
     node.files.write(f"{path_of(vol)}/.volume", "")
     node.effect("dataset", dataset_of(vol), "created")
     return vol
+
+
+def full(node: Node, storage: Storage) -> bool:
+    """Whether nothing more can be written there."""
+    return node.files.exists(f"{SIM}/full/{storage.id}")
 
 
 def allocate(node: Node, storage: Storage, vmid: int, kib: int) -> Volume:

@@ -82,7 +82,7 @@ def restart(node: Node) -> None:
             files.remove(f"/proc/{name}")
     for path in ("/run", f"{SIM}/due.json", f"{SIM}/abort"):
         files.remove(path)
-    files.write(f"{SIM}/booted", repr(node.now()))
+    files.write(f"{SIM}/booted", repr(node.steady()))
     boot = node.uuid()
     files.write("/proc/sys/kernel/random/boot_id", f"{boot}\n")
     files.stale("/proc/net/unix")
@@ -104,6 +104,8 @@ def make_cluster(
     nodes = {
         name: Node(MemoryFiles(name, shared), name, clock=clock, random=Random(f"{seed}:{name}")) for name in names
     }
+    for node in nodes.values():
+        node.peers = nodes
     first = nodes[names[0]].files
     first.write(SETTINGS, json.dumps(settings(seed=seed, pace=pace, **more)))
     first.write("/etc/pve/storage.cfg", storage_cfg)

@@ -236,6 +236,7 @@ def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see
         _apply_image(job, conf, template.oci)
         return template
     job.say(f"extracting archive '{path}'\n")
+    _check_room(job, conf, _COMPRESSION.get(found[1] or "", ""))
     yield from job.took(0.2)
     if template is None:
         job.say("\ngzip: stdin: not in gzip format\ntar: Child returned status 1\n")
@@ -249,6 +250,14 @@ def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see
     )
     job.say(f"Total bytes read: {template.size} ({human}, {rate}MiB/s)\n")
     return template
+
+
+def _check_room(job: Job, conf: Conf, compression: str) -> None:
+    for mount in mounts(conf.values):
+        if mount.kind == "volume" and storage.full(job.node, storage.volume(job.node, mount.volume).storage):
+            job.say("tar: ./usr/lib/x86_64-linux-gnu: Cannot mkdir: No space left on device\n")
+            job.say("tar: Exiting with failure status due to previous errors\n")
+            raise Die(f"{_tar(job, compression)} failed: exit code 2")
 
 
 def _detect_system(job: Job, conf: Conf, template: Template) -> None:

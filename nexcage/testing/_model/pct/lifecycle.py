@@ -31,7 +31,29 @@ def start(job: Job) -> Steps:
     if job.node.is_running(job.vmid):
         raise Die(f"CT {job.vmid} already running")
     job.check_quorum()
+    if _managed(job):
+        kind = reaction(job, job.load())
+        return (yield from _request(job, "hastart", "start", f"ha-start {kind}"))
     return (yield from job.worker("vzstart", lambda: job.locked(lambda: _start(job))))
+
+
+def _managed(job: Job) -> bool:
+    return job.node.files.exists(f"{SIM}/ha/{job.vmid}")
+
+
+def _request(job: Job, task: str, what: str, due: str) -> Steps:
+    """Ask the HA manager and return; it comes round later."""
+
+    def body() -> Work:
+        job.say(f"Requesting HA {what} for CT {job.vmid}\n")
+        yield from job.took(0.8)
+        node = job.node
+        node.files.write(f"{SIM}/ha/{job.vmid}", "started" if what == "start" else "stopped")
+        delay = float(node.files.read(f"{SIM}/ha-delay") or 10.0) * node.pace
+        node.effect("ha", str(job.vmid), f"requested {what}")
+        node.later(delay, due, job.vmid, 0)
+
+    return (yield from job.worker(task, body))
 
 
 def _start(job: Job) -> Work:
@@ -159,18 +181,18 @@ def _wait_gone(job: Job, timeout: float) -> Work:
     """Wait until the monitor is gone or the time is over, in steps of a second."""
     node = job.node
     pace = node.pace
-    end = node.now() + timeout * pace
+    end = node.steady() + timeout * pace
     while True:
         due = node.next_due()
-        left = end - node.now()
+        left = end - node.steady()
         if due is not None:
-            left = min(left, max(0.0, due - node.now()))
+            left = min(left, max(0.0, due - node.steady()))
         if left > 0:
             yield Sleep(min(left, 1.0))
         node.settle()
         if job.task is not None and node.aborted(job.task):
             raise Die("got unexpected control message")
-        if not node.is_running(job.vmid) or node.now() >= end:
+        if not node.is_running(job.vmid) or node.steady() >= end:
             return
 
 
@@ -182,6 +204,8 @@ def _require_running(job: Job, kind: str = "CT") -> None:
 def stop(job: Job) -> Steps:
     """``pct stop``: kill it."""
     _require_running(job)
+    if _managed(job):
+        return (yield from _request(job, "hastop", "stop", "ha-stop"))
     if job.flag("overrule-shutdown"):
         overruled = job.node.tasks("vzshutdown", job.vmid)
         for upid in overruled:
@@ -202,6 +226,8 @@ def stop(job: Job) -> Steps:
 def shutdown(job: Job) -> Steps:
     """``pct shutdown``: ask, and kill only with ``--forceStop``."""
     _require_running(job)
+    if _managed(job):
+        return (yield from _request(job, "hastop", "stop", "ha-stop"))
 
     def body() -> Work:
         _require_running(job)

@@ -74,7 +74,12 @@ def status(job: Job) -> Steps:
     pid = node.init_pid(job.vmid)
     if pid is not None:
         start = int((node.files.read(f"/proc/{pid}/stat") or "0 " * 25).split()[21]) / 100
-        facts |= {"pid": pid, "uptime": max(1, int(node.now() - node.booted - start)), "mem": 692224, "disk": 2412544}
+        facts |= {
+            "pid": pid,
+            "uptime": max(1, int(node.steady() - node.booted - start)),
+            "mem": 692224,
+            "disk": 2412544,
+        }
     job.say("".join(f"{key}: {facts[key]}\n" for key in sorted(facts)))
     return 0
 

@@ -7,14 +7,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nexcage._core.command import Claim, Command, nothing
 from nexcage._transports import frames
 from nexcage._transports.caps import HeadTail
-from nexcage._transports.frames import Decoder, Frame, FrameError, Hello, Run
+from nexcage._transports.frames import Decoder, Frame, FrameError, Hello, Refused, Run
 from nexcage._transports.running import GRACE
+from nexcage.testing import claims
 from nexcage.testing.calls import Call
 
 if TYPE_CHECKING:
     from nexcage.testing.calls import Link
+    from nexcage.testing.claims import Started
     from nexcage.testing.cluster import SimNode
 
 __all__ = ["RunnerTwin"]
@@ -41,7 +44,7 @@ class RunnerTwin:
         self.link: Link = link
         self.send: Callable[[bytes], None] = send
         self.held: Callable[[], bool] = held
-        self.orders: dict[int, _Order] = {}
+        self.orders: dict[int, _Order | _Claimed] = {}
         self._over = over
         self._decoder = Decoder(frames.TO_NODE)
         self._silence: asyncio.TimerHandle | None = None
@@ -84,7 +87,8 @@ class RunnerTwin:
         if kind == frames.RUN:
             if number in self.orders or number == 0:
                 raise FrameError(f"command {number} runs already")
-            order = self.orders[number] = _Order(self, number, Run.decode(payload))
+            run = Run.decode(payload)
+            order = self.orders[number] = (_Claimed if run.claim else _Order)(self, number, run)
             order.go_on()
             return
         if kind not in (frames.INPUT, frames.EOF, frames.CREDIT, frames.END):
@@ -246,6 +250,111 @@ class _Order:
     def _cancel_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
+
+
+class _Claimed:
+    """A claimed command that the driver of this session has asked for; its supervisor does not mind what becomes of the session."""
+
+    def __init__(self, twin: RunnerTwin, number: int, run: Run) -> None:
+        self._twin = twin
+        self._number = number
+        self._run = run
+        self._input = bytearray(run.stdin)
+        self._started: Started | None = None
+        self._began = 0.0
+
+    def input(self, data: bytes) -> None:
+        self._input += data
+        self.go_on()
+
+    def eof(self) -> None: ...
+
+    def credit(self, taken: int) -> None: ...
+
+    def go_on(self) -> None:
+        """Start it, or attach to it, once its input is there."""
+        if self._started is not None or len(self._input) < (self._run.total or 0):
+            return
+        self._began = asyncio.get_running_loop().time()
+        twin, command = self._twin, _command(self._run, bytes(self._input))
+        started = self._started = claims.start(twin.node, command, link=twin.link, when_ended=self._ended)
+        match started.kind:
+            case "begun" | "attached":
+                self._ended()
+            case "fenced":
+                self._refuse("fenced", f"{started.seen[0]} {started.seen[1]}")
+            case "rebooted":
+                self._refuse("rebooted", "it was rebooted since this operation began")
+            case "void":
+                self._refuse("void", "somebody has found this step not begun and called it off")
+            case "unusable":
+                self._refuse("claims", "/run cannot be written")
+
+    def end(self) -> None:
+        """End it by its class, for everybody who waits for it."""
+        if self._started is None:
+            self._refuse("full", "it was ended before it began")
+        elif self._started.asked is not None:
+            self._started.asked.end()
+
+    def forsake(self) -> None:
+        """Its session is over."""
+        if self._started is not None and self._started.asked is not None:
+            self._started.asked.leave()
+
+    def _refuse(self, kind: str, message: str) -> None:
+        self._twin.orders.pop(self._number, None)
+        self._twin.send(Refused(kind, message).encode(self._number))
+
+    def _ended(self) -> None:
+        if self._started is None or self._number not in self._twin.orders:
+            return
+        asked = self._started.asked
+        if asked is None or not asked.ended:
+            return
+        del self._twin.orders[self._number]
+        asked.leave()
+        head, _, body = asked.report().partition(b"\n")
+        kind, exit, signalled, dropped, late, seconds, *_, out, _ = head.decode("ascii").split()[2:]
+        attached = self._started.kind == "attached"
+        known = kind == "ended" and exit != "-"
+        self._twin.send(
+            frames.result(
+                self._number,
+                int(exit) if known else None,
+                body[: int(out)],
+                body[int(out) :],
+                signalled=signalled == "1",
+                dropped=int(dropped),
+                late=late == "1",
+                seconds=float(seconds) if attached else asyncio.get_running_loop().time() - self._began,
+                attached=attached,
+            )
+        )
+
+
+def _command(run: Run, stdin: bytes) -> Command[None]:
+    fleet, _, rest = run.claim.partition("/")
+    op, _, step = rest.rpartition(".")
+    claim = Claim(
+        fleet=fleet,
+        op=op,
+        step=int(step),
+        id=run.id,
+        boot_id=run.boot,
+        epoch=run.epoch,
+        seq=run.seq,
+    )
+    return Command(
+        run.argv,
+        nothing,
+        stdin=stdin,
+        env=run.env,
+        cancel=run.cancel,
+        timeout=run.timeout,
+        cap=run.cap,
+        claim=claim,
+    )
 
 
 def _hello(node: SimNode) -> Hello:

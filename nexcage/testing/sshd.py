@@ -308,7 +308,24 @@ class Server(asyncssh.SSHServer):
         for session in list(self.sessions):
             session.flush()
 
-    def _transport(self) -> asyncio.Transport | None:
+    def mute(self) -> None:
+        """What the node sends vanishes from now on."""
+        if self._connection is not None and (transport := self._transport()) is not None:
+            setattr(self._connection, "_transport", _Mute(transport))  # noqa: B010 - as below
+
+    def _transport(self) -> asyncio.Transport | _Mute | None:
         # asyncssh has no public way to stop reading a whole connection.
         transport: Any = getattr(self._connection, "_transport", None)  # Any: a private attribute
-        return transport if isinstance(transport, asyncio.Transport) else None
+        return transport if isinstance(transport, (asyncio.Transport, _Mute)) else None
+
+
+class _Mute:
+    """A transport that writes into the void."""
+
+    def __init__(self, transport: asyncio.Transport | _Mute) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever a transport has
+        return getattr(self._transport, name)

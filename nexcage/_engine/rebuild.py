@@ -26,6 +26,10 @@ __all__ = ["Rebuilder"]
 _CREATES = ("vzcreate", "vzrestore", "vzclone")
 
 
+class _Known(NexcageError):
+    """Somebody else has just made or rebuilt it."""
+
+
 class Rebuilder:
     """Rebuilds the journal of one fleet; ``backend`` is the name of the one that sees the containers."""
 
@@ -64,17 +68,20 @@ class Rebuilder:
         why_not = self._contradiction(id, seen, all_, machine, lift=lift)
         if why_not is not None:
             return Finding(severity="error", what="rebuild", where=f"container '{id}'", why=why_not, id=id)
+        if machine is not None and _known(machine) and not lift:
+            return None  # the journal has it, or finds out what became of it
         event = self._record(id, seen[0] if seen else None)
-        if machine is not None and not lift and machine.state is not State.ABSENT:
-            return None  # the journal has it
 
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(id)
-            if now is not None and (now.state is not State.ABSENT or now.running is not None):
-                raise NexcageError("somebody else has just made or rebuilt it")
+            if now is not None and _known(now):
+                raise _Known
             return event
 
-        await self._journal.append(event if lift else draft)
+        try:
+            await self._journal.append(event if lift else draft)
+        except _Known:
+            return None
         why = f"{event.state}, {event.vmid} on {event.node}" if seen else "no node has it"
         return Finding(
             severity="warning",
@@ -94,12 +101,8 @@ class Rebuilder:
             return f"its mark is on {there}: neither is taken"
         if lift:
             return self._guessing(id, seen, all_, machine)
-        if machine is None or (
-            machine.state is State.ABSENT and machine.running is None and machine.unresolved is None
-        ):
+        if machine is None or not _known(machine) or machine.running is not None or machine.unresolved is not None:
             return None
-        if machine.running is not None or machine.unresolved is not None:
-            return "an operation of it is under way: nexcage reconcile finds out what became of it"
         ((node, _, guest),) = seen
         if (machine.node, machine.vmid) != (node, guest.vmid):
             return f"the journal has it as {machine.vmid} on {machine.node}, its mark is on {guest.vmid} on {node}"
@@ -148,6 +151,10 @@ class Rebuilder:
             adopted=True,
             rebuilt=True,
         )
+
+
+def _known(machine: Machine) -> bool:
+    return machine.state is not State.ABSENT or machine.running is not None or machine.unresolved is not None
 
 
 def _state(id: str, guest: Guest) -> State:

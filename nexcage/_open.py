@@ -28,6 +28,7 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import Spread
 from nexcage._engine.recover import Recovery
+from nexcage._lease import make_lease
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
@@ -285,7 +286,8 @@ async def open_fleet(
         }
         stack.push_async_callback(_close, list(nodes.values()))
         observer = Observer(journal.fleet, journal, nodes, settings.limits, chance)
-        lease = _Sole()
+        lease = make_lease(settings, where, journal.fleet, clock, nodes, disk=disk, inline=inline)
+        stack.push_async_callback(lease.aclose)
         recovery = Recovery(
             fleet=journal.fleet,
             owner=owner,
@@ -344,13 +346,6 @@ async def open_fleet(
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
-
-
-class _Sole:
-    async def hold(self) -> int:
-        return 1
-
-    async def aclose(self) -> None: ...
 
 
 OPENING = 30.0

@@ -79,7 +79,8 @@ class Attempt:
             ):  # a signal leaves no trace to look for, and is never sent twice
                 if error is not None:
                     return op.given_up(began, error)
-                return op.succeeded(began, self._machine, began.before, self._machine.pid), None
+                machine, by = self._machine, self._steps.resolved_by
+                return op.succeeded(began, machine, began.before, machine.pid, resolved_by=by), None
             if error is not None and not self._steps.touched:  # nothing was started, so all is as it was
                 verdict, state, pid = "not", began.before, self._machine.pid
             else:

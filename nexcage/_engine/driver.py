@@ -103,7 +103,8 @@ class Driver:
 
     def _holders_has(self, id: str) -> bool:
         holder = self._holders.get(id)
-        return holder is not None and holder.began is not None  # before that it may be what asks about the one before it
+        # Before it began, it may be what asks about the one before it.
+        return holder is not None and holder.began is not None
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class Recovery:
         self._lease = lease
         self._alive = alive
         self._random = random
+        self._locks: dict[str, anyio.Lock] = {}
         self.busy: Callable[[str], bool] = lambda _: False
         """Whether this driver itself is at work on a container."""
 
@@ -97,6 +98,17 @@ class Recovery:
         """
         if self.left(id) is None:
             return None
+        lock = self._locks.setdefault(id, anyio.Lock())
+        if not wait and lock.statistics().locked:
+            return None
+        try:
+            async with lock:
+                return await self._resolve(id, wait)
+        finally:
+            if not lock.statistics().locked and not lock.statistics().tasks_waiting:
+                self._locks.pop(id, None)
+
+    async def _resolve(self, id: str, wait: bool) -> Event | None:
         await self._journal.refresh()
         began, machine = self.left(id), self._observer.machine(id)
         if began is None:
@@ -127,7 +139,7 @@ class Recovery:
         # After the claims: what a command did before its end can be seen now. Where its end is not known, its processes are looked for.
         known = (
             last is not None
-            and last.kind == "ended"
+            and last.kind in ("ended", "void")
             and machine.last is not None
             and last.boot_id == machine.last.boot_id
         )
@@ -137,10 +149,11 @@ class Recovery:
         self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Finding
     ) -> Event | None:
         if finding.verdict == "half" and last is not None:
-            look = await self._mended(began, machine, node, look, last)
+            mended = await self._mended(began, machine, node, look, last)
             machine = self._observer.machine(machine.id)
-            if machine.running is None or machine.running.owner != self._owner:
+            if mended is None or machine.running is None:
                 return None
+            look = mended
             began = machine.running
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Finding(finding.verdict, "repair", finding.why)
@@ -219,8 +232,8 @@ class Recovery:
 
     # ---- debris ------------------------------------------------------------------------------------------------------------
 
-    async def _mended(self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled) -> Look:
-        """Take the operation over and remove what it left half done; the look after that."""
+    async def _mended(self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled) -> Look | None:
+        """Take the operation over and remove what it left half done; the look after that. None when somebody else has it now."""
         epoch = await self._lease.hold()
 
         def draft(machines: Mapping[str, Machine]) -> Event:
@@ -233,7 +246,7 @@ class Recovery:
         try:
             await self._journal.append(draft)
         except Stale:
-            return look
+            return None
         machine = self._observer.machine(began.id)
         assert machine.running is not None
         steps = self.steps(node, machine.running, look, count=machine.steps)

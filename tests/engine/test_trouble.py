@@ -74,21 +74,38 @@ async def test_losing_the_answer_never_makes_two(sim: SimCluster, fault: str, ve
 
 
 @pytest.mark.sim(nodes=1)
-async def test_a_lost_signal_is_uncertain_and_never_sent_again(sim: SimCluster) -> None:
+async def test_the_answer_of_a_lost_signal_is_what_the_node_kept(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:
         web = await life(fleet, "stop")
         sim["pve-01"].fault("drop-after", on="kill")
+
+        done = await web.kill("USR1")
+
+        assert done.resolved_by == "claim"
+        assert web.machine.state is State.RUNNING
+        assert signals(sim) == 1
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_lost_signal_is_uncertain_and_never_sent_again(sim: SimCluster) -> None:
+    """What watched over it is gone too, so nobody knows."""
+    async with sim.fleet() as fleet:
+        web = await life(fleet, "stop")
+        sim["pve-01"].fault("kill-supervisor", on="kill")
 
         with pytest.raises(nexcage.Uncertain) as unsure:
             await web.kill("USR1")
 
         assert web.machine.state is State.UNKNOWN
         assert unsure.value.uncertain
-        signals = [change for effect in sim.effects() for change in effect["changed"] if change["kind"] == "signal"]
-        assert len(signals) == 1
+        assert signals(sim) <= 1
         observed = await web.reconcile()
         assert observed is not None
         assert observed.state is State.RUNNING
+
+
+def signals(sim: SimCluster) -> int:
+    return sum(change["kind"] == "signal" for effect in sim.effects() for change in effect["changed"])
 
 
 @pytest.mark.sim(nodes=3)
@@ -235,7 +252,7 @@ async def test_what_somebody_else_did_is_observed(sim: SimCluster) -> None:
         (seen,) = await fleet.reconcile()
 
         assert (seen.id, seen.state) == ("web-1", State.RUNNING)
-        assert seen.pid == node.model.init_pid(seen.vmid)
+        assert web.machine.pid == node.model.init_pid(seen.vmid)
         await node.run(["pct", "destroy", str(web.machine.vmid), "--force", "1"])
         (gone,) = await fleet.reconcile()
         assert gone.state is State.ABSENT

@@ -1,0 +1,363 @@
+"""What a dead driver left is found out when a fleet is opened: by what the node kept, by what is to be seen, never by guessing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import msgspec
+import pytest
+
+import nexcage
+from nexcage import Create, Delete, Intent, Kill, Pause, Spec, Start, State, Stop
+from nexcage._core.command import Claim, Command
+from nexcage._core.events import Attempted, Began
+from nexcage._sinks.journal import FileJournal, open_journal
+from nexcage.testing import SimCluster
+from nexcage.tools import claims, lxc, pct
+
+SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", storage="local-zfs")
+
+
+class Ghost:
+    """A driver that dies: it writes to the journal and to the node as one does, up to where it is told to stop."""
+
+    def __init__(self, sim: SimCluster, fleet: nexcage.Fleet, journal: FileJournal) -> None:
+        self.sim, self.fleet, self.journal = sim, fleet, journal
+
+    async def begin(self, intent: Intent, node: str = "pve-01", op_id: str = "ghost-op") -> Began:
+        machine = self.journal.machines.get(intent.id) or nexcage.Machine(intent.id)
+        boot = (self.sim[node].files.read("/proc/sys/kernel/random/boot_id") or "").strip()
+        began = machine.begin(intent, op_id=op_id, node=node, backend="lxc", boot_id=boot, owner="ghost", epoch=1)
+        (written,) = await self.journal.append(began)
+        assert isinstance(written, Began)
+        return written
+
+    async def step(self, began: Began, command: Command, *, run: bool = True, tool: str = "pct") -> None:
+        node = self.sim[began.node]
+        uptime = float((node.files.read("/proc/uptime") or "0").split()[0])
+        step = self.journal.machines[began.id].steps + 1
+        await self.journal.append(
+            Attempted(
+                id=began.id,
+                op=began.op,
+                op_id=began.op_id,
+                step=step,
+                tool=tool,
+                tries=dict(command.tries),
+                boot_id=began.boot_id,
+                uptime=uptime,
+            )
+        )
+        if not run:
+            return
+        claim = Claim(
+            fleet=self.fleet.id, op=began.op_id, step=step, id=began.id, boot_id=began.boot_id, epoch=1, seq=began.seq
+        )
+        env = {"NEXCAGE_OP_ID": began.op_id, "NEXCAGE_STEP": str(step)}
+        transport = self.sim.transport(began.node)
+        async with anyio.create_task_group() as tasks:
+            command = msgspec.structs.replace(command, claim=claim, env=env)
+            native = getattr(transport, "claims", False)
+            tasks.start_soon(transport.run, command if native else claims.claimed(command))
+            await anyio.sleep(0.2)
+            await transport.aclose()  # it goes on without us
+            tasks.cancel_scope.cancel()
+
+
+def mark(ghost: Ghost, vmid: int) -> nexcage.Mark:
+    return nexcage.Mark(ghost.fleet.id, "web", vmid, "ghost-op")
+
+
+@asynccontextmanager
+async def ghostly(sim: SimCluster, *before: str) -> AsyncIterator[tuple[Ghost, nexcage.Container]]:
+    """A container that has lived through ``before``, and a driver beside that is about to die."""
+    async with sim.fleet() as fleet:
+        web = fleet["web"]
+        if before:
+            await web.create(SPEC)
+        for verb in before[1:]:
+            await getattr(web, verb)()
+        async with open_journal(fleet.state_dir, owner="ghost", fleet=fleet.id) as journal:
+            yield Ghost(sim, fleet, journal), web
+
+
+async def outcomes(fleet: nexcage.Fleet) -> list[tuple[str, str]]:
+    """How the ghost's operation ended: event and what told."""
+    return [
+        (type(e).__name__, getattr(e, "resolved_by", ""))
+        for e in nexcage.read_journal(fleet.state_dir)
+        if getattr(e, "op_id", "") == "ghost-op" and not isinstance(e, (Began, Attempted))
+    ]
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_driver_that_died_before_its_first_step_did_nothing(sim: SimCluster) -> None:
+    async with ghostly(sim, "create") as (ghost, _):
+        await ghost.begin(Start("web"))
+    async with sim.fleet() as fleet:
+        assert fleet["web"].machine.state is State.CREATED
+        assert await outcomes(fleet) == [("Failed", "journal")]
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("late", [0.0, 30.0])
+async def test_a_start_that_outlived_its_driver_is_a_success(sim: SimCluster, late: float) -> None:
+    async with ghostly(sim, "create") as (ghost, web):
+        began = await ghost.begin(Start("web"))
+        await ghost.step(
+            began,
+            lxc.guarded(
+                nexcage.Mark(ghost.fleet.id, "web", web.machine.vmid, web.machine.mark), pct.start(web.machine.vmid)
+            ),
+        )
+    await anyio.sleep(late)
+    async with sim.fleet() as fleet:
+        await fleet["web"].wait(State.RUNNING, timeout=60)
+        assert await outcomes(fleet) == [("Succeeded", "claim")]
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_command_that_never_arrived_never_will(sim: SimCluster) -> None:
+    async with ghostly(sim, "create") as (ghost, web):
+        began = await ghost.begin(Start("web"))
+        command = pct.start(web.machine.vmid)
+        await ghost.step(began, command, run=False)
+    async with sim.fleet() as fleet:
+        assert await outcomes(fleet) == [("Failed", "claim")]
+        assert fleet["web"].machine.state is State.CREATED
+        claim = Claim(fleet=fleet.id, op="ghost-op", step=1, id="web")
+        with pytest.raises(nexcage.NodeError):
+            await sim.transport("pve-01").run(msgspec.structs.replace(command, claim=claim))
+        assert not sim["pve-01"].model.is_running(fleet["web"].machine.vmid)
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("runner", [True, False])
+async def test_a_signal_of_a_dead_driver_is_known_by_what_the_node_kept(sim: SimCluster, runner: bool) -> None:
+    sim.runner = runner
+    async with ghostly(sim, "create", "start") as (ghost, web):
+        began = await ghost.begin(Kill("web", "USR1"))
+        await ghost.step(began, lxc.signal(nexcage.Mark(ghost.fleet.id, "web", web.machine.vmid, web.machine.mark), 10))
+    await anyio.sleep(5)
+    async with sim.fleet() as fleet:
+        assert fleet["web"].machine.state is State.RUNNING
+        assert await outcomes(fleet) == [("Succeeded", "claim")]
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_create_of_a_dead_driver_is_a_success_and_made_once(sim: SimCluster) -> None:
+    async with ghostly(sim) as (ghost, _):
+        began = await ghost.begin(Create("web", SPEC))
+        await ghost.step(began, pct.create(mark(ghost, 15000), SPEC.image, SPEC, "web"))
+    await anyio.sleep(60)
+    async with sim.fleet() as fleet:
+        assert fleet["web"].machine.state is State.CREATED
+        assert fleet["web"].machine.vmid == 15000
+        done = await fleet.do(Create("web", SPEC, op_id="ghost-op"))
+        assert (done.vmid, done.resolved_by) == (15000, "claim")
+        await fleet["web"].start()
+
+
+@pytest.mark.sim(nodes=1)
+async def test_what_a_killed_create_left_is_removed_with_its_volumes(sim: SimCluster) -> None:
+    async with ghostly(sim) as (ghost, _):
+        sim["pve-01"].fault("kill-worker", on="pct create")
+        began = await ghost.begin(Create("web", SPEC))
+        await ghost.step(began, pct.create(mark(ghost, 15000), SPEC.image, SPEC, "web"))
+    await anyio.sleep(60)
+    assert sim["pve-01"].model.config(15000) == "lock: create\n"
+    async with sim.fleet() as fleet:
+        assert sim["pve-01"].model.config(15000) is None
+        assert fleet["web"].machine.state is State.ABSENT
+        assert await outcomes(fleet) == [("TakenOver", ""), ("Failed", "repair")]
+        await fleet["web"].create(SPEC)
+    assert (await sim["pve-01"].run(["zfs", "list", "-H", "-o", "name"])).stdout.count(b"subvol-15000") == 0
+
+
+@pytest.mark.sim(nodes=1)
+async def test_what_a_rival_left_half_made_is_reported_and_stays(sim: SimCluster) -> None:
+    """Ours was told that the VMID is taken; what is there is not ours."""
+    async with ghostly(sim) as (ghost, _):
+        sim["pve-01"].fault("kill-worker", on="pct create")
+        await sim["pve-01"].run(["pct", "create", "15000", SPEC.image, "--storage", "local-zfs"])
+        assert sim["pve-01"].model.config(15000) == "lock: create\n"
+        began = await ghost.begin(Create("web", SPEC))
+        await ghost.step(began, pct.create(mark(ghost, 15000), SPEC.image, SPEC, "web"))
+    await anyio.sleep(60)
+    async with sim.fleet() as fleet:
+        assert sim["pve-01"].model.config(15000) == "lock: create\n"
+        assert fleet["web"].machine.state is State.ABSENT
+
+
+@pytest.mark.sim(nodes=1)
+async def test_after_a_reboot_half_made_debris_is_never_removed(sim: SimCluster) -> None:
+    async with ghostly(sim) as (ghost, _):
+        sim["pve-01"].fault("kill-worker", on="pct create")
+        began = await ghost.begin(Create("web", SPEC))
+        await ghost.step(began, pct.create(mark(ghost, 15000), SPEC.image, SPEC, "web"))
+    await anyio.sleep(60)
+    sim["pve-01"].restart()
+    async with sim.fleet() as fleet:
+        assert sim["pve-01"].model.config(15000) == "lock: create\n"
+        assert fleet["web"].machine.state is State.ABSENT
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_delete_that_was_killed_half_way_is_finished(sim: SimCluster) -> None:
+    async with ghostly(sim, "create") as (ghost, web):
+        vmid = web.machine.vmid
+        sim["pve-01"].fault("kill-worker", on="pct destroy")
+        began = await ghost.begin(Delete("web"))
+        await ghost.step(
+            began, lxc.guarded(nexcage.Mark(ghost.fleet.id, "web", vmid, web.machine.mark), pct.destroy(vmid))
+        )
+    await anyio.sleep(60)
+    assert (sim["pve-01"].model.config(vmid) or "").startswith("lock: destroyed")
+    async with sim.fleet() as fleet:
+        assert sim["pve-01"].model.config(vmid) is None
+        assert fleet["web"].machine.state is State.ABSENT
+        assert await outcomes(fleet) == [("TakenOver", ""), ("Succeeded", "repair")]
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize(
+    ("verb", "fault"), [("create", "kill-worker"), ("delete", "kill-worker"), ("create", "kill-supervisor")]
+)
+async def test_a_living_driver_clears_up_what_was_killed_under_it(sim: SimCluster, verb: str, fault: str) -> None:
+    async with sim.fleet() as fleet:
+        web = fleet["web"]
+        if verb == "delete":
+            await web.create(SPEC)
+        sim["pve-01"].fault(fault, on="pct destroy" if verb == "delete" else "pct create")
+
+        try:
+            await (web.create(SPEC) if verb == "create" else web.delete())
+        except nexcage.NexcageError:
+            assert web.machine.state is State.ABSENT
+
+        configs = [sim["pve-01"].model.config(vmid) or "" for vmid in (await fleet.look())["pve-01"].guests]
+        assert not any(text.startswith("lock:") for text in configs)
+
+
+@pytest.mark.sim(nodes=2)
+async def test_recovering_twice_equals_recovering_once(sim: SimCluster) -> None:
+    async with ghostly(sim, "create", "start") as (ghost, web):
+        began = await ghost.begin(Stop("web", force=True))
+        await ghost.step(
+            began,
+            lxc.guarded(
+                nexcage.Mark(ghost.fleet.id, "web", web.machine.vmid, web.machine.mark), pct.stop(web.machine.vmid)
+            ),
+        )
+    await anyio.sleep(20)
+    async with sim.fleet() as first, sim.fleet() as second:
+        await anyio.sleep(1)
+        await first.refresh()
+        assert first["web"].machine == second["web"].machine
+        assert await outcomes(first) == [("Succeeded", "claim")]
+        seq = first.seq
+        await first.recover(wait=True)
+        await first.reconcile()
+        assert first.seq == seq
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_node_that_is_away_leaves_it_open_and_opening_does_not_fail(sim: SimCluster) -> None:
+    async with ghostly(sim, "create") as (ghost, _):
+        await ghost.step(await ghost.begin(Start("web")), pct.start(1), run=False)
+    sim["pve-01"].crash()
+    async with sim.fleet() as fleet:
+        assert fleet["web"].machine.state is State.STARTING
+        sim["pve-01"].restart()
+        await anyio.sleep(30)
+        await fleet.reconcile()
+        assert fleet["web"].machine.state is State.CREATED
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_thousand_claims_are_asked_for_with_few_commands(sim: SimCluster) -> None:
+    ids = [f"web-{n}" for n in range(60)]
+    async with sim.fleet() as fleet:
+        (await fleet.run(Create(id, SPEC) for id in ids)).raise_for_failures()
+        async with open_journal(fleet.state_dir, owner="ghost", fleet=fleet.id) as journal:
+            ghost = Ghost(sim, fleet, journal)
+            for id in ids:
+                await ghost.step(await ghost.begin(Start(id), op_id=f"op-{id}"), pct.start(1), run=False)
+    calls: list[tuple[str, ...]] = []
+    connect = sim.connect
+
+    class Counting:
+        claims = fencing = True
+
+        def __init__(self, inner: object) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+        async def run(self, command: Command) -> nexcage.Result:
+            calls.append(command.argv)
+            return await self.inner.run(command)  # type: ignore[attr-defined]
+
+    async with sim.fleet(connect=lambda host: Counting(connect(host))) as fleet:
+        assert all(fleet[id].machine.state is State.CREATED for id in ids)
+    assert len(calls) < 10
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("policy", ["report", "adopt", "revert"])
+async def test_a_reconcile_does_what_the_policy_says_about_what_somebody_else_did(sim: SimCluster, policy: str) -> None:
+    config = nexcage.Config(on_drift=policy)  # type: ignore[arg-type]
+    async with sim.fleet(config=config) as fleet:
+        web = fleet["web"]
+        await web.create(SPEC)
+        await web.start()
+        await sim["pve-01"].run(["pct", "stop", str(web.machine.vmid)])
+
+        (foreseen,) = await fleet.reconcile(dry_run=True)
+        assert (foreseen.state, foreseen.done) == (State.STOPPED, False)
+        assert web.machine.state is State.RUNNING
+        (difference,) = await fleet.reconcile()
+
+        assert difference.was is State.RUNNING
+        expected = {"report": "", "adopt": "adopt", "revert": "start"}[policy]
+        assert difference.action == expected == foreseen.action or policy == "report"
+        assert web.machine.state is (State.RUNNING if policy == "revert" else State.STOPPED)
+        again = await fleet.reconcile()
+        assert bool(again) is (policy == "report")
+
+
+@pytest.mark.sim(nodes=1)
+async def test_what_an_operation_wanted_is_no_drift(sim: SimCluster) -> None:
+    async with sim.fleet(config=nexcage.Config(on_drift="revert")) as fleet:
+        web = fleet["web"]
+        await web.create(SPEC)
+        await web.start()
+        sim["pve-01"].react(web.machine.vmid, "exits")
+        await web.kill("TERM")
+        await anyio.sleep(10)
+
+        await fleet.reconcile()
+        assert web.machine.state is State.STOPPED
+        for intent in (Start("web"), Pause("web")):
+            await fleet.do(intent)
+            assert await fleet.reconcile() == []
+
+
+@pytest.mark.sim(nodes=1)
+async def test_an_op_id_of_a_dead_driver_gives_its_outcome(sim: SimCluster) -> None:
+    async with ghostly(sim, "create") as (ghost, web):
+        began = await ghost.begin(Start("web"))
+        await ghost.step(
+            began,
+            lxc.guarded(
+                nexcage.Mark(ghost.fleet.id, "web", web.machine.vmid, web.machine.mark), pct.start(web.machine.vmid)
+            ),
+        )
+    async with sim.fleet() as fleet:
+        done = await fleet.do(Start("web", op_id="ghost-op"))
+        assert done.resolved_by == "claim"
+        starts = [e for e in sim.effects() if "start" in e["argv"]]
+        assert len(starts) == 1

@@ -9,7 +9,7 @@ import msgspec
 from nexcage._core.machine import Machine
 from nexcage._core.states import State
 
-__all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status"]
+__all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status", "same_state"]
 
 OCI_VERSION = "1.3.0"
 
@@ -61,7 +61,7 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         "vmid": str(machine.vmid) if machine.vmid else "",
         "backend": machine.backend,
         "image": spec.image if spec else "",
-        "op": machine.running.op_id if machine.running else (machine.done[-1].op_id if machine.done else ""),
+        "op": _op(machine),
         "state": str(machine.state),
         "stale": "true" if stale else "",
     }
@@ -75,3 +75,29 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         bundle=(spec.bundle if spec and spec.bundle else f"{run_dir.rstrip('/')}/{machine.id}"),
         annotations=annotations,
     )
+
+
+def same_state(one: Machine, other: Machine) -> bool:
+    """Whether both have the same document."""
+    return _shown(one) == _shown(other)
+
+
+def _shown(machine: Machine) -> tuple[object, ...]:
+    """All that `oci_state` reads of a machine."""
+    return (
+        machine.id,
+        machine.state,
+        machine.was,
+        machine.pid,
+        machine.node,
+        machine.vmid,
+        machine.backend,
+        machine.spec,
+        _op(machine),
+    )
+
+
+def _op(machine: Machine) -> str:
+    if machine.running is not None:
+        return machine.running.op_id
+    return machine.done[-1].op_id if machine.done else ""

@@ -19,6 +19,7 @@ import msgspec
 
 from nexcage._core.events import Observed
 from nexcage._core.machine import Checkpointed, Event, Machine
+from nexcage._core.oci import same_state
 from nexcage._core.states import State
 from nexcage._sinks.disk import Disk, directory, made_directory, read_small, write_whole
 from nexcage._sinks.segments import Record, line_of, records, segment_name, segments_in
@@ -210,13 +211,16 @@ class Store:
             return
         self._append(b"".join(lines))
         self.seq += len(events)
+        told = [
+            new for id, new in changed.items() if (old := self.machines.get(id)) is None or not same_state(old, new)
+        ]
         self.machines |= changed
         for event in events:
             if _rebuilt(event):
                 self.quarantined.pop(event.id, None)
         news.machines |= changed
         news.events += events
-        self.project(changed.values())
+        self.project(told)
 
     def _judge(self, call: Call, changed: dict[str, Machine], events: list[Event], lines: list[bytes]) -> None:
         """The call's events with their numbers, folded onto what the batch has so far; all of them, or none if one is refused."""

@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT4
 
 from nexcage import OCI_VERSION, Machine, Spec, State
 from nexcage._core.events import Began
-from nexcage._core.oci import oci_state, oci_status
+from nexcage._core.oci import oci_state, oci_status, same_state
 from nexcage._core.states import OBSERVABLE
 
 OCI = Path(__file__).parent.parent / "data" / "oci"
@@ -111,6 +111,20 @@ def test_the_operation_under_way_is_named() -> None:
     machine = Machine("web-1")
     began: Began = machine.begin(_create(), op_id="op-1")
     assert oci_state(machine.apply(began), run_dir="/run").annotations["org.nexcage.op"] == "op-1"
+
+
+def test_machines_that_show_the_same_have_equal_documents() -> None:
+    some = MACHINES[::5]
+    changes: list[dict[str, Any]] = [
+        {"node": "pve-02"}, {"vmid": 105}, {"backend": "vm"}, {"seq": 8, "steps": 3, "at": 9.0}, {"ran": True},
+        {"running": Machine("web-1").begin(_create(), op_id="op-1")}, {"id": "web-2"},
+    ]  # fmt: skip
+    for one in some:
+        for other in [*some, *(msgspec.structs.replace(one, **change) for change in changes)]:
+            if same_state(one, other):
+                assert oci_state(one, run_dir="/run") == oci_state(other, run_dir="/run")
+    for change, alike in zip(changes, (False, False, False, True, True, False, False), strict=True):
+        assert same_state(some[0], msgspec.structs.replace(some[0], **change)) is alike
 
 
 def _create() -> Any:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import nexcage
-from nexcage import JournalError, Machine, Op, State, Succeeded
+from nexcage import Attempted, JournalError, Machine, Op, State, Succeeded
 from nexcage._core.intents import Delete
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
@@ -39,6 +39,19 @@ async def test_every_change_is_in_the_file_when_append_returns(tmp_path, life):
         document = json.loads((run / "web-1" / "state.json").read_text())
         assert (document["status"], document["pid"], document["bundle"]) == ("running", 4194400, str(run / "web-1"))
         assert document["annotations"]["org.nexcage.op"] == journal.machines["web-1"].done[-1].op_id
+
+
+async def test_what_does_not_show_in_the_file_does_not_write_it_again(tmp_path, life):
+    run = tmp_path / "run"
+    async with open_journal(tmp_path / "state", owner="one", run_dir=run) as journal:
+        begun, *_ = await journal.append(life.create("web-1"))
+        written = (run / "web-1" / "state.json").stat()
+        await journal.append(Attempted(id="web-1", op=Op.CREATE, op_id=begun.op_id, step=1, tool="pct"))
+        assert (run / "web-1" / "state.json").stat().st_ino == written.st_ino
+        await journal.append(
+            Attempted(id="web-1", op=Op.CREATE, op_id=begun.op_id, step=2, tool="pct", tries={"vmid": 104})
+        )
+        assert read_state(run, "web-1").annotations["org.nexcage.vmid"] == "104"
 
 
 async def test_a_deleted_container_takes_its_directory_along(tmp_path, life):

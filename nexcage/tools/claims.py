@@ -75,19 +75,17 @@ done
 
 # The supervisor: its own session, no descriptors of ours. The tool gets a session of its own too, so that its whole group can be
 # ended; what the tool leaves behind may hold its output open, which is waited for a second and no longer.
-_SUPERVISE = r"""D=$1 cancel=$2 timeout=$3 cap=$4 in=$5
-shift 5
+_SUPERVISE = r"""exec 3<&0 </dev/null
+D=$1 cancel=$2 timeout=$3 cap=$4
+shift 4
 read -r s < /proc/$$/stat
 s=${s##*) }
 start=$(set -- $s; echo "${20}")
-ln -s "run:$$:$start:$(date +%s)" "$D/go" 2>/dev/null || { rm -f "$D/in.$$" "$in"; exit 0; }
+ln -s "run:$$:$start:$(date +%s)" "$D/go" 2>/dev/null || exit 0
 read -r began _ < /proc/uptime
 mkfifo "$D/o" "$D/e"
-{ head -c "$cap" > "$D/out"; wc -c > "$D/more.o"; } < "$D/o" & ro=$!
-{ head -c "$cap" > "$D/err"; wc -c > "$D/more.e"; } < "$D/e" & re=$!
-[ -n "$in" ] || in=/dev/null
-exec 3< "$in"
-case $in in /dev/null) ;; *) rm -f "$in" ;; esac
+{ head -c "$cap" > "$D/out"; wc -c > "$D/more.o"; } < "$D/o" 3<&- & ro=$!
+{ head -c "$cap" > "$D/err"; wc -c > "$D/more.e"; } < "$D/e" 3<&- & re=$!
 setsid "$@" <&3 3<&- > "$D/o" 2> "$D/e" & t=$!
 exec 3<&-
 stop() {
@@ -130,15 +128,17 @@ boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6
 shift 6
 if [ ! -L "$D/go" ]; then
   if [ -n "$boot" ] && [ "$boot" != "$b" ]; then echo "@nexcage claim rebooted"; exit 0; fi
-  in=
-  if [ "$size" -gt 0 ]; then
+  exec 3< /dev/null
+  if [ "$size" -gt 0 ]; then # it may be a secret, so its file has no name by the time it is written
     in=$D/in.$$
-    cat > "$in"
-    [ "$(wc -c < "$in")" -eq "$size" ] || { rm -f "$in"; echo "@nexcage claim cut"; exit 0; }
+    : > "$in" && exec 3< "$in" 4< "$in" 5> "$in" && rm -f "$in" && cat >&5
+    [ "$(wc -c <&4)" -eq "$size" ] || { echo "@nexcage claim cut"; exit 0; }
+    exec 4<&- 5>&-
   fi
-  setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$in" "$@" </dev/null >/dev/null 2>&1 & s=$!
+  setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$@" <&3 3<&- >/dev/null 2>&1 & s=$!
+  exec 3<&-
   trap 'kill -s TERM $s 2>/dev/null' TERM
-  while wait $s; [ $? -gt 128 ]; do :; done
+  while wait $s; [ $? -gt 128 ] && kill -s 0 $s; do :; done 2>/dev/null # a supervisor that was killed ended by a signal too
 fi
 p=$(readlink "$D/go") p=${p#run:} p=${p%%:*}
 case $p in *[!0-9]*|'') ;; *)

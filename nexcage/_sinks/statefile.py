@@ -44,7 +44,7 @@ class StateFiles:
         dir_fd = self._directory()
         found = read_small(self._disk, ".fleet", dir_fd=dir_fd)
         if found is None:
-            write_whole(self._disk, ".fleet", f"{fleet}\n".encode(), dir_fd=dir_fd, durable=False)
+            write_whole(self._disk, ".fleet", f"{fleet}\n".encode(), dir_fd=dir_fd, durable=True)
         elif (there := found.decode("ascii", "backslashreplace").strip()) != fleet:
             raise JournalError(
                 f"{self.run_dir} holds the state files of fleet {escaped(there)}, not {fleet}: "

@@ -48,9 +48,12 @@ class Fate:
             self.die()
             raise Crash(f"died before point {self.at}: {what}")
 
-    def next_is_fatal(self) -> bool:
-        """Whether it dies at the next point."""
-        return not self.dead and len(self.points) == self.at
+    def doomed(self, what: str) -> bool:
+        """The same without dying: when this is the point to die at, the caller does it, by `die`, at a moment of its own."""
+        if self.dead or len(self.points) != self.at:
+            return False
+        self.points.append(what)
+        return True
 
     def die(self) -> None:
         """From now on nothing of it has an effect, and what the kernel held for it is free."""
@@ -108,7 +111,7 @@ class CrashDisk(Disk):
         if not flags & (os.O_CREAT | os.O_TRUNC) or (not flags & os.O_EXCL and _there(name, dir_fd)):
             self._alive(f"open {name}")
             return super().open(name, flags, dir_fd=dir_fd)
-        self.fate.point(f"create {name}")
+        self.fate.point(f"create {self._short(name)}")
         fd = super().open(name, flags, dir_fd=dir_fd)
         self._new(os.fstat(fd), _File())
         return fd
@@ -118,12 +121,12 @@ class CrashDisk(Disk):
         return super().read(fd, size, offset)
 
     def write(self, fd: int, data: bytes) -> None:
-        self.fate.point(f"write {_name(fd)}")
+        self.fate.point(f"write {self._short(_path(fd))}")
         super().write(fd, data)
 
     def sync(self, fd: int) -> None:
         """Costs no waiting; that it was asked for is what counts."""
-        self.fate.point(f"sync {_name(fd)}")
+        self.fate.point(f"sync {self._short(_path(fd))}")
         stat = os.fstat(fd)
         known = self._known.get((stat.st_dev, stat.st_ino))
         path = f"/proc/self/fd/{fd}"
@@ -133,24 +136,24 @@ class CrashDisk(Disk):
             known.durable = _content(path)
 
     def truncate(self, fd: int, size: int) -> None:
-        self.fate.point(f"truncate {_name(fd)}")
+        self.fate.point(f"truncate {self._short(_path(fd))}")
         super().truncate(fd, size)
 
     def rename(self, old: str, new: str, *, dir_fd: int | None = None) -> None:
-        self.fate.point(f"rename {new}")
+        self.fate.point(f"rename {self._short(new)}")
         super().rename(old, new, dir_fd=dir_fd)
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
-        self.fate.point(f"unlink {name}")
+        self.fate.point(f"unlink {self._short(name)}")
         super().unlink(name, dir_fd=dir_fd)
 
     def mkdir(self, name: str, *, dir_fd: int | None = None) -> None:
-        self.fate.point(f"mkdir {name}")
+        self.fate.point(f"mkdir {self._short(name)}")
         super().mkdir(name, dir_fd=dir_fd)
         self._new(os.stat(name, dir_fd=dir_fd), _Directory())
 
     def rmdir(self, name: str, *, dir_fd: int | None = None) -> None:
-        self.fate.point(f"rmdir {name}")
+        self.fate.point(f"rmdir {self._short(name)}")
         super().rmdir(name, dir_fd=dir_fd)
 
     def utime(self, name: str, at: float, *, dir_fd: int | None = None) -> None:
@@ -162,6 +165,9 @@ class CrashDisk(Disk):
         super().lock(fd, how)
         stat = os.fstat(fd)
         self._locked[fd] = (stat.st_dev, stat.st_ino)
+
+    def _short(self, name: str) -> str:
+        return os.path.relpath(name, self.root) if name.startswith(self.root) else name
 
     def _alive(self, what: str) -> None:
         """Not a point: nothing on the disk changes."""
@@ -210,8 +216,8 @@ def _content(path: str) -> bytes:
         return file.read()
 
 
-def _name(fd: int) -> str:
-    return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+def _path(fd: int) -> str:
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def _there(name: str, dir_fd: int | None) -> bool:
@@ -312,7 +318,7 @@ class FaultyDisk(Disk):
             os.write(fd, data[: self._random.randrange(len(data) + 1)])
             self._refuse(kind)
         super().write(fd, data)
-        self._last = (os.readlink(f"/proc/self/fd/{fd}"), data)
+        self._last = (_path(fd), data)
 
     def sync(self, fd: int) -> None:
         if kind := self._happens("sync"):

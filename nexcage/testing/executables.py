@@ -89,6 +89,8 @@ def main(argv: list[str]) -> NoReturn:
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)
+    if "NEXCAGE_OP_ID" in os.environ:
+        ctx.claim = _claim()[1]
     leave(drive_process(faults.under_faults(TOOLS[program], _Here(node)), ctx))
 
 
@@ -106,7 +108,7 @@ class _Here(faults.Ground):
 
     @property
     def supervised(self) -> bool:
-        return _supervisor() != 0
+        return _claim()[0] != 0
 
     def mute(self) -> None:
         self.cut()  # one process among others cannot make packets vanish
@@ -124,7 +126,8 @@ class _Here(faults.Ground):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def gone(self) -> None:
-        if supervisor := _supervisor():
+        supervisor, _ = _claim()
+        if supervisor:
             os.kill(supervisor, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -132,14 +135,19 @@ class _Here(faults.Ground):
         faults.happen(self.node, kind)
 
 
-def _supervisor() -> int:
-    """The pid of the process that keeps this command's claim, 0 if it has none."""
+def _claim() -> tuple[int, str]:
+    """The pid of the process that keeps this command's claim, and the claim (``FLEET/OPID.STEP``); 0 if there is none."""
     pid = os.getppid()
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return pid if b"nexcage-claim" in file.read() else 0
+            words = file.read().rstrip(b"\0 ").split(b"\0")
     except OSError:
-        return 0
+        return 0, ""
+    if words[0].startswith(b"nexcage claim "):
+        return pid, os.fsdecode(words[0].split(b" ")[2])
+    if b"nexcage-claim" in words[:-1]:
+        return pid, "/".join(os.fsdecode(words[words.index(b"nexcage-claim") + 1]).split("/")[-2:])
+    return 0, ""
 
 
 def _sshd() -> int:

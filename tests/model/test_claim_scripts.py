@@ -194,3 +194,25 @@ async def test_the_twin_sees_a_real_supervisor_at_work_and_what_became_of_it(dis
     assert settled == structs.replace((await known(disk.real, STEP))[0], uptime=settled.uptime)
     assert settled.result is not None
     assert settled.result.exit == 143
+
+
+async def test_programs_on_disk_know_their_claim_and_lose_their_supervisor(tmp_path: Path) -> None:
+    with SimCluster(1, seed=3, dir=tmp_path / "sim", pace=0) as sim:
+        environ = {**os.environ, "PATH": f"{sim.path('pve-01')}:{os.environ['PATH']}", "NEXCAGE_OP_ID": "op-1"}
+
+        async def run(number: int) -> Settled:
+            argv = claimed("pct", "create", str(100 + number), DEBIAN, claim=step(number)).argv
+            await anyio.run_process(argv, env=environ, check=False)
+            command = claims.settle(step(number))
+            (settled,) = command.parse(await sim["pve-01"].run(command.argv))
+            return settled
+
+        assert (await run(1)).kind == "ended"
+        sim["pve-01"].fault("kill-supervisor", on="pct create")
+        assert (await run(2)).kind == "lost"
+        sim["pve-01"].fault("kill-worker", on="pct create")
+        settled = await run(3)
+        assert settled.result is not None
+        assert settled.result.exit == 137
+        assert [effect["claim"] for effect in sim.effects()] == ["f1/op-1.1", "f1/op-1.2", "f1/op-1.3"]
+        assert "lock: create" in (sim["pve-01"].model.config(102) or "")

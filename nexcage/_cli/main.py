@@ -87,6 +87,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_sim import sim
 
             return sim(call, streams)
+        case "doctor":
+            from nexcage._cli.verbs_doctor import doctor
+
+            return doctor(call, streams)
         case "events":
             from nexcage._cli.verbs_events import events
 

@@ -8,7 +8,7 @@ __all__ = ["page"]
 
 _EXIT = (
     ("0", "done, also when it was so already"),
-    ("1", "refused or failed; standard error says what is so"),
+    ("1", "refused or failed; standard error says what is so (reconcile, doctor: something is left wrong)"),
     ("2", "usage, or input that was refused before anything ran"),
     ("3", "a node cannot be used: out of reach, silent, login or host key refused"),
     ("130", "interrupted; the operation is recorded and its outcome looked up when the container is used next"),

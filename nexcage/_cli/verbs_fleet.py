@@ -22,7 +22,7 @@ from nexcage._cli.streams import Streams
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["Verb", "with_fleet"]
+__all__ = ["Verb", "until_interrupted", "with_fleet"]
 
 Verb = Callable[["Fleet"], Awaitable[int]]
 """What a command does with the open fleet; its exit status."""
@@ -40,7 +40,7 @@ def with_fleet(call: Call, streams: Streams) -> int:
             async with _logged(fleet):
                 return await verb(fleet)
 
-    return anyio.run(_until_interrupted, partial(work), call, streams)
+    return anyio.run(until_interrupted, partial(work), call, streams)
 
 
 def _prepare(call: Call, streams: Streams) -> Verb:
@@ -55,6 +55,8 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_look import prepare_route as prepare
         case "health":
             from nexcage._cli.verbs_health import prepare
+        case "reconcile":
+            from nexcage._cli.verbs_reconcile import prepare
         case _:
             from nexcage._cli.verbs_life import prepare
     return prepare(call, streams)
@@ -87,7 +89,7 @@ async def _logged(fleet: Fleet) -> AsyncGenerator[None]:
         raise failure
 
 
-async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, streams: Streams) -> int:
+async def until_interrupted(work: Callable[[], Awaitable[int]], call: Call, streams: Streams) -> int:
     """Run ``work``; the first SIGINT or SIGTERM cancels it, which is recorded; the second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         return await work()
@@ -113,7 +115,7 @@ async def _until_interrupted(work: Callable[[], Awaitable[int]], call: Call, str
                 failure = error  # raised below, out of the task group, so that it stays bare
         tasks.cancel_scope.cancel()
     if got and (inner.cancelled_caught or failure is not None):
-        looking = call.name in ("list", "state", "health", "route")
+        looking = call.name in ("list", "state", "health", "route", "doctor")
         recorded = "" if looking else "; what had begun is recorded, 'nexcage state ID' looks how it ended"
         streams.say(f"nexcage: {call.name}: interrupted{recorded}")
         return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]

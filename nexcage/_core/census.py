@@ -63,7 +63,7 @@ def census(
     that nobody shows may be there. ``aside``: containers of which the journal's records are damaged.
     """
     for key, other in twice(looks).items():
-        yield _found("error", "node", key, f"it is the same machine as {other}", "name it once", node=key)
+        yield _found("error", "two names", key, f"it is the same machine as {other}", "name it once", node=key)
     where = places(fleet, looks)
     for id, seen in sorted(where.items()):
         yield from _marked(id, seen, machines.get(id), id in aside)

@@ -135,9 +135,13 @@ class Audit:
     def _bad(self, record: Record, name: str) -> None:
         self.seq = max(self.seq + record.whole, record.seq)
         why = f"a record at byte {record.start} is bad: {record.fault}"
-        self._complain(name, "damage", os.path.join(self.folder, name), why)
-        if record.id:
+        path = os.path.join(self.folder, name)
+        if record.id:  # it costs that container, until a record that says all about it
+            self._clean = False
             self.aside[record.id] = f"{why} ({name})"
+            self._say("note", "damage", path, f"{why}; it is one of container '{record.id}'")
+        else:
+            self._complain(name, "damage", path, why)
 
     def _fold(self, event: Event) -> None:
         if isinstance(event, Observed) and event.rebuilt:

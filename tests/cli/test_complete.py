@@ -55,7 +55,7 @@ def test_the_script_is_valid_where_its_shell_is_here(shell: str, run: Run, tmp_p
         (["--output", "jsonl"], {"jsonl"}),
         (["kill", "-s", "KI"], {"KILL"}),
         (["events", "--op", "cr"], {"create"}),
-        (["sim", "fault", "--dir", "/tmp", "drop"], {"drop-before", "drop-during", "drop-after"}),
+        (["sim", "fault", "--dir", "/tmp", "drop"], {"drop-before", "drop-during", "drop-after", "drop-open"}),
         (["help", "comp"], {"completion"}),
         (["start", ""], {"web-1", "web-2"}),
         (["start", "web-1", "--name", "web-"], {"web-1", "web-2"}),

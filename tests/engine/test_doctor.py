@@ -183,7 +183,7 @@ async def test_the_same_machine_under_two_names_is_an_error(sim: SimCluster) -> 
         return sim.connect(nexcage.Host("pve-01"))
 
     async with sim.fleet(["pve-01", "10.0.0.1"], connect=connect) as fleet:
-        assert bad(await fleet.doctor()) == [("node", "10.0.0.1")]
+        assert bad(await fleet.doctor()) == [("two names", "10.0.0.1")]
 
 
 # ---- claims ------------------------------------------------------------------------------------------------------------------

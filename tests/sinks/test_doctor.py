@@ -143,12 +143,21 @@ def test_a_bad_checksum_names_the_container_that_it_sets_aside(place: Place) -> 
     state, _ = place
     flip(newest(state), -1)
     found = examine(*place)
-    assert ("error", "damage") in bad(found)
+    assert ("error", "set aside") in bad(found)
+    assert ("error", "damage") not in bad(found)
+    assert "web-3" in of(found, "damage").why
     aside = of(found, "set aside")
     assert (aside.severity, aside.id, aside.repairable) == ("error", "web-3", True)
     assert "checksum" in aside.why
     assert set(found.aside) == {"web-3"}
     assert ("error", "set aside") in bad(repair(*place))  # files alone cannot tell what is so
+
+
+def test_a_bad_record_of_nobody_knows_whom_is_an_error(place: Place) -> None:
+    state, _ = place
+    lines = newest(state).read_bytes().splitlines(keepends=True)
+    newest(state).write_bytes(b"".join([*lines[:-1], b"garbage\n", lines[-1]]))
+    assert bad(examine(*place)) == [("error", "damage")]
 
 
 def test_damage_in_an_old_segment_has_cost_history_only(place: Place) -> None:

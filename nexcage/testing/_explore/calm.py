@@ -1,0 +1,201 @@
+"""After the trouble: nothing goes wrong any more, and in bounded time everything must come to rest and agree."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.abc
+
+from nexcage._core.events import Attempted, Began
+from nexcage._core.intents import Delete
+from nexcage._core.machine import Machine
+from nexcage._core.outcome import Failure
+from nexcage._core.states import State
+from nexcage._sinks.segments import read_journal
+from nexcage.testing._explore import harm
+from nexcage.testing._explore.program import FLEET, VMIDS, Program
+from nexcage.testing._explore.truth import Guest, guests, leftovers
+
+if TYPE_CHECKING:
+    from nexcage.testing._explore.world import World
+
+__all__ = ["calm"]
+
+PATIENCE = 1800.0
+"""Seconds of virtual time after which what was asked must have ended."""
+CALM = 1800.0
+"""Seconds of virtual time in which everything must converge once nothing goes wrong any more."""
+LEAVE = 150.0
+"""Seconds that those who asked may wait for their answers before the programs end."""
+
+
+async def calm(world: World, tasks: anyio.abc.TaskGroup) -> None:
+    """Let everything end, then open the fleet again, and judge what it makes of it all."""
+    world.note("nothing goes wrong any more")
+    for program in world.programs:
+        program.go_on()
+        program.plug.trouble = 0
+    harm.mend(world)
+    await anyio.sleep(0.1)
+    world.over = True
+    await _in_time(world, PATIENCE, "promise 2: what was asked has not ended", lambda: _all_leave(world))
+    await _in_time(world, PATIENCE, "promise 2: commands on the nodes have not ended", lambda: _nodes_idle(world))
+    harm.mend(world)
+    last = await _opened(world, tasks, 90)
+    await _converged(world, last)
+    await last.leave()
+    again = await _opened(world, tasks, 91)
+    await _nothing_new(world, again)
+    await _everything_deleted(world, again)
+    _foreigners_untouched(world)
+
+
+async def _in_time(world: World, seconds: float, otherwise: str, work: Callable[[], Awaitable[None]]) -> None:
+    with anyio.move_on_after(seconds) as scope:
+        await work()
+    if scope.cancelled_caught:
+        world.broken(f"{otherwise} after {seconds:g} s")
+
+
+async def _all_leave(world: World) -> None:
+    await anyio.sleep(LEAVE)
+    for program in world.programs:
+        await program.leave()
+        program.go_on()
+
+
+async def _nodes_idle(world: World) -> None:
+    while any(node.calls for node in world.sim):  # noqa: ASYNC110 (of another machine: there is no event to wait for)
+        await anyio.sleep(5)
+
+
+async def _opened(world: World, tasks: anyio.abc.TaskGroup, number: int) -> Program:
+    program = Program(world, number)
+    world.programs.append(program)
+    tasks.start_soon(program.live)
+    for _ in range(100):
+        await anyio.sleep(0.1)
+        if program.up:
+            return program
+    world.broken("promise 3: the fleet cannot be opened any more")
+    return program
+
+
+# ---- it converges --------------------------------------------------------------------------------------------------------------
+
+
+async def _converged(world: World, program: Program) -> None:
+    fleet = program.fleet
+    if fleet is None:
+        return
+    until = anyio.current_time() + CALM
+    pause = 5.0
+    while anyio.current_time() < until:
+        await fleet.reconcile()
+        if not any(_open(machine) for machine in fleet.machines.values()):
+            break
+        await anyio.sleep(pause)
+        pause *= 2
+    _compare(world, fleet.machines.values())
+    world.look_at_state_files(world.home / "run")
+
+
+def _open(machine: Machine) -> bool:
+    return machine.running is not None or machine.unresolved is not None or machine.state is State.UNKNOWN
+
+
+def _compare(world: World, machines: Iterable[Machine]) -> None:
+    real = {guest.id: guest for guest in _ours(world)}
+    for machine in machines:
+        guest = real.pop(machine.id, None)
+        if _open(machine):
+            debris = guests(world.sim).get(machine.vmid)
+            if debris is None or not _unproven(world, debris):
+                began = machine.running or machine.unresolved
+                world.broken(
+                    f"promise 3: {machine.id} is still {machine.state}, and nobody says what became of {began}"
+                )
+        elif guest is None and machine.state is not State.ABSENT:
+            world.broken(f"promise 6: {machine.id} is {machine.state} and does not exist")
+        elif guest is not None and _state(machine) != guest.state:
+            world.broken(f"promise 6: {machine.id} is {machine.state} and really {guest}")
+    for guest in real.values():
+        world.broken(f"promise 3: nobody knows of {guest}")
+
+
+def _ours(world: World) -> list[Guest]:
+    """The containers whose mark is one that a create of ours gave to that VMID; an edited copy is somebody else's."""
+    made = {(e.op_id, e.tries.get("vmid")) for e in read_journal(world.home / "state") if isinstance(e, Attempted)}
+    return [g for g in guests(world.sim).values() if g.fleet == FLEET and (g.op, g.vmid) in made]
+
+
+def _state(machine: Machine) -> str:
+    return "at rest" if machine.state in (State.CREATED, State.STOPPED) else str(machine.state)
+
+
+def _unproven(world: World, guest: Guest) -> bool:
+    """Debris that nobody can prove to be ours, because its node was rebooted or its supervisor killed: told, never touched."""
+    if guest.id or guest.lock not in ("create", "destroyed"):
+        return False
+    journal = list(read_journal(world.home / "state"))
+    deleted = {e.op_id for e in journal if isinstance(e, Began) and e.vmid == guest.vmid}
+    steps = [
+        e for e in journal if isinstance(e, Attempted) and (e.tries.get("vmid") == guest.vmid or e.op_id in deleted)
+    ]
+    boot = (world.sim[guest.node].files.read("/proc/sys/kernel/random/boot_id") or "").strip()
+    unproven = any(step.boot_id != boot for step in steps)
+    if unproven:
+        world.count("debris left to people")
+    return unproven
+
+
+async def _nothing_new(world: World, program: Program) -> None:
+    """Recovering again changes nothing."""
+    fleet = program.fleet
+    if fleet is None:
+        return
+    before = fleet.seq
+    await fleet.reconcile()
+    new = list(read_journal(world.home / "state", since=before))
+    if new:
+        world.broken(f"promise 3: looking again wrote {new}")
+
+
+async def _everything_deleted(world: World, program: Program) -> None:
+    """Whatever became of it, a container can be deleted, and then nothing of it is left."""
+    fleet = program.fleet
+    if fleet is None:
+        return
+    report = await fleet.run([Delete(id, force=True) for id in world.plan.ids])
+    debris = {g.vmid: g for g in guests(world.sim).values() if not g.id and g.lock in ("create", "destroyed")}
+    left = [*_ours(world), *(g for g in debris.values() if not _unproven(world, g))]
+    for failure in report.failures:
+        if not _excused(world, failure):
+            world.broken(
+                f"promise 3: {failure.op} {failure.id} in the calm: {type(failure.error).__name__}: {failure.error}"
+            )
+    await program.leave()
+    for guest in left:
+        if guest.lock not in ("backup", "snapshot"):
+            world.broken(f"promise 3: after everything was deleted there is {guest}")
+    for volume in leftovers(world.sim, range(VMIDS[0], VMIDS[1] + 1)):
+        world.broken(f"promise 3: after everything was deleted there is {volume}")
+
+
+def _excused(world: World, failure: Failure) -> bool:
+    """What only a person can end: debris that nobody can prove to be ours, and a lock that somebody else left."""
+    guest = guests(world.sim).get(failure.vmid)
+    if guest is None:
+        return False
+    return _unproven(world, guest) or guest.lock in ("backup", "snapshot")
+
+
+def _foreigners_untouched(world: World) -> None:
+    now = guests(world.sim)
+    for vmid, (guest, config) in world.foreign.items():
+        if vmid not in now:
+            world.broken(f"promise 5: foreign {vmid} is gone")
+        elif world.sim[guest.node].model.config(vmid) != config:
+            world.broken(f"promise 5: the config of foreign {vmid} was changed")

@@ -34,12 +34,15 @@ SHOWN = 32 * 1024
 KEPT = 6 * 3600.0
 """Seconds of the node's uptime that an ended claim stays; one younger than this that is not there never began."""
 
-_REPORT = r"""report() { # of a claim that has a go link
+_REPORT = r"""lives() { # process $1 that started at $2; a zombie does not
+  read -r s < "/proc/$1/stat" && set -- "$2" ${s##*) } && [ "$2" != Z ] && [ "${21}" = "$1" ]
+} 2>/dev/null
+report() { # of a claim that has a go link
   g=$(readlink "$D/go") kind=void exit=- sig=0 dropped=0 late=0 secs=0 at=0 start=0
   read -r up _ < /proc/uptime
   case $g in run:*)
     p=${g#run:} at=${p##*:} p=${p%:*} start=${p#*:} p=${p%%:*} kind=lost
-    if [ ! -e "$D/status" ] && read -r s < "/proc/$p/stat" && set -- ${s##*) } && [ "${20}" = "$start" ]; then kind=running; fi
+    if [ ! -e "$D/status" ] && lives "$p" "$start"; then kind=running; fi
     if [ -e "$D/status" ]; then read -r exit sig dropped late secs _ < "$D/status" && kind=ended; fi ;;
   esac 2>/dev/null
   lo=$(wc -c < "$D/out") le=$(wc -c < "$D/err")
@@ -52,6 +55,7 @@ _REPORT = r"""report() { # of a claim that has a go link
 } 2>/dev/null
 R=${NEXCAGE_NODE_ROOT-}
 read -r b < "$R/proc/sys/kernel/random/boot_id"
+m=$(umask)
 umask 077
 claim() {
   D=$R/run/nexcage-ops/$1
@@ -74,19 +78,24 @@ done
 )
 
 # The supervisor: its own session, no descriptors of ours. The tool gets a session of its own too, so that its whole group can be
-# ended; what the tool leaves behind may hold its output open, which is waited for a second and no longer.
+# ended; what the tool leaves behind may hold its output open, which is waited for a second and no longer. Until then nothing of it
+# may be kept back in a buffer of `head`.
 _SUPERVISE = r"""exec 3<&0 </dev/null
-D=$1 cancel=$2 timeout=$3 cap=$4
-shift 4
+stopped=
+trap 'stopped=1' TERM
+D=$1 cancel=$2 timeout=$3 cap=$4 m=$5
+shift 5
 read -r s < /proc/$$/stat
 s=${s##*) }
 start=$(set -- $s; echo "${20}")
 ln -s "run:$$:$start:$(date +%s)" "$D/go" 2>/dev/null || exit 0
 read -r began _ < /proc/uptime
 mkfifo "$D/o" "$D/e"
-{ head -c "$cap" > "$D/out"; wc -c > "$D/more.o"; } < "$D/o" 3<&- & ro=$!
-{ head -c "$cap" > "$D/err"; wc -c > "$D/more.e"; } < "$D/e" 3<&- & re=$!
-setsid "$@" <&3 3<&- > "$D/o" 2> "$D/e" & t=$!
+u=
+if command -v stdbuf > /dev/null; then u='stdbuf -o0'; fi
+{ $u head -c "$cap" > "$D/out"; wc -c > "$D/more.o"; } < "$D/o" 3<&- & ro=$!
+{ $u head -c "$cap" > "$D/err"; wc -c > "$D/more.e"; } < "$D/e" 3<&- & re=$!
+setsid sh -c 'umask "$1"; shift; exec "$@"' nexcage "$m" "$@" <&3 3<&- > "$D/o" 2> "$D/e" & t=$!
 exec 3<&-
 stop() {
   if [ "$cancel" = kill ]; then
@@ -99,6 +108,7 @@ stop() {
 late=0
 trap stop TERM
 trap 'late=1; stop' ALRM
+[ -z "$stopped" ] || stop
 sh -c 'trap "kill \$s; exit" TERM; sleep "$1" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$ & w=$!
 while :; do
   wait $t; x=$?
@@ -107,13 +117,16 @@ done
 wait $t 2>/dev/null; y=$?
 [ $y = 127 ] || x=$y
 kill $w 2>/dev/null
-i=0; while [ $i -lt 20 ] && { kill -s 0 $ro || kill -s 0 $re; } 2>/dev/null; do sleep 0.05; i=$((i+1)); done
+{ sleep 1; kill $ro $re; } 2>/dev/null & d=$!
+for r in $ro $re; do while kill -s 0 $r; do wait $r; done; done 2>/dev/null
+kill $d 2>/dev/null
 dropped=0
 for f in "$D/more.o" "$D/more.e"; do n=; read -r n < "$f"; dropped=$((dropped + ${n:-0})); done 2>/dev/null
 rm -f "$D/o" "$D/e" "$D/more.o" "$D/more.e"
 [ -s "$D/out" ] || rm -f "$D/out"
 [ -s "$D/err" ] || rm -f "$D/err"
 sig=0; [ $x -gt 128 ] && [ $x -lt 193 ] && sig=1
+[ "$late$cancel" = 1kill ] && x=- # whatever it says then is not its answer
 read -r up _ < /proc/uptime
 secs=$(( ${up%.*} - ${began%.*} ))
 echo "$x $sig $dropped $late $secs $up" > "$D/status.new" && mv "$D/status.new" "$D/status"
@@ -135,15 +148,16 @@ if [ ! -L "$D/go" ]; then
     [ "$(wc -c <&4)" -eq "$size" ] || { echo "@nexcage claim cut"; exit 0; }
     exec 4<&- 5>&-
   fi
-  setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$@" <&3 3<&- >/dev/null 2>&1 & s=$!
+  setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$m" "$@" <&3 3<&- >/dev/null 2>&1 & s=$!
   exec 3<&-
   trap 'kill -s TERM $s 2>/dev/null' TERM
   while wait $s; [ $? -gt 128 ] && kill -s 0 $s; do :; done 2>/dev/null # a supervisor that was killed ended by a signal too
 fi
-p=$(readlink "$D/go") p=${p#run:} p=${p%%:*}
-case $p in *[!0-9]*|'') ;; *)
+g=$(readlink "$D/go")
+case $g in run:*)
+  p=${g#run:} p=${p%:*} start=${p#*:} p=${p%%:*}
   trap 'kill -s TERM $p 2>/dev/null' TERM
-  while [ ! -e "$D/status" ] && kill -s 0 "$p"; do sleep 0.05; done 2>/dev/null ;;
+  while [ ! -e "$D/status" ] && lives "$p" "$start"; do sleep 0.05; done ;;
 esac
 report
 """
@@ -156,7 +170,7 @@ for d in *.*; do
   u=
   read -r _ _ _ _ _ u < "$d/status"
   if [ -z "$u" ] && [ "$(readlink "$d/go")" = void ]; then echo "- 0 0 0 0 $up" > "$d/status"; continue; fi
-  [ -n "$u" ] && [ $(( ${up%.*} - ${u%.*} )) -gt "$2" ] && rm -rf "$d" && echo "$d"
+  [ -n "$u" ] && [ $(( ${up%.*} - ${u%.*} )) -gt "$2" ] && mv "$d" ".swept.$d" && echo "$d" && rm -rf ".swept.$d"
 done 2>/dev/null
 exit 0
 """

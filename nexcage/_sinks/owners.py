@@ -91,48 +91,61 @@ class Ownership:
         _word("owner", owner)
         self.owner: str = owner
         self._disk = disk
-        self._path = os.path.join(state_dir, "owners", owner)
-        made_directory(disk, os.path.dirname(self._path))
+        folder = os.path.join(state_dir, "owners")
+        made_directory(disk, folder)
         if owner_alive(state_dir, owner):
             raise JournalError(f"owner {owner} is another running driver: every driver needs its own name")
-        temporary = os.path.join(state_dir, "owners", f".{owner}")
+        self._dir = directory(folder)
+        self._fd = -1
+        try:
+            self._take(f".{owner}", since)
+        except BaseException:
+            self._close()
+            raise
+
+    def _take(self, temporary: str, since: float) -> None:
+        disk = self._disk
         with contextlib.suppress(FileNotFoundError):
-            disk.unlink(temporary)
-        self._fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+            disk.unlink(temporary, dir_fd=self._dir)
+        self._fd = disk.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, dir_fd=self._dir)
         try:
             # Locked before it has its name: nobody ever sees a living owner's file without its lock.
             disk.lock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             disk.write(self._fd, f"pid {os.getpid()} since {_iso(since)}\n".encode())
-            disk.rename(temporary, self._path)
+            disk.rename(temporary, self.owner, dir_fd=self._dir)
         except BaseException:
-            try:
-                with contextlib.suppress(OSError):
-                    disk.unlink(temporary)
-            finally:
-                os.close(self._fd)
+            with contextlib.suppress(OSError):
+                disk.unlink(temporary, dir_fd=self._dir)
             raise
 
     def release(self) -> None:
         """The driver ends: from here on its operations are anybody's to recover."""
         try:
             with contextlib.suppress(OSError):
-                self._disk.unlink(self._path)
+                self._disk.unlink(self.owner, dir_fd=self._dir)
         finally:
+            self._close()
+
+    def _close(self) -> None:
+        for fd in (self._fd, self._dir):
             with contextlib.suppress(OSError):
-                os.close(self._fd)
+                os.close(fd)
 
 
 def sweep_owners(disk: Disk, state_dir: str, named: Collection[str]) -> None:
     """Remove the files of dead owners that no running operation names (under the journal's lock)."""
-    folder = os.path.join(state_dir, "owners")
     with contextlib.suppress(OSError):
-        for owner in os.listdir(folder):
-            if owner not in named and not _alive_file(os.path.join(folder, owner)):
-                disk.unlink(os.path.join(folder, owner))
+        folder = directory(os.path.join(state_dir, "owners"))
+        try:
+            for owner in os.listdir(folder):
+                if owner not in named and not _alive_file(owner, folder):
+                    disk.unlink(owner, dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
-def _alive_file(path: str) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _alive_file(name: str, dir_fd: int) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
     try:
         return _locked_by_someone(fd)
     finally:

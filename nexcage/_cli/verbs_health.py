@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from nexcage import Look, NexcageError, NodeError
 from nexcage._cli.parser import Call
@@ -46,7 +49,7 @@ def prepare(call: Call, streams: Streams) -> Verb:
                     return
                 found[key] += await _ask(fleet, key)
                 return
-            found[key] = [_seen(look), *await _ask(fleet, key)]
+            found[key] = [_seen(look), await _runner(fleet, key), *await _ask(fleet, key)]
 
         async with anyio.create_task_group() as tasks:
             for key in fleet.nodes:
@@ -93,6 +96,12 @@ async def _ask(fleet: Fleet, key: str) -> list[Check]:
     return checks + [check for check in where if check.verdict != "PASS"]
 
 
+async def _runner(fleet: Fleet, key: str) -> Check:
+    node = fleet.nodes[key]
+    versions = [check.value for check in await _one(fleet, key, health.perl()) if check.verdict == "PASS"]
+    return health.runner(node.mode, fencing=node.fencing, local=node.host.local, perl="".join(versions))
+
+
 async def _one(fleet: Fleet, key: str, probe: health.Probe) -> list[Check]:
     try:
         return list(health.read(probe, await fleet.nodes[key].call(probe.command)))
@@ -103,7 +112,42 @@ async def _one(fleet: Fleet, key: str, probe: health.Probe) -> list[Check]:
 
 
 def _this_machine(fleet: Fleet) -> list[Check]:
-    return [_directory("journal", fleet.state_dir), _directory("run dir", fleet.run_dir)]
+    return [_directory("journal", fleet.state_dir), _directory("run dir", fleet.run_dir), _lease(fleet)]
+
+
+def _lease(fleet: Fleet) -> Check:
+    settings = fleet.config.lease
+    holder = _text(fleet.state_dir / "holder") or "no id yet"
+    if settings.kind == "cluster":
+        highest = _text(fleet.state_dir / "epoch") or "none yet"
+        through = f"through {settings.node}" if settings.node else "through the first node that answers"
+        return Check("lease", "PASS", f"kept by the cluster, {through}; highest epoch had here: {highest}")
+    path = Path(settings.path) if settings.path else fleet.state_dir / "lease"
+    try:
+        said: object = json.loads(_text(path) or "{}")
+        held = msgspec.convert(said, _Held)
+    except (ValueError, msgspec.MsgspecError) as error:
+        return Check("lease", "FAIL", f"{path}: {error}", "nexcage doctor")
+    ours = held.holder == holder
+    return health.lease(
+        os.fspath(path), held.holder, epoch=held.epoch, ours=ours, expires=held.expires, now=time.time(), host=held.host
+    )
+
+
+class _Held(msgspec.Struct, frozen=True):
+    """What a lease file says, as far as it is shown."""
+
+    holder: str = ""
+    epoch: int = 0
+    expires: float = 0.0
+    host: str = ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _directory(name: str, path: os.PathLike[str]) -> Check:

@@ -21,9 +21,12 @@ __all__ = [
     "clock",
     "disk",
     "free_space",
+    "lease",
+    "perl",
     "pools",
     "probes",
     "read",
+    "runner",
     "sshd",
     "storages",
     "templates",
@@ -139,6 +142,41 @@ def sshd() -> Probe:
     )
 
 
+def perl() -> Probe:
+    """Which Perl it has for the runner; a node without one is no finding of its own (see `runner`)."""
+    return Probe("perl", _ask("perl", "-e", "printf q(%vd), $^V", parse=_perl))
+
+
+def runner(mode: str, *, fencing: bool, local: bool, perl: str = "") -> Check:
+    """How commands travel to a node, by its transport's ``mode`` (``runner``, or ``exec: WHY``), and what that means for fencing."""
+    version = f"; Perl {perl}" if perl else ""
+    if mode == "runner" or fencing:
+        return Check("runner", "PASS", f"one runner carries all commands, fencing is on{version}")
+    why = mode.removeprefix("exec").removeprefix(":").strip()
+    if local and not why:
+        todo = "runner = 'always' in the configuration turns both on here"
+        return Check("runner", "PASS", f"no runner on this machine, fencing is off{version}", todo)
+    if not why:
+        return Check("runner", "WARN", f"not known, so fencing counts as off{version}", "ask again when it answers")
+    off = "switched off" in why
+    todo = "runner = 'auto' in the configuration turns it on" if off else "it needs perl-base there; see --debug"
+    return Check("runner", "WARN", f"a channel per command, fencing is off: {why}{version}", todo)
+
+
+def lease(where: str, holder: str, *, epoch: int, ours: bool, expires: float, now: float, host: str = "") -> Check:
+    """Who may drive the fleet, as the lease at ``where`` says; ``epoch`` 0: nobody has taken it yet."""
+    if epoch <= 0:
+        return Check("lease", "PASS", f"{where}: nobody holds it; the first change takes it")
+    left = expires - now
+    until = f"for {left:.0f} s" if left > 0 else f"expired {-left:.0f} s ago"
+    if ours:
+        return Check("lease", "PASS", f"{where}: epoch {epoch}, this state directory ({holder}), {until}")
+    what = f"{where}: epoch {epoch}, another state directory ({holder}{f' on {host}' if host else ''}), {until}"
+    if left > 0:
+        return Check("lease", "WARN", what, "changes are refused here as long as that one drives the fleet")
+    return Check("lease", "PASS", what)
+
+
 def clock(now: Callable[[], float]) -> Probe:
     """How far its clock is from ``now()``, which is asked when the answer is there."""
 
@@ -233,6 +271,13 @@ def _template_storages(result: Result) -> tuple[Check, ...]:
             Check("templates", "FAIL", "no active storage takes templates", "pvesm set local --content vztmpl,..."),
         )
     return tuple(Check(f"templates {name}", "PASS", "active") for name in active)
+
+
+def _perl(result: Result) -> tuple[Check, ...]:
+    version = text(result).strip()
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+){1,3}", version):
+        raise ValueError(f"no version: {version[:40]!r}")
+    return (Check("perl", "PASS", version),)
 
 
 def _sshd(result: Result) -> tuple[Check, ...]:

@@ -111,13 +111,65 @@ def test_low_sshd_limits_are_a_warning(text: str, verdict: str) -> None:
     assert verdicts(health.sshd(), said(text)) == {"sshd": verdict}
 
 
+@pytest.mark.parametrize(
+    "mode, fencing, local, verdict, said",
+    [
+        ("runner", True, False, "PASS", "fencing is on; Perl 5.36.0"),
+        ("", True, True, "PASS", "fencing is on"),
+        ("", False, True, "PASS", "fencing is off"),
+        ("exec: no perl there", False, False, "WARN", "fencing is off: no perl there"),
+        ("exec: the runner is switched off", False, False, "WARN", "switched off"),
+        ("", False, False, "WARN", "not known"),
+    ],
+)
+def test_whether_the_runner_is_used_or_why_not_and_what_it_costs(
+    mode: str, fencing: bool, local: bool, verdict: str, said: str
+) -> None:
+    check = health.runner(mode, fencing=fencing, local=local, perl="5.36.0")
+
+    assert check.verdict == verdict
+    assert said in check.value
+    assert bool(check.todo) == ("is on" not in check.value)
+
+
+def test_the_version_of_perl_is_read_and_nothing_else_is_taken_for_one() -> None:
+    (check,) = health.read(health.perl(), said("5.36.0"))
+    assert check.value == "5.36.0"
+    assert health.read(health.perl(), said(exit=127, stderr="perl: not found")) == ()
+    assert [check.verdict for check in health.read(health.perl(), said("hello"))] == ["WARN"]
+
+
+@pytest.mark.parametrize(
+    "ours, expires, epoch, verdict, text",
+    [
+        (True, 1060.0, 3, "PASS", "epoch 3, this state directory (abc), for 60 s"),
+        (False, 1060.0, 3, "WARN", "another state directory (abc on pve-9), for 60 s"),
+        (False, 900.0, 3, "PASS", "expired 100 s ago"),
+        (False, 0.0, 0, "PASS", "nobody holds it"),
+    ],
+)
+def test_who_holds_the_lease_is_said_and_another_holder_is_a_warning(
+    ours: bool, expires: float, epoch: int, verdict: str, text: str
+) -> None:
+    check = health.lease("/s/lease", "abc", epoch=epoch, ours=ours, expires=expires, now=1000.0, host="pve-9")
+
+    assert check.verdict == verdict
+    assert text in check.value
+
+
 @given(
     stdout=st.binary(max_size=200),
     stderr=st.binary(max_size=80),
     exit=st.sampled_from([0, 1, 2, 127, 255, None]),
 )
 def test_nothing_that_a_node_says_raises(stdout: bytes, stderr: bytes, exit: int | None) -> None:
-    probes = (*health.probes(), health.templates(), health.template_list("local"), health.clock(lambda: 0.0))
+    probes = (
+        *health.probes(),
+        health.perl(),
+        health.templates(),
+        health.template_list("local"),
+        health.clock(lambda: 0.0),
+    )
     for probe in probes:
         for check in health.read(probe, Result(exit=exit, stdout=stdout, stderr=stderr)):
             assert check.verdict in ("PASS", "WARN", "FAIL")

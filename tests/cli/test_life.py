@@ -303,6 +303,13 @@ def test_health_looks_at_values_and_exits_by_what_fails(pve: PveNode, run: Run) 
         rows
     )
 
+    assert "fencing" in rows["runner"]["value"]
+    assert rows["lease"]["node"] == "this machine"
+    assert "nobody holds it" in rows["lease"]["value"]
+    ok(run("create", "web-1", "--image", IMAGE))
+    after = {row["check"]: row for row in json.loads(run("health", "--output", "json").out)}
+    assert "this state directory" in after["lease"]["value"]
+
     pve.script("zpool", r"printf 'rpool\t1000000000000\t5\t900000000000\t1\tDEGRADED\n'")
     ill = run("health")
 

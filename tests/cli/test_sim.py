@@ -85,8 +85,13 @@ def test_a_node_that_is_away_costs_only_its_own_containers_and_exits_3(up: Run, 
     assert (state.status, json.loads(state.out)["annotations"]["org.nexcage.stale"]) == (3, "true")
     assert json.loads(ok(up("state", "on-pve-01")))["status"] == "running"
     health = up("health", "--output", "jsonl")
-    failed = {row["node"] for row in map(json.loads, health.out.splitlines()) if row["verdict"] == "FAIL"}
-    assert (health.status, failed) == (3, {"pve-02"})
+    rows = [json.loads(line) for line in health.out.splitlines()]
+    assert (health.status, {row["node"] for row in rows if row["verdict"] == "FAIL"}) == (3, {"pve-02"})
+    (runner,) = [row for row in rows if (row["node"], row["check"]) == ("pve-01", "runner")]
+    assert (runner["verdict"], "fencing is on" in runner["value"]) == ("PASS", True)
+    examined = up("doctor", "--output", "jsonl")
+    wrong = {row["where"] for row in map(json.loads, examined.out.splitlines()) if row["verdict"] == "error"}
+    assert (examined.status, wrong) == (3, {"pve-02"})
 
     ok(up("sim", "fault", "--dir", directory, "--node", "pve-02", "restart"))
     ok(up("start", "--all"))

@@ -109,7 +109,13 @@ late=0
 trap stop TERM
 trap 'late=1; stop' ALRM
 [ -z "$stopped" ] || stop
-sh -c 'trap "kill \$s; exit" TERM; sleep "$1" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$ & w=$!
+sh -c 't=${1%.*} s=
+trap "kill \$s; exit" TERM
+while [ $t -gt 20 ]; do # it does not outlive a supervisor that was killed
+  sleep 20 & s=$!; wait $s; kill -s 0 "$2" || exit
+  t=$((t-20))
+done
+sleep "$t.${1#*.}" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$ & w=$!
 while :; do
   wait $t; x=$?
   kill -s 0 $t 2>/dev/null || break
@@ -117,7 +123,7 @@ done
 wait $t 2>/dev/null; y=$?
 [ $y = 127 ] || x=$y
 kill $w 2>/dev/null
-{ sleep 1; kill $ro $re; } 2>/dev/null & d=$!
+{ z=; trap 'kill $z; exit' TERM; sleep 1 & z=$!; wait $z; kill $ro $re; } 2>/dev/null & d=$!
 for r in $ro $re; do while kill -s 0 $r; do wait $r; done; done 2>/dev/null
 kill $d 2>/dev/null
 dropped=0

@@ -35,6 +35,23 @@ def test_origin_says_where_each_value_came_from(config: Path, run: Run, places: 
     assert origins['nodes."pve-1.lan".user'] == ("me", str(config))
 
 
+def test_runner_drift_and_lease_are_shown_with_their_origin_and_checked(config: Path, run: Run, places: Path) -> None:
+    config.write_text('on_drift = "revert"\nrunner = "off"\n[lease]\nkind = "cluster"\nttl = 60\n')
+    ran = run("config", "show", "--origin", "--config", str(config), "--output", "json")
+
+    shown = {row["key"]: (row["value"], row["origin"]) for row in json.loads(ran.out)}
+    assert {key: shown[key] for key in ("on_drift", "runner", "lease.kind", "lease.ttl", "lease.node")} == {
+        "on_drift": ("revert", str(config)),
+        "runner": ("off", str(config)),
+        "lease.kind": ("cluster", str(config)),
+        "lease.ttl": (60.0, str(config)),
+        "lease.node": ("", "default"),
+    }
+    for wrong in ('on_drift = "ignore"', 'runner = "sometimes"', '[lease]\nkind = "etcd"', "[lease]\nttl = 5"):
+        config.write_text(f"{wrong}\n")
+        assert run("config", "check", str(config)).status == 2
+
+
 def test_what_is_shown_is_toml_that_can_be_read_again(config: Path, run: Run, tmp_path: Path) -> None:
     import tomllib
 

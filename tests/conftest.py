@@ -26,6 +26,12 @@ _OURS = ("NEXCAGE_", "XDG_", "SSH_", "GIT_", "LC_", "LANG")
 _KEPT = ("NEXCAGE_VENV",)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-crashes", action="store_true", help="die at every point of every scenario, however long it takes"
+    )
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Async tests run on asyncio, unless they say more."""

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from nexcage.testing.clock import virtual_run as virtual_run
     from nexcage.testing.cluster import SimCluster as SimCluster
     from nexcage.testing.cluster import SimNode as SimNode
+    from nexcage.testing.crashes import Aftermath as Aftermath
+    from nexcage.testing.crashes import Death as Death
+    from nexcage.testing.crashes import Sweep as Sweep
+    from nexcage.testing.crashes import every_crash as every_crash
+    from nexcage.testing.disk import Crash as Crash
+    from nexcage.testing.disk import CrashDisk as CrashDisk
+    from nexcage.testing.disk import Fate as Fate
+    from nexcage.testing.disk import FaultyDisk as FaultyDisk
+    from nexcage.testing.explore import History as History
+    from nexcage.testing.explore import explore as explore
     from nexcage.testing.faults import FAULTS as FAULTS
     from nexcage.testing.faults import Fault as Fault
 
@@ -22,18 +32,31 @@ _HOME: dict[str, str] = {
     "checks": "check_backend",
     "clock": "VirtualLoop VirtualTimeError is_virtual virtual_run",
     "cluster": "SimCluster SimNode",
+    "crashes": "Aftermath Death Sweep every_crash",
+    "disk": "Crash CrashDisk Fate FaultyDisk",
+    "explore": "History explore",
     "faults": "FAULTS Fault",
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]  # they come through __getattr__
     "FAULTS",
+    "Aftermath",
+    "Crash",
+    "CrashDisk",
+    "Death",
+    "Fate",
     "Fault",
+    "FaultyDisk",
+    "History",
     "SimCluster",
     "SimNode",
+    "Sweep",
     "VirtualLoop",
     "VirtualTimeError",
     "check_backend",
+    "every_crash",
+    "explore",
     "is_virtual",
     "virtual_run",
 ]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, assert_type
 
 import nexcage
 from nexcage import names
 from nexcage.abc import Backend, Candidate, Node, Placement, Ref, Sink, Transport
-from nexcage.testing import SimCluster, check_backend
+from nexcage.testing import Aftermath, CrashDisk, Death, Fate, FaultyDisk, SimCluster, Sweep, check_backend, every_crash
 
 
 async def one_container() -> None:
@@ -220,3 +221,19 @@ async def tests_of_their_own(sim: SimCluster) -> None:
     assert_type(result.exit, int | None)
     assert_type(result.stdout, bytes)
     await check_backend(Nspawn(), sim, image="nspawn:debian-12")
+
+
+def one_web(now: Aftermath) -> list[str]:
+    return [] if len(now.fleet.machines) == 1 else ["there is more than one"]
+
+
+def every_death_of_their_own(home: Path) -> None:
+    async def roll_out(fleet: nexcage.Fleet) -> None:
+        await fleet["web-1"].start()
+
+    assert_type(every_crash(roll_out, invariants=[one_web], after=["lost"], most=10), Sweep)
+    assert_type(every_crash(roll_out, only=Death(3, "torn"), cluster=lambda: SimCluster(3)).points, tuple[str, ...])
+    disk = CrashDisk(home, Fate(at=7))
+    disk.fate.die()
+    disk.present("kept")
+    FaultyDisk(Random(1), rate=0.1).fault("full")

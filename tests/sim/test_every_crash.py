@@ -1,0 +1,171 @@
+"""Nothing is lost: a driver dies at every point of what it does, and everything is right afterwards.
+
+`--all-crashes` dies at all of them; without, the larger scenarios die at some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import nexcage
+from nexcage import AlreadyExists, Create, Fleet, Spec, Start
+from nexcage.testing import Aftermath, CrashDisk, Death, Fate, SimCluster, every_crash
+
+SPEC = Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01")
+SOME = 60  # deaths of the batch
+
+
+async def create(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet["web-1"].create(SPEC)
+
+
+async def start(fleet: Fleet) -> None:
+    await fleet["web-1"].start()
+
+
+async def stop(fleet: Fleet) -> None:
+    await fleet["web-1"].stop()
+
+
+async def pause(fleet: Fleet) -> None:
+    await fleet["web-1"].pause()
+
+
+async def resume(fleet: Fleet) -> None:
+    await fleet["web-1"].resume()
+
+
+async def delete(fleet: Fleet) -> None:
+    await fleet["web-1"].delete(force=True)
+
+
+async def running(fleet: Fleet) -> None:
+    await create(fleet)
+    await start(fleet)
+
+
+async def paused(fleet: Fleet) -> None:
+    await running(fleet)
+    await pause(fleet)
+
+
+async def batch(fleet: Fleet) -> None:
+    made = await fleet.run([Create(f"b-{n}", Spec(image=SPEC.image)) for n in range(10)])
+    for failure in made.failures:
+        if not isinstance(failure.error, AlreadyExists):
+            raise failure.error
+    (await fleet.run([Start(f"b-{n}") for n in range(10)])).raise_for_failures()
+
+
+SCENARIOS = {
+    "create": (create, None),
+    "start": (start, create),
+    "stop": (stop, running),
+    "pause": (pause, running),
+    "resume": (resume, paused),
+    "delete": (delete, running),
+    "batch": (batch, None),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_driver_may_die_at_any_point(name: str, pytestconfig: pytest.Config):
+    scenario, before = SCENARIOS[name]
+    everything = pytestconfig.getoption("--all-crashes", default=False)
+
+    swept = every_crash(scenario, before=before, most=None if everything or name != "batch" else SOME)
+
+    assert swept.cases == (SOME if name == "batch" and not everything else 3 * len(swept.points))
+    assert any(point.startswith("sent: ") for point in swept.points)
+    assert any(point.startswith("sync state/journal/") for point in swept.points)
+
+
+@pytest.mark.parametrize("name", ["create", "stop"])
+def test_the_same_where_scripts_keep_the_claims(name: str):
+    scenario, before = SCENARIOS[name]
+
+    swept = every_crash(scenario, before=before, cluster=lambda: SimCluster(2, runner=False), most=40)
+
+    assert swept.cases == 40
+
+
+# What it would find
+
+
+def test_a_journal_that_is_not_synced_is_found_out():
+    class Hasty(CrashDisk):
+        def sync(self, fd: int) -> None:
+            self.fate.point("sync, but not really")
+
+    with pytest.raises(AssertionError, match="had an effect, and is not in the journal"):
+        every_crash(start, before=create, disk=Hasty, after=["lost"])
+
+
+def test_an_effect_without_an_operation_is_found_out():
+    async def twice(fleet: Fleet) -> None:
+        await create(fleet)
+        node = fleet.nodes["pve-01"]
+        for _ in range(2):
+            argv = ("pct", "set", str(fleet.machines["web-1"].vmid), "--memory", "256")
+            command = nexcage.Command(argv, lambda _: None, env={"NEXCAGE_OP_ID": "mine", "NEXCAGE_STEP": "1"})
+            await node.run(command)
+            argv = ("pct", "set", str(fleet.machines["web-1"].vmid), "--memory", "512")
+            await node.run(nexcage.Command(argv, lambda _: None, env=command.env))
+
+    with pytest.raises(AssertionError, match="step 1 of operation mine had 4 effects"):
+        every_crash(twice, most=1)
+
+
+def test_a_scenario_that_does_not_expect_to_be_half_done_is_named_with_the_death_that_shows_it():
+    async def naive(fleet: Fleet) -> None:
+        await fleet["web-1"].create(SPEC)
+
+    with pytest.raises(
+        AssertionError, match=r"Death\(point=\d+, after='kept'\), before '.*AlreadyExists: container 'web-1'"
+    ):
+        every_crash(naive, after=["kept"])
+
+
+def test_one_death_can_be_repeated_alone_with_invariants_of_ones_own():
+    asked: list[str] = []
+
+    def all_on_one_node(now: Aftermath) -> Iterable[str]:
+        asked.append(now.fleet.id)
+        if {machine.node for machine in now.fleet.machines.values()} - {"pve-01", ""}:
+            yield "it is elsewhere"
+
+    swept = every_crash(
+        create, only=Death(20, "torn"), invariants=[all_on_one_node], cluster=lambda: SimCluster(3, seed=5)
+    )
+
+    assert swept.cases == 1
+    assert len(asked) >= 3
+
+
+def test_the_same_seed_dies_at_the_same_points():
+    assert every_crash(create, most=3, seed=4) == every_crash(create, most=3, seed=4)
+
+
+def test_a_scenario_that_is_wrong_without_any_death_says_so():
+    def never(now: Aftermath) -> Iterable[str]:
+        yield "the moon is not full"
+
+    with pytest.raises(AssertionError, match="without any death: the moon is not full"):
+        every_crash(create, invariants=[never])
+
+
+def test_a_dead_program_cannot_change_anything_any_more(tmp_path: Path):
+    fate = Fate()
+    disk = CrashDisk(tmp_path, fate)
+    fate.die()
+
+    for change in (disk.mkdir, disk.unlink, disk.rmdir):
+        with pytest.raises(BaseException, match="dead already"):
+            change(str(tmp_path / "x"))
+    assert list(tmp_path.iterdir()) == []

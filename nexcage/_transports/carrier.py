@@ -17,6 +17,8 @@ from nexcage.errors import NexcageError, NodeNotUsable, NodeTimeout
 
 __all__ = ["start_runner"]
 
+SUDO = "a login that is not root needs `sudo -n` without a password"
+
 
 async def start_runner(key: str, link: Link, settings: SshSettings, random: Random) -> Runner:
     """A runner on the node behind ``link``, greeted.
@@ -25,6 +27,7 @@ async def start_runner(key: str, link: Link, settings: SshSettings, random: Rand
     """
     gives_up = anyio.current_time() + settings.open_timeout
     refused = 0
+    failure: BaseException | None = None
     while True:
         carrier = Carrier(key, link, settings)
         try:
@@ -41,11 +44,11 @@ async def start_runner(key: str, link: Link, settings: SshSettings, random: Rand
         finally:
             if carrier.runner.hello is None:
                 carrier.close()
-        if not carrier.opening_over.is_set():
+        if not carrier.opening_over.is_set() and failure is None:
             raise NodeTimeout(key, f"it opened no channel within {settings.open_timeout:g} seconds")
         if carrier.sent:
             raise carrier.explained(NodeNotUsable(key, f"no runner started within {settings.open_timeout:g} seconds"))
-        failure = carrier.failure or ConnectionError("no channel")
+        failure = carrier.failure or failure or ConnectionError("no channel")
         if link.lost:
             raise translate(failure, key) from failure
         if anyio.current_time() >= gives_up:
@@ -96,13 +99,14 @@ class Carrier:
     def explained(self, error: NexcageError) -> NexcageError:
         """``error`` with what the node's shell said and how it ended."""
         words = plain(self._said.decode("utf-8", "replace").strip()) if self._said.strip() else ""
-        if self._status is not None and not words:
+        if not words and self._status is not None:
             words = f"exit status {self._status}, no message"
-        return (
-            NodeNotUsable(error.node, f"it started no runner: {words}")
-            if words and isinstance(error, NodeNotUsable)
-            else error
-        )
+        if not words or not isinstance(error, NodeNotUsable):
+            return error
+        explained = NodeNotUsable(error.node, f"it started no runner: {words}")
+        for note in (*getattr(error, "__notes__", ()), SUDO if "sudo" in words else ""):
+            explained.noted(note)
+        return explained
 
     # What asyncssh calls.
 

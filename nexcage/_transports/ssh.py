@@ -146,7 +146,8 @@ class SshTransport:
                 raise NodeTimeout(self._host.key, f"no runner started within {timeout:g} seconds")
             if link.no_runner is not None and self._settings.runner == "always":
                 raise copy.copy(link.no_runner)
-            return link.runner
+            if link.runner is not None or link.no_runner is not None:
+                return link.runner
 
     async def _start_runner(self, link: Link) -> Runner:
         return await start_runner(self._host.key, link, self._settings, self._random)

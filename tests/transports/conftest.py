@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -38,8 +38,20 @@ def another(tmp_path: Path) -> Iterator[Any]:
         server.stop()
 
 
+@pytest.fixture(params=["runner", "exec"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """How commands travel: all of them through one runner, or each on a channel of its own."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def ssh(sshd: RealSshd) -> AsyncIterator[SshTransport]:
-    transport = SshTransport(sshd.host, settings=SshSettings(ssh_config="none"))
+def runner(mode: str) -> Literal["always", "off"]:
+    """The setting for that."""
+    return "always" if mode == "runner" else "off"
+
+
+@pytest.fixture
+async def ssh(sshd: RealSshd, runner: Literal["always", "off"]) -> AsyncIterator[SshTransport]:
+    transport = SshTransport(sshd.host, settings=SshSettings(ssh_config="none", runner=runner))
     yield transport
     await transport.aclose()

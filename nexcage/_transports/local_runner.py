@@ -102,11 +102,12 @@ class LocalRunner:
             with anyio.fail_after(GREETING):
                 await child.runner.greeted()
         except BaseException as error:
+            said = child.said
             await child.aclose()
             if isinstance(error, TimeoutError):
                 raise NodeNotUsable(LOCAL, f"its runner did not greet within {GREETING:g} seconds") from error
             if isinstance(error, NodeNotUsable):
-                error.noted(child.said)
+                error.noted(said)
             raise
         return child
 

@@ -191,9 +191,10 @@ class Runner:
         if self.hello is None and kind not in {frames.HELLO, frames.QUIT}:
             raise FrameError("it does not greet")
         if kind == frames.RESULT:
+            ended = frames.Ended.decode(payload)  # first: a call that is taken out must get its end
             call = self._calls.pop(number, None)
             if call is not None:
-                call.ended(frames.Ended.decode(payload))
+                call.ended(ended)
             elif number > self._number:
                 raise FrameError("an answer that nobody asked for")
         elif kind == frames.HELLO:
@@ -201,8 +202,8 @@ class Runner:
         elif kind == frames.QUIT:
             self._fail(f"the runner gave up: {shown(frames.one(payload), 400)}")
         elif kind == frames.REFUSED:
-            call = self._calls.pop(number, None)
             refused = Refused.decode(payload)
+            call = self._calls.pop(number, None)
             if call is not None:
                 call.lose(self._refusal(refused, call.command))
         elif kind in _PARTS:

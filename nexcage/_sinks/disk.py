@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 
-__all__ = ["Disk", "directory", "made_directory", "read_small", "write_whole"]
+__all__ = ["Disk", "directory", "made_directory", "read_small", "sync_directory", "write_whole"]
 
 _FILE = os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -90,10 +90,11 @@ def made_directory(disk: Disk, path: str) -> None:
         made_directory(disk, parent)
         with contextlib.suppress(FileExistsError):
             disk.mkdir(path)
-    _sync_directory(disk, parent or ".")
+    sync_directory(disk, parent or ".")
 
 
-def _sync_directory(disk: Disk, path: str) -> None:
+def sync_directory(disk: Disk, path: str) -> None:
+    """Make names in it durable."""
     try:
         fd = directory(path, follow=True)
     except PermissionError:  # one may make entries in a directory that one may not read

@@ -13,7 +13,7 @@ import re
 import secrets
 from contextlib import suppress
 
-from nexcage._sinks.disk import Disk, directory, made_directory, read_small, write_whole
+from nexcage._sinks.disk import Disk, directory, made_directory, read_small, sync_directory, write_whole
 
 __all__ = ["Holder", "holder_gone"]
 
@@ -54,7 +54,7 @@ class Holder:
             self._disk.truncate(fd, 0)
             self._disk.write(fd, data)
             self._disk.sync(fd)
-            _sync_directory(self._disk, self.path)
+            sync_directory(self._disk, os.path.dirname(self.path))
             if not _locked(self._disk, fd, fcntl.LOCK_SH):
                 return False
         self.id = data.decode("ascii").strip()
@@ -124,11 +124,3 @@ def _locked(disk: Disk, fd: int, how: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_directory(disk: Disk, path: str) -> None:
-    folder = directory(os.path.dirname(path), follow=True)
-    try:
-        disk.sync(folder)
-    finally:
-        os.close(folder)

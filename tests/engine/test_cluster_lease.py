@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+import nexcage
 from nexcage._core.command import Command, Result
 from nexcage._core.config import Config, LeaseConfig
 from nexcage._engine.cluster_lease import ClusterLease
@@ -18,7 +20,7 @@ from nexcage._lease import make_lease
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.holder import Holder
 from nexcage.errors import Busy, Fenced, InvalidSpec, NodeUnreachable, NoQuorum
-from nexcage.testing import SimCluster
+from nexcage.testing import SimCluster, every_crash
 from nexcage.testing._model.node import SIM
 from nexcage.tools import lease as words
 
@@ -328,3 +330,40 @@ def test_the_script_says_that_there_is_no_quorum(shell: Shell):
     with pytest.raises(NoQuorum):
         shell.hold("a")
     assert not list(shell.priv.iterdir())
+
+
+# Whole drivers
+
+SPEC = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst")
+
+
+@pytest.mark.parametrize("kind", ["cluster", "file"])
+async def test_of_two_drivers_the_one_that_slept_can_do_nothing_more(kind: str, sim: SimCluster, tmp_path: Path):
+    lease = LeaseConfig(kind="cluster") if kind == "cluster" else LeaseConfig(path=str(tmp_path / "lease"))
+    config = Config(fleet="f1", lease=lease)
+    one = {"config": config, "state_dir": tmp_path / "a", "run_dir": tmp_path / "run-a"}
+    two = {"config": config, "state_dir": tmp_path / "b", "run_dir": tmp_path / "run-b"}
+    async with sim.fleet(**one) as slept, sim.fleet(**two) as other:
+        await slept["web-1"].create(SPEC)
+        with pytest.raises(Busy, match="fleet f1 is busy: its lease is held by"):
+            await other["web-2"].create(SPEC)
+
+        await anyio.sleep(130)
+        await other["web-2"].create(SPEC)
+
+        with pytest.raises(Fenced):
+            await slept["web-1"].start()
+        with pytest.raises(Busy):
+            await slept["web-1"].start()
+
+    assert [effect["argv"][:2] for effect in sim.effects()] == [["pct", "create"], ["pct", "create"]]
+
+
+def test_a_driver_that_holds_a_cluster_lease_may_die_at_any_point():
+    async def create(fleet: nexcage.Fleet) -> None:
+        with suppress(nexcage.AlreadyExists):
+            await fleet["web-1"].create(SPEC)
+
+    config = Config(fleet="f1", lease=LeaseConfig(kind="cluster"))
+
+    assert every_crash(create, config=config, most=60).cases == 60

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Mapping
 from random import Random
 
@@ -32,6 +31,7 @@ from nexcage._engine.operation import Operation, repeated
 from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
+from nexcage._engine.turns import Turns
 from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
@@ -97,12 +97,11 @@ class Driver:
         self._strict = strict_oci
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
-        self._locks: dict[str, anyio.Lock] = {}
-        self._holders: dict[str, Operation] = {}
+        self._turns = Turns()
         self._coming: dict[str, int] = {}
 
     def _holders_has(self, id: str) -> bool:
-        holder = self._holders.get(id)
+        holder = self._turns.holder(id)
         # Before it began, it may be what asks about the one before it.
         return holder is not None and holder.began is not None
 
@@ -129,24 +128,15 @@ class Driver:
     async def _take(self, op: Operation, wait: bool) -> Done:
         intent = op.intent
         self._meet(intent)
-        lock = self._locks.setdefault(intent.id, anyio.Lock())
+        await self._turns.take(op)
         try:
-            async with lock:
-                self._holders[intent.id] = op
-                try:
-                    with op.scope:
-                        return await self._in_time(op, wait)
-                    raise self._superseded(op)
-                finally:
-                    del self._holders[intent.id]
+            return await self._in_time(op, wait)
         finally:
-            statistics = lock.statistics()
-            if not statistics.locked and not statistics.tasks_waiting:
-                self._locks.pop(intent.id, None)
+            self._turns.leave(op)
 
     def _meet(self, intent: Intent) -> None:
         """What a new intent means for the one that holds the container now."""
-        holder = self._holders.get(intent.id)
+        holder = self._turns.holder(intent.id)
         if holder is None:
             return
         if holder.began is None:
@@ -160,7 +150,7 @@ class Driver:
             and holder.began.via is machine.state is not holder.began.before
         ):
             machine.rule(intent, strict_oci=self._strict)
-        if isinstance(intent, Stop) and intent.force and holder.intent.op is Op.STOP:
+        if isinstance(intent, Stop) and intent.force and holder.hurry is not None:
             holder.hurry.set()
 
     def _superseded(self, op: Operation) -> NexcageError:
@@ -169,7 +159,8 @@ class Driver:
 
     async def _in_time(self, op: Operation, wait: bool) -> Done:
         timeout = self._limits.op_timeout
-        with anyio.move_on_after(timeout) as op.time:
+        op.scope.deadline = anyio.current_time() + timeout
+        with op.scope:
             return await self._drive(op, wait)
         if op.superseded_by is not None:
             raise self._superseded(op)
@@ -330,10 +321,8 @@ class Driver:
     async def _at(
         self, op: Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
     ) -> Done | None:
-        left, op.time.deadline = op.time.deadline - anyio.current_time(), math.inf
-        async with self._gate.slot(node.key, create=isinstance(intent, Create)):
+        async with self._gate.slot(node.key, create=isinstance(intent, Create), scope=op.scope):
             op.at = anyio.current_time()  # waiting for its turn is not what an operation takes
-            op.time.deadline = op.at + left
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
             look = await node.look(within=FRESH)
@@ -347,7 +336,11 @@ class Driver:
                     return None
             began = await self._begin(op, intent, machine, node, backend, look)
             steps = self._recovery.steps(node, began, look, hurry=op.hurry)
-            return await self._carry_out(op, began, cell, steps, node, backend)
+            node.at_work += 1
+            try:
+                return await self._carry_out(op, began, cell, steps, node, backend)
+            finally:
+                node.at_work -= 1
 
     async def _begin(
         self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look

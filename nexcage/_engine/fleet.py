@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -165,34 +166,37 @@ class Fleet:
     async def _feed(
         self, intents: Iterable[Intent], take: Callable[[int, Outcome], Awaitable[None]], wait: bool
     ) -> None:
-        """A task per intent, a bounded number at once; those of one container one after the other."""
+        """A bounded number at once: a task per container, which does its intents one after the other."""
         room = anyio.Semaphore(OUTSTANDING)
-        last: dict[str, anyio.Event] = {}
+        queues: dict[str, deque[tuple[int, Intent]]] = {}
         broken: list[BaseException] = []
 
-        async def one(index: int, intent: Intent, before: anyio.Event | None, done: anyio.Event) -> None:
+        async def work(id: str, queue: deque[tuple[int, Intent]]) -> None:
             try:
-                if before is not None:
-                    await before.wait()
-                await take(index, await self._driver.outcome(intent, wait=wait))
+                while queue:
+                    index, intent = queue[0]
+                    await take(index, await self._driver.outcome(intent, wait=wait))
+                    queue.popleft()
+                    room.release()
+                del queues[id]
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 tasks.cancel_scope.cancel()  # nobody takes outcomes any more
             except Exception as error:  # noqa: BLE001 (raised again below)
                 broken.append(error)
                 tasks.cancel_scope.cancel()
-            finally:
-                done.set()
-                if last.get(intent.id) is done:
-                    del last[intent.id]
-                room.release()
 
         async with anyio.create_task_group() as tasks:
             try:
                 for index, intent in enumerate(intents):
-                    await room.acquire()
-                    done = anyio.Event()
-                    before, last[intent.id] = last.get(intent.id), done
-                    tasks.start_soon(one, index, intent, before, done)
+                    try:
+                        room.acquire_nowait()
+                    except anyio.WouldBlock:
+                        await room.acquire()
+                    if (queue := queues.get(intent.id)) is not None:
+                        queue.append((index, intent))
+                        continue
+                    queue = queues[intent.id] = deque([(index, intent)])
+                    tasks.start_soon(work, intent.id, queue)
             except Exception as error:  # noqa: BLE001 (the caller's iterator; raised again below, not in a group)
                 broken.append(error)
         if broken:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import anyio
 
@@ -14,14 +13,20 @@ __all__ = ["Gate"]
 
 
 class _Entry:
-    """Someone who waits for a place. ``ticket`` keeps the order between the two queues of a lane."""
+    """Someone who wants a place. ``ticket`` keeps the order between the two queues of a lane; ``woken`` is there while it waits."""
 
-    __slots__ = ("admitted", "create", "ticket")
+    __slots__ = ("admitted", "create", "ticket", "woken")
 
     def __init__(self, ticket: int, create: bool) -> None:
-        self.admitted = anyio.Event()
+        self.admitted = False
         self.create = create
         self.ticket = ticket
+        self.woken: anyio.Event | None = None
+
+    def admit(self) -> None:
+        self.admitted = True
+        if self.woken is not None:
+            self.woken.set()
 
 
 class _Lane:
@@ -51,31 +56,37 @@ class Gate:
         self._tickets = 0
         self._running = 0
 
-    @asynccontextmanager
-    async def slot(self, node: str, *, create: bool) -> AsyncGenerator[None]:
-        """Wait for a place on ``node`` and hold it."""
+    def slot(self, node: str, *, create: bool, scope: anyio.CancelScope | None = None) -> _Slot:
+        """Wait for a place on ``node`` and hold it: an async context. The deadline of ``scope`` stands still while it waits."""
         lane = self._lanes.get(node)
         if lane is None:
             lane = self._lanes[node] = _Lane()
             self._turns[lane] = None
+        return _Slot(self, lane, create, scope)
+
+    async def enter(self, lane: _Lane, create: bool, scope: anyio.CancelScope | None) -> None:
         self._tickets += 1
         entry = _Entry(self._tickets, create)
         lane.queue(create).append(entry)
         self._admit(lane)
+        if entry.admitted:
+            return
+        entry.woken = anyio.Event()
+        left = math.inf
+        if scope is not None:
+            left, scope.deadline = scope.deadline - anyio.current_time(), math.inf
         try:
-            await entry.admitted.wait()
+            await entry.woken.wait()
         except BaseException:
-            if entry.admitted.is_set():
-                self._leave(lane, create)
+            if entry.admitted:
+                self.leave(lane, create)
             else:
                 lane.queue(create).remove(entry)
             raise
-        try:
-            yield
-        finally:
-            self._leave(lane, create)
+        if scope is not None:
+            scope.deadline = anyio.current_time() + left
 
-    def _leave(self, lane: _Lane, create: bool) -> None:
+    def leave(self, lane: _Lane, create: bool) -> None:
         full = self._running >= self._limits.total
         self._running -= 1
         lane.running -= 1
@@ -98,7 +109,7 @@ class Gate:
             lane.running += 1
             lane.creates += entry.create
             self._turns.move_to_end(lane)
-            entry.admitted.set()
+            entry.admit()
         return True
 
     def _next(self, lane: _Lane) -> deque[_Entry] | None:
@@ -109,3 +120,21 @@ class Gate:
         if heavy and lane.light:
             return heavy if heavy[0].ticket < lane.light[0].ticket else lane.light
         return heavy or lane.light or None  # creates at their bound: what is lighter passes them
+
+
+class _Slot:
+    """A place as an async context; usable once."""
+
+    __slots__ = ("_create", "_gate", "_lane", "_scope")
+
+    def __init__(self, gate: Gate, lane: _Lane, create: bool, scope: anyio.CancelScope | None) -> None:
+        self._gate = gate
+        self._lane = lane
+        self._create = create
+        self._scope = scope
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._lane, self._create, self._scope)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.leave(self._lane, self._create)

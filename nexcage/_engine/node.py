@@ -30,6 +30,7 @@ _log = logging.getLogger("nexcage.command")
 TOGETHER = 64  # operations that one command asks for
 SWEEPING = 1800.0  # seconds between sweeps of old claims
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
+GATHERED = 0.01  # seconds that a look waits for the other operations at work on the node to ask for it too
 
 
 class Lost(Exception):
@@ -46,6 +47,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.done: anyio.Event = anyio.Event()
+        self.askers: int = 0
         self.look: Look | None = None
         self.error: NexcageError | None = None
 
@@ -84,6 +86,8 @@ class FleetNode:
         self.key: str = host.key
         self.host: Host = host
         self.seen: Look | None = None
+        self.at_work: int = 0
+        """How many operations are under way on it; each of them will ask for a look."""
         self._transport = transport
         self._observe = observe
         self._tasks = tasks
@@ -259,13 +263,15 @@ class FleetNode:
             if not self._looking:
                 self._looking = True
                 self._tasks.start_soon(self._looks)
+        self._next.askers += 1
         return self._next
 
     async def _looks(self) -> None:
         shared: Asked | None = None
         try:
             while self._next is not None:
-                await anyio.sleep(max(0.0, self._looked + PERIOD - anyio.current_time()))
+                gather = GATHERED if self.at_work > self._next.askers else 0.0
+                await anyio.sleep(max(gather, self._looked + PERIOD - anyio.current_time()))
                 shared, self._next = self._next, None
                 try:
                     shared.look = await self._look(())

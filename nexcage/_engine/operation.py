@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
-from nexcage._core.intents import Intent
+from nexcage._core.intents import Intent, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done, Failure
 from nexcage._core.states import Op, State
@@ -17,10 +17,9 @@ __all__ = ["Operation", "repeated"]
 class Operation:
     """One intent from the moment it was taken. ``began`` is set once its `Began` is durable.
 
-    ``hurry`` is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
-    its place before it
-    began, and its ``scope`` was cancelled for that. ``time`` ends it when it takes too long; its deadline stands still
-    while it waits for its turn.
+    ``hurry`` (of a stop) is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
+    its place before it began. ``scope`` ends it then, and when it takes too long; its deadline stands still while it waits for
+    its turn.
     """
 
     def __init__(self, intent: Intent, op_id: str) -> None:
@@ -29,9 +28,8 @@ class Operation:
         self.at: float = anyio.current_time()
         self.began: Began | None = None
         self.retries: int = 0
-        self.hurry: anyio.Event = anyio.Event()
+        self.hurry: anyio.Event | None = anyio.Event() if isinstance(intent, Stop) else None
         self.scope: anyio.CancelScope = anyio.CancelScope()
-        self.time: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
 
     @property

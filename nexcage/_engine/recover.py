@@ -279,7 +279,7 @@ class Recovery:
             self._journal,
             fleet=self._fleet,
             vmids=range(self._config.vmids[0], self._config.vmids[1] + 1),
-            hurry=hurry or anyio.Event(),
+            hurry=hurry,
             lease=self._lease,
             limits=self._limits,
             random=self._random,

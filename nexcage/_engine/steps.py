@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 
 class Steps:
-    """Implements `nexcage.abc.Node` for the operation ``began``. ``hurry`` is set when a forced stop wants it to end at once.
+    """Implements `nexcage.abc.Node` for the operation ``began``. ``hurry`` is set when a forced stop wants it to end at once
+    (None: nothing will).
 
     ``count``: steps that were journaled before.
     """
@@ -38,7 +39,7 @@ class Steps:
         *,
         fleet: str,
         vmids: range,
-        hurry: anyio.Event,
+        hurry: anyio.Event | None,
         lease: Lease,
         limits: Limits,
         random: Random,
@@ -154,6 +155,9 @@ class Steps:
         raise AssertionError
 
     async def run_unless_hurried(self, command: Command[Any]) -> bool:
+        if (hurry := self._hurry) is None:
+            await self.run(command)
+            return True
         failure: list[Exception] = []
         ended = False
 
@@ -168,9 +172,9 @@ class Steps:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
-            await self._hurry.wait()
+            await hurry.wait()
             tasks.cancel_scope.cancel()
-        if failure and not self._hurry.is_set():
+        if failure and not hurry.is_set():
             raise failure[0]
         return ended
 

@@ -75,7 +75,7 @@ class Carrier:
             key,
             self.nonce,
             write=self.write,
-            abort=self.close,
+            abort=self._abort,
             patience=settings.patience,
             heartbeat=settings.keepalive,
         )
@@ -95,6 +95,12 @@ class Carrier:
         self.unwanted = True
         if self._channel is not None:
             self._channel.close()
+
+    def _abort(self) -> None:
+        """The runner is over and the channel with it; nobody is to find it on this connection."""
+        if self.runner.hello is not None:
+            self._link.note_lost()
+        self.close()
 
     def explained(self, error: NexcageError) -> NexcageError:
         """``error`` with what the node's shell said and how it ended."""

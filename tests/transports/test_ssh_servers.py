@@ -1,4 +1,4 @@
-"""Against servers that misbehave on purpose."""
+"""Against servers that misbehave on purpose, with a channel for each command; runners that do are in test_ssh_runner.py."""
 
 import asyncio
 from random import Random
@@ -125,7 +125,7 @@ async def serve(host_key, tmp_path):
         known = tmp_path / f"known_hosts-{port}"
         known.write_text(f"[127.0.0.1]:{port} {host_key.export_public_key().decode()}")
         host = Host("node", "127.0.0.1", "root", port, known_hosts=str(known))
-        settings = settings or SshSettings(ssh_config="none", drain_timeout=0.5)
+        settings = settings or SshSettings(ssh_config="none", runner="off", drain_timeout=0.5)
         transports.append(SshTransport(host, settings=settings, random=random or Random(1)))
         return node, transports[-1]
 
@@ -228,7 +228,9 @@ async def test_a_channel_that_is_never_opened_is_a_timeout_and_nothing_began(ser
     async def never():
         await asyncio.Event().wait()
 
-    node, ssh = await serve(SshSettings(ssh_config="none", open_timeout=0.2), session=lambda node: never())
+    node, ssh = await serve(
+        SshSettings(ssh_config="none", runner="off", open_timeout=0.2), session=lambda node: never()
+    )
 
     with pytest.raises(NodeTimeout, match="opened no channel"):
         await ssh.run(TRUE)
@@ -342,7 +344,7 @@ async def test_commands_that_never_end_do_not_keep_the_sessions_from_others(serv
             node.running.clear()
             left.append(shell)
 
-    settings = SshSettings(ssh_config="none", patience=0.2, max_channels=2)
+    settings = SshSettings(ssh_config="none", runner="off", patience=0.2, max_channels=2)
     node, ssh = await serve(settings, act=act)
     for _ in range(3):
         assert (await ssh.run(command("pct", "start", cancel="term", timeout=0.1))).exit is None
@@ -359,7 +361,7 @@ async def test_a_server_that_stops_answering_is_noticed_by_keepalive(serve):
     def act(shell):
         shell.chan.get_connection()._transport.pause_reading()
 
-    _, ssh = await serve(SshSettings(ssh_config="none", keepalive=0.05), act=act)
+    _, ssh = await serve(SshSettings(ssh_config="none", runner="off", keepalive=0.05), act=act)
 
     with anyio.fail_after(20):
         result = await ssh.run(command("sleep", "600"))
@@ -368,7 +370,7 @@ async def test_a_server_that_stops_answering_is_noticed_by_keepalive(serve):
 
 
 async def test_commands_that_wait_for_a_channel_go_on_over_the_next_connection(serve):
-    node, ssh = await serve(SshSettings(ssh_config="none", max_channels=1), act=lambda shell: None)
+    node, ssh = await serve(SshSettings(ssh_config="none", runner="off", max_channels=1), act=lambda shell: None)
     results = []
 
     async def run(argv):

@@ -122,7 +122,15 @@ class _Visit:
 
     async def _nodes(self, found: Examination) -> None:
         async with self._aside(found.fleet or self.config.fleet) as fleet:
-            self.findings += await fleet.doctor(machines=found.machines, aside=found.aside)
+            first = await fleet.doctor(machines=found.machines, aside=found.aside)
+            if not any(finding.id for finding in first):
+                self.findings += first
+                return
+            # Another driver may have changed a container between the two readings: what is really so is seen twice.
+            again = nexcage.examine(self.state, self.run, fleet=self.config.fleet)
+            second = await fleet.doctor(machines=again.machines, aside=again.aside)
+            seen = set(map(_key, first))
+            self.findings += [one for one in second if not one.id or _key(one) in seen]
 
     @asynccontextmanager
     async def _aside(self, id: str) -> AsyncGenerator[Fleet]:

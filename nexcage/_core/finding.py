@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Finding", "Severity", "wrong"]
+__all__ = ["Finding", "Severity", "confirmed", "doubtful", "wrong"]
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "error"]
 
@@ -35,3 +36,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def wrong(finding: Finding) -> bool:
     """Whether something is still wrong there."""
     return finding.severity in ("warning", "error") and not finding.mended
+
+
+def doubtful(findings: Sequence[Finding]) -> bool:
+    """Whether a container seems not to fit the journal, which may be no more than a driver that changed it between two readings."""
+    return any(wrong(finding) and finding.id for finding in findings)
+
+
+def confirmed(first: Sequence[Finding], second: Sequence[Finding]) -> list[Finding]:
+    """``second``, without what is wrong with a container only there: what is really so is seen twice."""
+    before = {(finding.what, finding.where) for finding in first}
+    return [one for one in second if not (wrong(one) and one.id) or (one.what, one.where) in before]

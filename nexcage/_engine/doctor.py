@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from nexcage._core.census import REPAIR, census, twice
-from nexcage._core.finding import Finding
+from nexcage._core.finding import Finding, confirmed, doubtful
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Look
 from nexcage._engine.node import FleetNode, Lost
@@ -73,6 +73,12 @@ class Doctor:
 
     async def examine(self, machines: Mapping[str, Machine] | None, aside: Collection[str]) -> list[Finding]:
         """What is wrong between ``machines`` (the journal's own when None) and the nodes; changes nothing."""
+        found = await self._once(machines, aside)
+        if machines is None and doubtful(found):
+            found = confirmed(found, await self._once(None, aside))
+        return found
+
+    async def _once(self, machines: Mapping[str, Machine] | None, aside: Collection[str]) -> list[Finding]:
         seen = await survey(self._fleet, self._nodes)
         if machines is None:
             await self._journal.refresh()

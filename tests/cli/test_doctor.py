@@ -94,6 +94,22 @@ def test_a_damaged_record_sets_its_container_aside_until_the_doctor_believes_the
     assert run("stop", "web-1", "--force").status == 0
 
 
+def test_nothing_is_believed_while_another_driver_runs(run: Run, one: str, places: Path) -> None:
+    import fcntl
+
+    (journal,) = (places / "state" / "journal").glob("*.jsonl")
+    journal.write_bytes(journal.read_bytes().replace(b'"at":', b'"aT":', 1))
+    driver = places / "state" / "owners" / "somebody"
+    driver.touch(mode=0o600)
+    with driver.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = run("doctor", "--repair", "--output", "jsonl")
+        assert waiting.status == 1
+        assert {"set aside", "rebuild"} <= {str(what) for _, what in verdicts(waiting)}
+        assert any("another driver runs" in str(row["why"]) for row in rows(waiting))
+    assert run("doctor", "--repair").status == 0
+
+
 def test_a_lost_state_directory_is_found_out_and_rebuilt(run: Run, one: str, places: Path) -> None:
     shutil.rmtree(places / "state")
     shutil.rmtree(places / "run")

@@ -60,6 +60,27 @@ async def test_a_fleet_in_good_order_has_nothing_wrong_and_costs_two_commands_a_
         assert fleet.seq == seq
 
 
+@pytest.mark.sim(nodes=3)
+async def test_what_a_driver_is_doing_meanwhile_is_not_taken_for_a_fault(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet, sim.fleet() as other, anyio.create_task_group() as tasks:
+        await fleet["web-0"].create(SPEC)
+        done = anyio.Event()
+
+        async def churn() -> None:
+            for _ in range(5):
+                assert (await other.run(Create(f"web-{n}", SPEC) for n in range(1, 9))).ok
+                assert (await other.run(nexcage.Delete(f"web-{n}") for n in range(1, 9))).ok
+            done.set()
+
+        tasks.start_soon(churn)
+        rounds = 0
+        while not done.is_set():
+            assert bad(await fleet.doctor()) == []
+            rounds += 1
+            await anyio.sleep(0.05)
+        assert rounds > 20
+
+
 @pytest.mark.sim(nodes=2)
 async def test_what_the_journal_does_not_know_is_an_orphan_and_rebuilding_ends_that(
     sim: SimCluster, tmp_path: Path

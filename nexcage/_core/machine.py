@@ -27,7 +27,8 @@ from nexcage.errors import AlreadyExists, Busy, IllegalTransition, JournalError,
 
 __all__ = ["Checkpointed", "Event", "Machine", "fold"]
 
-REMEMBERED = 8  # outcomes per container that a repeated op id is answered from
+REMEMBERED = 8  # newest outcomes of a container
+GIVEN = 64  # of its operations whose id the caller gave: what a repeated id is answered from
 
 
 class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,8 +36,9 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``running`` is the operation under way, ``unresolved`` the one whose answer was lost. ``was`` is the last state that was true
     (it differs from ``state`` in UNKNOWN and in transitional states). ``mark`` is the op id of its create; ``done``
-    holds its last outcomes, newest last. ``last`` is the newest step of the newest operation, ``steps`` their number. ``wanted``
-    is the state that was asked for last (or adopted): where it differs from ``state``, somebody else changed the container.
+    holds its last outcomes, newest last, and ``given`` those of operations whose id the caller gave.
+    ``last`` is the newest step of the newest operation, ``steps`` their number. ``wanted`` is the state that was asked for
+    last (or adopted): where it differs from ``state``, somebody else changed the container.
     ``pid`` is init's on the host, 0 when there is no process.
     """
 
@@ -57,6 +59,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     running: Began | None = None
     unresolved: Began | None = None
     done: tuple[Ended, ...] = ()
+    given: tuple[Ended, ...] = ()
     created_at: float = 0.0
     at: float = 0.0
     wanted: State | None = None
@@ -119,7 +122,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def outcome(self, op_id: str) -> Ended | None:
         """How the operation with this key ended, as far as it is remembered."""
-        return next((end for end in reversed(self.done) if end.op_id == op_id), None)
+        return next((end for end in reversed((*self.given, *self.done)) if end.op_id == op_id), None)
 
     def apply(self, event: Event) -> Machine:
         """The machine after ``event``; raises JournalError when that event cannot follow."""
@@ -148,7 +151,9 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def _began(self, event: Began) -> Machine:
         if isinstance(event.intent, Create):
-            fresh = Machine(self.id, done=self.done, created_at=event.at, spec=event.intent.spec, mark=event.mark)
+            fresh = Machine(
+                self.id, done=self.done, given=self.given, created_at=event.at, spec=event.intent.spec, mark=event.mark
+            )
             return fresh._with(
                 event, state=event.via, node=event.node, backend=event.backend, boot_id=event.boot_id, running=event
             )
@@ -174,10 +179,12 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         began = self.running or self.unresolved
         if began is None or began.op_id != event.op_id:
             raise self._misfit(event, "no such operation is running")
-        done = (*self.done, event)[-REMEMBERED:]
+        kept: dict[str, object] = {"done": (*self.done, event)[-REMEMBERED:]}
+        if began.intent.op_id is not None:
+            kept["given"] = (*self.given, event)[-GIVEN:]
         if isinstance(event, Interrupted):
-            return self._with(event, state=State.UNKNOWN, running=None, unresolved=began, done=done)
-        ended = self._in(event, event.state, pid=event.pid, running=None, unresolved=None, done=done)
+            return self._with(event, state=State.UNKNOWN, running=None, unresolved=began, **kept)
+        ended = self._in(event, event.state, pid=event.pid, running=None, unresolved=None, **kept)
         if isinstance(event, Failed):
             return ended
         if event.state is State.ABSENT:

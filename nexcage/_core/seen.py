@@ -12,7 +12,7 @@ from nexcage._core.events import Began
 from nexcage._core.machine import Machine
 from nexcage._core.states import Op, State
 
-__all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "probe", "task_of"]
+__all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "probe", "task_of", "unchanged"]
 
 Verdict = Literal["done", "not", "wait", "unknown"]
 
@@ -128,6 +128,13 @@ def observed(guest: Guest | None, machine: Machine) -> State:
 def task_of(look: Look, vmid: int) -> Task | None:
     """The live task that works on ``vmid``."""
     return next((task for task in look.tasks if task.vmid == vmid), None)
+
+
+def unchanged(began: Began, guest: Guest | None, machine: Machine) -> State:
+    """The state after an operation that did not happen. What a delete left and is not here any more has moved: it is no less there."""
+    if guest is None and began.op is Op.DELETE:
+        return began.before
+    return observed(guest, machine)
 
 
 def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:

@@ -15,7 +15,7 @@ from nexcage._core.config import Limits
 from nexcage._core.events import Began, Ended
 from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.machine import Machine
-from nexcage._core.seen import Verdict, observed, probe
+from nexcage._core.seen import Verdict, observed, probe, unchanged
 from nexcage._core.states import Op, Rule, State
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer
@@ -173,6 +173,7 @@ class Attempt:
             verdict = probe(began, machine, look, self._fleet)
             if verdict != "wait" and not (verdict == "not" and certain and spent < limits.settle_timeout):
                 guest = look.find(self._fleet, began.id, began.mark)
-                return verdict, observed(guest, machine), guest.pid if guest else 0
+                state = unchanged(began, guest, machine) if verdict == "not" else observed(guest, machine)
+                return verdict, state, guest.pid if guest else 0
             await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
         raise AssertionError

@@ -349,8 +349,9 @@ class Driver:
 
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(intent.id) or Machine(intent.id)
-            if now.running is not None or (now.state, now.mark, now.vmid) != (
+            if now.running is not None or (now.state, now.node, now.mark, now.vmid) != (
                 machine.state,
+                machine.node,
                 machine.mark,
                 machine.vmid,
             ):

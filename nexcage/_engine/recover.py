@@ -19,7 +19,7 @@ from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
 from nexcage._core.evidence import Finding, half, judge
 from nexcage._core.machine import Event, Machine
-from nexcage._core.seen import Look, Settled, observed
+from nexcage._core.seen import Look, Settled, observed, unchanged
 from nexcage._core.states import Op, State
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
@@ -198,7 +198,7 @@ class Recovery:
             id=began.id,
             op=began.op,
             op_id=began.op_id,
-            state=State.ABSENT if guest is None else observed(guest, machine),
+            state=unchanged(began, guest, machine),
             pid=guest.pid if guest else 0,
             error=Problem.of(self._why(began, machine, last, finding)),
             resolved_by=finding.by,

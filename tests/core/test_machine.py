@@ -208,3 +208,18 @@ def test_what_a_probe_found_out_later_ends_the_lost_operation():
     )
     assert machine.state is State.RUNNING
     assert machine.outcome("s").resolved_by == "probe"
+
+
+def test_a_key_that_the_caller_gave_is_remembered_through_many_operations_that_have_none():
+    machine = Machine("web-1")
+    machine = machine.apply(machine.begin(Create("web-1", SPEC, op_id="mine"), op_id="mine"))
+    made = Succeeded(id="web-1", op=Op.CREATE, op_id="mine", state=State.CREATED, vmid=104)
+    machine = machine.apply(made)
+    for n in range(50):
+        state = State.STOPPED if n % 2 else State.RUNNING
+        intent = Stop("web-1") if n % 2 else Start("web-1")
+        machine = machine.apply(machine.begin(intent, op_id=f"made-up-{n}"))
+        machine = machine.apply(Succeeded(id="web-1", op=intent.op, op_id=f"made-up-{n}", state=state, vmid=104))
+    assert machine.outcome("mine") == made
+    assert machine.outcome("made-up-0") is None
+    assert len(machine.done) < 10

@@ -41,6 +41,8 @@ class Plug(Disk):
         return super().read(fd, size, offset)
 
     def write(self, fd: int, data: bytes) -> None:
+        if self.trouble == errno.ENOSPC and not self.dead:
+            super().write(fd, data[: len(data) // 2])  # what still fitted
         self._may(writes=True)
         super().write(fd, data)
 
@@ -50,6 +52,26 @@ class Plug(Disk):
     def truncate(self, fd: int, size: int) -> None:
         self._may(writes=True)
         super().truncate(fd, size)
+
+    def rename(self, old: str, new: str, *, dir_fd: int | None = None) -> None:
+        self._may(writes=True)
+        super().rename(old, new, dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
+        self._may(writes=self.trouble == errno.EIO)
+        super().unlink(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int | None = None) -> None:
+        self._may(writes=True)
+        super().mkdir(name, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, *, dir_fd: int | None = None) -> None:
+        self._may(writes=self.trouble == errno.EIO)
+        super().rmdir(name, dir_fd=dir_fd)
+
+    def utime(self, name: str, at: float, *, dir_fd: int | None = None) -> None:
+        self._may(writes=True)
+        super().utime(name, at, dir_fd=dir_fd)
 
     def lock(self, fd: int, how: int) -> None:
         self._may(writes=False)
@@ -107,6 +129,10 @@ class Wire:
     @property
     def fencing(self) -> bool:
         return bool(getattr(self._inner, "fencing", False))
+
+    @property
+    def mode(self) -> str:
+        return str(getattr(self._inner, "mode", ""))
 
     async def run(self, command: Command[Any]) -> Result:  # Any: of whatever type its answer is
         sent = self._sent(command)

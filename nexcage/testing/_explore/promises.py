@@ -33,14 +33,21 @@ def in_order(world: World) -> Iterator[str]:
     """1. The effects on one container come in the order in which its operations began."""
     began = {e.op_id: e for e in world.events if isinstance(e, Began)}
     last: dict[str, Began] = {}
+    forgotten = _forgotten(world)
     for effect in world.sim.effects():
         op = began.get(effect["op_id"] or "")
-        if op is None:
+        if op is None or op.op_id in forgotten:
             continue
         before = last.setdefault(op.id, op)
         if before.seq > op.seq:
             yield f"promise 1: {op.op} {op.op_id} of {op.id} had an effect after {before.op} {before.op_id} had"
         last[op.id] = op
+
+
+def _forgotten(world: World) -> set[str]:
+    """Keys that were given again when their container no longer remembered them (`machine.REMEMBERED`)."""
+    times = Counter(e.op_id for e in world.events if isinstance(e, Began))
+    return {op_id for op_id, count in times.items() if count > 1}
 
 
 def fenced(world: World) -> Iterator[str]:
@@ -73,11 +80,13 @@ def not_ours(world: World) -> Iterator[str]:
 def one_outcome(world: World) -> Iterator[str]:
     """1, 2. Who asks again with the same key is told the same, unless nobody knew then."""
     by_key: dict[str, list[Told]] = defaultdict(list)
+    forgotten = _forgotten(world)
     began = {e.op_id for e in world.events if isinstance(e, Began)}
     for told in world.told:
         if told.op_id and not told.uncertain and told.op_id in began and told.error not in _BEFORE:
             by_key[told.op_id].append(told)
-    for key, ends in by_key.items():
+    for key in [key for key in by_key if key not in forgotten]:
+        ends = by_key[key]
         same = {(t.ok, t.error, t.intent.op) for t in ends}
         if len(same) > 1:
             yield f"promise 1: {key} was told to have ended in two ways: {'; '.join(map(str, ends))}"

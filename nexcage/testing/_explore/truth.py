@@ -125,7 +125,7 @@ class Timeline:
         for at, line in [*self._lines, (1 << 60, {})]:
             while downs and downs[0][0] < at:
                 when, where = downs.pop(0)
-                if when > since:
+                if when >= since:
                     seen = seen or so()
                 if where == node:
                     running = frozen = False

@@ -66,7 +66,8 @@ class Runner:
         """Calls whose frame is still in ``_out``: they have surely not begun."""
         self._writable = asyncio.Event()
         self._writable.set()
-        self._heard = self._loop.time()
+        self._silent = 0
+        """Pings since something was heard. Not a time: whoever was suspended for long has to ask first."""
         self._beat: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -84,7 +85,7 @@ class Runner:
     def data_received(self, data: bytes) -> None:
         if self.over:
             return
-        self._heard = self._loop.time()
+        self._silent = 0
         if self._greeting is not None:
             data = self._greeting.feed(data)
             if not self._greeting.over:
@@ -238,9 +239,10 @@ class Runner:
 
     def _pulse(self) -> None:
         now = self._loop.time()
-        if now - self._heard > 2 * self._heartbeat:
-            self._fail(f"the runner has been silent for {now - self._heard:.0f} seconds")
+        if self._silent >= 2:
+            self._fail(f"the runner has not answered for {2 * self._heartbeat:g} seconds")
             return
+        self._silent += 1
         for number, call in [(n, c) for n, c in self._calls.items() if c.due < now]:
             del self._calls[number]
             self.send(frames.frame(frames.END, number))

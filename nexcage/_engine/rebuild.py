@@ -38,11 +38,15 @@ class Rebuilder:
         self._journal = journal
         self._nodes = nodes
         self._backend = backend
+        # The journal when the nodes were asked: what it got to know after that is newer than what they showed.
+        self._since = 0
 
     async def rebuild(self, ids: Collection[str], aside: Collection[str]) -> list[Finding]:
         """Write down what the marks on the nodes say about containers that the journal does not know (all, or ``ids``), and about
         those of ``ids`` that damage has set aside. What contradicts something is left alone and said.
         """
+        await self._journal.refresh()
+        self._since = self._journal.seq
         seen = await survey(self._fleet, self._nodes)
         await self._journal.refresh()
         found = [away(key, error) for key, error in sorted(seen.errors.items())]
@@ -74,7 +78,7 @@ class Rebuilder:
 
         def draft(machines: Mapping[str, Machine]) -> Event:
             now = machines.get(id)
-            if now is not None and _known(now):
+            if now is not None and (_known(now) or now.seq > self._since):
                 raise _Known
             return event
 

@@ -10,7 +10,7 @@ import anyio.abc
 
 from nexcage._core.events import Attempted, Began
 from nexcage._core.intents import Delete
-from nexcage._core.machine import Machine
+from nexcage._core.machine import Event, Machine, fold
 from nexcage._core.outcome import Failure
 from nexcage._core.states import State
 from nexcage._sinks.segments import read_journal
@@ -43,12 +43,16 @@ async def calm(world: World, tasks: anyio.abc.TaskGroup) -> None:
     await _in_time(world, PATIENCE, "promise 2: what was asked has not ended", lambda: _all_leave(world))
     await _in_time(world, PATIENCE, "promise 2: commands on the nodes have not ended", lambda: _nodes_idle(world))
     harm.mend(world)
-    last = await _opened(world, tasks, 90)
-    await _converged(world, last)
-    await last.leave()
-    again = await _opened(world, tasks, 91)
-    await _nothing_new(world, again)
-    await _everything_deleted(world, again)
+    for host in range(world.plan.hosts):
+        last = await _opened(world, tasks, 90, host)
+        await _converged(world, last)
+        await last.leave()
+    _nothing_unknown(world)
+    for host in range(world.plan.hosts):
+        again = await _opened(world, tasks, 91, host)
+        await _nothing_new(world, again)
+        await _everything_deleted(world, again)
+    _nothing_left(world)
     _foreigners_untouched(world)
 
 
@@ -71,8 +75,8 @@ async def _nodes_idle(world: World) -> None:
         await anyio.sleep(5)
 
 
-async def _opened(world: World, tasks: anyio.abc.TaskGroup, number: int) -> Program:
-    program = Program(world, number)
+async def _opened(world: World, tasks: anyio.abc.TaskGroup, number: int, host: int) -> Program:
+    program = Program(world, number, host)
     world.programs.append(program)
     tasks.start_soon(program.live)
     for _ in range(100):
@@ -99,7 +103,7 @@ async def _converged(world: World, program: Program) -> None:
         await anyio.sleep(pause)
         pause *= 2
     _compare(world, fleet.machines.values())
-    world.look_at_state_files(world.home / "run")
+    world.look_at_state_files(program.home / "run")
 
 
 def _open(machine: Machine) -> bool:
@@ -109,7 +113,7 @@ def _open(machine: Machine) -> bool:
 def _compare(world: World, machines: Iterable[Machine]) -> None:
     real = {guest.id: guest for guest in _ours(world)}
     for machine in machines:
-        guest = real.pop(machine.id, None)
+        guest = real.get(machine.id)
         if _open(machine):
             debris = guests(world.sim).get(machine.vmid)
             if debris is None or not _unproven(world, debris):
@@ -119,15 +123,28 @@ def _compare(world: World, machines: Iterable[Machine]) -> None:
                 )
         elif guest is None and machine.state is not State.ABSENT:
             world.broken(f"promise 6: {machine.id} is {machine.state} and does not exist")
-        elif guest is not None and _state(machine) != guest.state:
+        elif guest is not None and machine.mark == guest.op and _state(machine) != guest.state:
             world.broken(f"promise 6: {machine.id} is {machine.state} and really {guest}")
-    for guest in real.values():
-        world.broken(f"promise 3: nobody knows of {guest}")
+
+
+def _nothing_unknown(world: World) -> None:
+    """Each container of ours is what the journal that made it says, and not absent there."""
+    known: set[str] = set()
+    for host in range(world.plan.hosts):
+        machines = fold(read_journal(world.state(host)))
+        known |= {machine.mark for machine in machines.values() if machine.state is not State.ABSENT}
+    for guest in _ours(world):
+        if guest.op not in known:
+            world.broken(f"promise 3: nobody knows of {guest}")
+
+
+def _journal(world: World) -> list[Event]:
+    return [event for host in range(world.plan.hosts) for event in read_journal(world.state(host))]
 
 
 def _ours(world: World) -> list[Guest]:
     """The containers whose mark is one that a create of ours gave to that VMID; an edited copy is somebody else's."""
-    made = {(e.op_id, e.tries.get("vmid")) for e in read_journal(world.home / "state") if isinstance(e, Attempted)}
+    made = {(e.op_id, e.tries.get("vmid")) for e in _journal(world) if isinstance(e, Attempted)}
     return [g for g in guests(world.sim).values() if g.fleet == FLEET and (g.op, g.vmid) in made]
 
 
@@ -139,7 +156,7 @@ def _unproven(world: World, guest: Guest) -> bool:
     """Debris that nobody can prove to be ours, because its node was rebooted or its supervisor killed: told, never touched."""
     if guest.id or guest.lock not in ("create", "destroyed"):
         return False
-    journal = list(read_journal(world.home / "state"))
+    journal = _journal(world)
     deleted = {e.op_id for e in journal if isinstance(e, Began) and e.vmid == guest.vmid}
     steps = [
         e for e in journal if isinstance(e, Attempted) and (e.tries.get("vmid") == guest.vmid or e.op_id in deleted)
@@ -158,7 +175,7 @@ async def _nothing_new(world: World, program: Program) -> None:
         return
     before = fleet.seq
     await fleet.reconcile()
-    new = list(read_journal(world.home / "state", since=before))
+    new = list(read_journal(fleet.state_dir, since=before))
     if new:
         world.broken(f"promise 3: looking again wrote {new}")
 
@@ -169,15 +186,17 @@ async def _everything_deleted(world: World, program: Program) -> None:
     if fleet is None:
         return
     report = await fleet.run([Delete(id, force=True) for id in world.plan.ids])
-    debris = {g.vmid: g for g in guests(world.sim).values() if not g.id and g.lock in ("create", "destroyed")}
-    left = [*_ours(world), *(g for g in debris.values() if not _unproven(world, g))]
     for failure in report.failures:
         if not _excused(world, failure):
             world.broken(
                 f"promise 3: {failure.op} {failure.id} in the calm: {type(failure.error).__name__}: {failure.error}"
             )
     await program.leave()
-    for guest in left:
+
+
+def _nothing_left(world: World) -> None:
+    debris = [g for g in guests(world.sim).values() if not g.id and g.lock in ("create", "destroyed")]
+    for guest in [*_ours(world), *(g for g in debris if not _unproven(world, g))]:
         if guest.lock not in ("backup", "snapshot"):
             world.broken(f"promise 3: after everything was deleted there is {guest}")
     for volume in leftovers(world.sim, range(VMIDS[0], VMIDS[1] + 1)):

@@ -153,20 +153,21 @@ async def _torn_tail(world: World, trouble: Trouble) -> None:
     if program.up:
         world.count("kills")
         await program.kill()
-        _append(world, b'{"event":"began","seq":99')
+        _append(world, program.host, b'{"event":"began","seq":99')
 
 
 async def _nul_tail(world: World, trouble: Trouble) -> None:
     """Killed with the machine: the file has its new length, its last blocks were never written."""
+    host = _program(world, trouble).host
     for program in world.programs:
-        if program.up:
+        if program.up and program.host == host:
             world.count("kills")
             await program.kill()
-    _append(world, b"\0" * 700)
+    _append(world, host, b"\0" * 700)
 
 
-def _append(world: World, data: bytes) -> None:
-    folder = world.home / "state" / "journal"
+def _append(world: World, host: int, data: bytes) -> None:
+    folder = world.state(host) / "journal"
     segments = sorted(name for name in os.listdir(folder) if name.endswith(".jsonl")) if folder.exists() else []
     if segments:
         with open(folder / segments[-1], "ab") as file:

@@ -53,6 +53,8 @@ def told(world: World, wrong: list[str], seconds: float) -> History:
     counts["events"] += len(world.events)
     counts["effects"] += sum(1 for effect in world.sim.effects() if effect["op_id"])
     counts["outcomes"] += len(world.told)
+    counts["epochs"] += len({effect["epoch"] for effect in world.sim.effects() if effect["op_id"]})
+    counts.update(f"error {told.error}" for told in world.told if told.error)
     counts["uncertain"] += sum(told.uncertain for told in world.told)
     return History(
         seed=world.plan.seed,

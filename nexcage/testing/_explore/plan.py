@@ -54,11 +54,15 @@ Step = Act | Trouble
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ``span``: seconds after which faults end."""
+    """One run. ``span``: seconds after which faults end. ``hosts``: how many state directories the programs have between them,
+    with a ``lease`` (``file`` or ``cluster``) when they are several.
+    """
 
     seed: int
     nodes: int
     programs: int
+    hosts: int
+    lease: str
     ids: tuple[str, ...]
     foreign: int
     span: float
@@ -78,13 +82,17 @@ def drawn(seed: int) -> Plan:
     programs = dice.choice((1, 1, 2, 2, 3))
     ids = tuple(f"c{n}" for n in range(dice.randint(2, 6)))
     span = dice.choice((30.0, 60.0, 120.0))
-    steps: list[Step] = [*_Acts(dice, ids, programs, span)]
+    hosts = 2 if programs > 1 and dice.random() < 0.4 else 1
+    lease = dice.choice(("file", "cluster")) if hosts > 1 else ""
+    steps: list[Step] = [*_Acts(dice, ids, programs, span, hosts)]
     steps += troubles(dice, span=span, nodes=nodes, programs=programs)
     steps.sort(key=lambda step: step.at)
     return Plan(
         seed=seed,
         nodes=nodes,
         programs=programs,
+        hosts=hosts,
+        lease=lease,
         ids=ids,
         foreign=dice.choice((0, 1, 2)),
         span=span,
@@ -96,31 +104,36 @@ def drawn(seed: int) -> Plan:
 class _Acts:
     """Acts that make sense more often than not: a life of each container, cut into batches, with repeats and nonsense between."""
 
-    def __init__(self, dice: Random, ids: Sequence[str], programs: int, span: float) -> None:
+    def __init__(self, dice: Random, ids: Sequence[str], programs: int, span: float, hosts: int) -> None:
+        self._hosts = hosts
+        self._host = 0
         self._dice = dice
         self._ids = ids
         self._programs = programs
         self._span = span
         self._keys = 0
-        self._given: list[Intent] = []
+        self._given: list[list[Intent]] = [[] for _ in range(hosts)]
+        """What was asked with a key, by host: to another journal it is another key."""
         self._believed: dict[str, str] = dict.fromkeys(ids, "absent")
 
     def __iter__(self) -> Iterator[Act]:
         dice = self._dice
         at = dice.uniform(0, 1)
-        yield self._act(0.0, "run", tuple(self._next(id) for id in self._ids))
+        yield self._act(0.0, "run", dice.randrange(self._programs), first=True)
         while at < self._span:
             kind = dice.choices(
                 ("do", "run", "stream", "reconcile", "states", "look", "listen"), (12, 4, 2, 2, 1, 1, 2)
             )[0]
-            yield self._act(at, kind, self._intents(kind))
+            yield self._act(at, kind, dice.randrange(self._programs))
             at += dice.expovariate(1 / (self._span / 9))
 
-    def _act(self, at: float, kind: str, intents: tuple[Intent, ...]) -> Act:
+    def _act(self, at: float, kind: str, program: int, *, first: bool = False) -> Act:
         dice = self._dice
+        self._host = program % self._hosts
+        intents = tuple(self._next(id) for id in self._ids) if first else self._intents(kind)
         return Act(
             at=round(at, 3),
-            program=dice.randrange(self._programs),
+            program=program,
             kind=kind,
             intents=intents,
             wait=dice.random() < 0.4,
@@ -140,8 +153,9 @@ class _Acts:
 
     def _one(self) -> Intent:
         dice = self._dice
-        if self._given and dice.random() < 0.08:
-            return dice.choice(self._given)  # the same operation id again
+        given = self._given[self._host]
+        if given and dice.random() < 0.08:
+            return dice.choice(given)  # the same operation id again
         return self._next(dice.choice(self._ids))
 
     def _next(self, id: str) -> Intent:
@@ -156,7 +170,7 @@ class _Acts:
         self._believed[id] = _THEN.get(word, believed)
         intent = _made(dice, word, id, key)
         if key is not None:
-            self._given.append(intent)
+            self._given[self._host].append(intent)
         return intent
 
 

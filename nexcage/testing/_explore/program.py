@@ -69,6 +69,7 @@ class Heard(msgspec.Struct, kw_only=True):
     """What one subscriber or sink was given. ``since``: the number after which it listened; ``whole``: it heard the end."""
 
     program: str
+    host: int
     what: str
     since: int
     events: list[Event] = []
@@ -96,9 +97,10 @@ class _Sink:
 class Program:
     """One driver of the fleet. ``number`` may live several times, each time as another process."""
 
-    def __init__(self, world: World, number: int) -> None:
+    def __init__(self, world: World, number: int, host: int | None = None) -> None:
         self.number: int = number
-        self.home: Path = world.home
+        self.host: int = number % world.plan.hosts if host is None else host
+        self.home: Path = world.home / f"host{self.host}"
         self.jump: float = 0.0
         """How wrong its wall clock is."""
         self.plug: Plug = Plug()
@@ -142,14 +144,14 @@ class Program:
     async def _open(self, plug: Plug) -> None:
         world = self._world
         send, receive = anyio.create_memory_object_stream[Act](1000)
-        sink = Heard(program=self.name, what="sink", since=-1)
+        sink = Heard(program=self.name, host=self.host, what="sink", since=-1)
         world.heard.append(sink)
         pace = (0.0, 2.0, -1.0)[(world.plan.seed + self.lives) % 3]
         async with (
             receive,
             send,
             world.sim.fleet(
-                config=Config(fleet=FLEET, vmids=VMIDS),
+                config=Config(fleet=FLEET, vmids=VMIDS, lease=world.lease),
                 limits=msgspec.structs.replace(LIMITS, subscriber_queue=world.plan.queue),
                 state_dir=self.home / "state",
                 run_dir=self.home / "run",
@@ -293,7 +295,7 @@ class Program:
 
     async def _listen(self, act: Act, fleet: Fleet) -> None:
         """A subscriber: quick, slow, or one that raises. When it falls behind it goes on from where it was."""
-        heard = Heard(program=self.name, what="subscriber", since=fleet.seq)
+        heard = Heard(program=self.name, host=self.host, what="subscriber", since=fleet.seq)
         self._world.heard.append(heard)
         since, left = heard.since, 3 if act.pace < 0 else 10**9
         while True:

@@ -30,7 +30,7 @@ def at_most_once(world: World) -> Iterator[str]:
 
 
 def in_order(world: World) -> Iterator[str]:
-    """1. The effects on one container come in the order in which its operations began."""
+    """1. The effects on one container come in the order in which its operations began (the order of fences: epoch, then number)."""
     began = {e.op_id: e for e in world.events if isinstance(e, Began)}
     last: dict[str, Began] = {}
     forgotten = _forgotten(world)
@@ -39,7 +39,7 @@ def in_order(world: World) -> Iterator[str]:
         if op is None or op.op_id in forgotten:
             continue
         before = last.setdefault(op.id, op)
-        if before.seq > op.seq:
+        if (before.epoch, before.seq) > (op.epoch, op.seq):
             yield f"promise 1: {op.op} {op.op_id} of {op.id} had an effect after {before.op} {before.op_id} had"
         last[op.id] = op
 
@@ -83,7 +83,7 @@ def one_outcome(world: World) -> Iterator[str]:
     forgotten = _forgotten(world)
     began = {e.op_id for e in world.events if isinstance(e, Began)}
     for told in world.told:
-        if told.op_id and not told.uncertain and told.op_id in began and told.error not in _BEFORE:
+        if told.op_id in began and not told.uncertain and not _refused(world, told):
             by_key[told.op_id].append(told)
     for key in [key for key in by_key if key not in forgotten]:
         ends = by_key[key]
@@ -92,10 +92,15 @@ def one_outcome(world: World) -> Iterator[str]:
             yield f"promise 1: {key} was told to have ended in two ways: {'; '.join(map(str, ends))}"
 
 
-_BEFORE = frozenset(
-    "AlreadyExists Busy Fenced IllegalTransition JournalError NoQuorum NodeUnreachable NotFound".split()
-)
-"""Refusals that may come before an operation is looked up or begun, so that the same key may end otherwise later."""
+_BEFORE = frozenset("AlreadyExists Busy Fenced IllegalTransition JournalError NoQuorum NotFound".split())
+"""Refusals that may come at any time, so that the same key may end otherwise later."""
+
+
+def _refused(world: World, told: Told) -> bool:
+    """Whether the caller was sent away before anything of the operation ran: that is not its outcome."""
+    if told.ok:
+        return False
+    return told.error in _BEFORE or not any(s.op_id == told.op_id and s.began <= told.told for s in world.sent)
 
 
 def known_by_looking(world: World) -> Iterator[str]:
@@ -126,7 +131,7 @@ def as_told(world: World) -> Iterator[str]:
         if isinstance(event, (Succeeded, Failed, Interrupted)):
             ends[event.op_id].append(event)
     for told in world.told:
-        if told.op_id not in began or told.error in _BEFORE:
+        if told.op_id not in began or _refused(world, told):
             continue
         kinds = {type(event) for event in ends[told.op_id]}
         if told.ok and Succeeded not in kinds:
@@ -165,16 +170,18 @@ def _carried_out(world: World, told: Told) -> bool:
 
 def folds(world: World) -> Iterator[str]:
     """3. The journal can be read and folded."""
-    try:
-        fold(world.events)
-    except JournalError as error:
-        yield f"promise 3: {error}"
+    for journal in world.journals:
+        try:
+            fold(journal)
+        except JournalError as error:
+            yield f"promise 3: {error}"
 
 
 def heard_in_order(world: World) -> Iterator[str]:
     """7. A subscriber is given the journal, in order and without gaps."""
-    journal = [e for e in world.events if not isinstance(e, Checkpointed)]
+    journals = [[e for e in journal if not isinstance(e, Checkpointed)] for journal in world.journals]
     for heard in world.heard:
+        journal = journals[heard.host]
         if not heard.events:
             continue
         first, last = heard.events[0].seq, heard.events[-1].seq
@@ -189,9 +196,10 @@ def heard_in_order(world: World) -> Iterator[str]:
 
 def numbered(world: World) -> Iterator[str]:
     """3. Numbers without gaps."""
-    seqs = [e.seq for e in world.events]
-    if seqs != list(range(1, len(seqs) + 1)):
-        yield f"promise 3: the journal's numbers are {seqs}"
+    for journal in world.journals:
+        seqs = [e.seq for e in journal]
+        if seqs != list(range(1, len(seqs) + 1)):
+            yield f"promise 3: the journal's numbers are {seqs}"
 
 
 PROMISES: tuple[Callable[[World], Iterator[str]], ...] = (

@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from nexcage._core.config import LeaseConfig
 from nexcage._core.machine import Event
 from nexcage._sinks.segments import read_journal
 from nexcage.testing import faults
@@ -48,20 +49,32 @@ class World:
         self.told: list[Told] = []
         self.heard: list[Heard] = []
         self.sent: list[Sent] = []
+        self.journals: list[list[Event]] = []
+        """The journal of each host."""
         self.events: list[Event] = []
+        """Those of all of them."""
         self.foreign: dict[int, tuple[Guest, str]] = {}
         self.by_hand: set[int] = set()
         """VMIDs that somebody else changed: what is so of them is not only our doing."""
         self.taken: list[tuple[int, float, int]] = []
         """VMIDs that somebody else took from us: when, and where in the log of effects."""
         self.home: Path = Path(tempfile.mkdtemp(prefix="nexcage-explore-", dir=_memory()))
+        self.lease: LeaseConfig = LeaseConfig()
+        if plan.lease == "file":
+            self.lease = LeaseConfig(kind="file", path=str(self.home / "lease"), ttl=20.0)
+        elif plan.lease == "cluster":
+            self.lease = LeaseConfig(kind="cluster", ttl=60.0)
         self.programs: list[Program] = []
-        self._journaled: dict[str, int] = {}
+        self._journaled: dict[Path, int] = {}
         self._steps: set[tuple[str, int]] = set()
         self.away: dict[int, float] = {}
         """How long the program of that number stays away when it ends."""
         self.over: bool = False
         """Whether programs that end stay ended."""
+
+    def state(self, host: int) -> Path:
+        """The state directory of a host; programs of one host share it."""
+        return self.home / f"host{host}" / "state"
 
     def close(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
@@ -91,15 +104,12 @@ class World:
         return check
 
     def _read_steps(self) -> None:
-        folder = self.home / "state" / "journal"
-        for name in sorted(os.listdir(folder)):
-            if not name.endswith(".jsonl"):
-                continue
-            with open(folder / name, "rb") as file:
-                file.seek(self._journaled.get(name, 0))
+        for path in sorted(self.home.glob("host*/state/journal/*.jsonl")):
+            with open(path, "rb") as file:
+                file.seek(self._journaled.get(path, 0))
                 data = file.read()
             whole = data.rfind(b"\n") + 1
-            self._journaled[name] = self._journaled.get(name, 0) + whole
+            self._journaled[path] = self._journaled.get(path, 0) + whole
             self._steps.update((m[1].decode(), int(m[2])) for m in _ATTEMPTED.finditer(data[:whole]))
 
     def look_at_state_files(self, run: Path) -> None:
@@ -132,7 +142,8 @@ class World:
                 self.broken(f"the run broke:\n{traceback.format_exc()}")
             tasks.cancel_scope.cancel()
         self.timeline.close()
-        self.events = list(read_journal(self.home / "state"))
+        self.journals = [list(read_journal(self.state(host))) for host in range(self.plan.hosts)]
+        self.events = [event for journal in self.journals for event in journal]
 
     def _watch_nodes(self) -> None:
         for node in self.sim:

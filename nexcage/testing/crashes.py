@@ -38,6 +38,7 @@ from nexcage._sinks.segments import read_journal
 from nexcage._sinks.statefile import read_state
 from nexcage.errors import JournalError, NexcageError
 from nexcage.testing._dying import DyingTransport
+from nexcage.testing._model.files import SIM
 from nexcage.testing.clock import virtual_run
 from nexcage.testing.cluster import IMAGES, SimCluster
 from nexcage.testing.disk import AFTER, After, CrashDisk, Fate
@@ -165,7 +166,23 @@ def state_files_are_whole(now: Aftermath) -> Iterable[str]:
                 yield f"'{id}' is {machine.state}, and its state.json is {'missing' if found is None else 'there'}"
 
 
-INVARIANTS: tuple[Invariant, ...] = (as_the_journal_says, at_most_once, nothing_is_locked, state_files_are_whole)
+def nothing_is_left_over(now: Aftermath) -> Iterable[str]:
+    """No volume is there without its container."""
+    known = {vmid for node in now.sim for vmid in node.model.containers()}
+    for node in now.sim:
+        datasets = re.findall(r"/subvol-(\d+)-disk-", node.files.read(f"{SIM}/zfs.json") or "")
+        images = node.files.names("/var/lib/vz/images")
+        for vmid in sorted({int(word) for word in [*datasets, *images] if word.isdigit()} - known):
+            yield f"there are volumes of {vmid} on {node.name}, and no such container"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    as_the_journal_says,
+    at_most_once,
+    nothing_is_locked,
+    nothing_is_left_over,
+    state_files_are_whole,
+)
 """What must be so after every death."""
 
 

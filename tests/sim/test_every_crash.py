@@ -160,6 +160,26 @@ def test_a_scenario_that_is_wrong_without_any_death_says_so():
         every_crash(create, invariants=[never])
 
 
+LEFT = {
+    "/var/lib/vz/images/990/vm-990-disk-0.raw": "there are volumes of 990 on pve-01, and no such container",
+    "/etc/pve/nodes/pve-01/lxc/991.conf": "991 on pve-01 has lock: create",
+    "/etc/pve/nodes/pve-02/lxc/992.conf": "nobody knows of .*vmid=992",
+}
+
+
+@pytest.mark.parametrize("path", LEFT)
+def test_what_is_left_on_a_node_is_found_out(path: str):
+    text = "#nexcage fleet=crash id=lost vmid=992 op=x\n" if "992" in path else "lock: create\n"
+
+    def cluster() -> SimCluster:
+        made = SimCluster(2)
+        made["pve-01"].files.write(path, text)
+        return made
+
+    with pytest.raises(AssertionError, match=f"without any death: {LEFT[path]}"):
+        every_crash(create, cluster=cluster)
+
+
 def test_a_dead_program_cannot_change_anything_any_more(tmp_path: Path):
     fate = Fate()
     disk = CrashDisk(tmp_path, fate)

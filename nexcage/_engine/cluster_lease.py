@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from nexcage._core.command import Command
 from nexcage._engine.node import Lost
@@ -73,7 +72,6 @@ class ClusterLease:
             async with self._one:
                 if not self._fresh():
                     await self._ask()
-        await anyio.lowlevel.checkpoint_if_cancelled()
         return self._epoch
 
     async def aclose(self) -> None:

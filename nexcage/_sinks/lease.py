@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -90,7 +89,6 @@ class FileLease:
             async with self._one:
                 if not self._fresh():
                     await self._ask()
-        await anyio.lowlevel.checkpoint_if_cancelled()
         return self._epoch
 
     async def aclose(self) -> None:

@@ -12,7 +12,7 @@ from nexcage._transports import frames
 from nexcage._transports.caps import HeadTail
 from nexcage._transports.frames import Decoder, Frame, FrameError, Hello, Refused, Run
 from nexcage._transports.running import GRACE
-from nexcage.testing import claims
+from nexcage.testing import claims, faults
 from nexcage.testing.calls import Call
 
 if TYPE_CHECKING:
@@ -277,6 +277,9 @@ class _Claimed:
             return
         self._began = asyncio.get_running_loop().time()
         twin, command = self._twin, _command(self._run, bytes(self._input))
+        if self._lost_on_the_way():
+            twin.link.cut()
+            return
         started = self._started = claims.start(twin.node, command, link=twin.link, when_ended=self._ended)
         match started.kind:
             case "begun" | "attached":
@@ -289,6 +292,14 @@ class _Claimed:
                 self._refuse("void", "somebody has found this step not begun and called it off")
             case "unusable":
                 self._refuse("claims", "/run cannot be written")
+
+    def _lost_on_the_way(self) -> bool:
+        """Whether the link is lost before the claim is taken, as for a command that is lost before it begins."""
+        node = self._twin.node
+        if not faults.state_of(node.model).get("faults"):
+            return False
+        with node.step():
+            return faults.taken(node.model, self._run.argv, faults.ARRIVING) is not None
 
     def end(self) -> None:
         """End it by its class, for everybody who waits for it."""

@@ -209,13 +209,14 @@ async def open_fleet(
     random: Random | None = None,
     clock: Callable[[], float] = time.time,
     inline: bool = False,
+    recover: bool = True,
     disk: Disk | None = None,
 ) -> AsyncGenerator[Fleet]:
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
 
-    Nothing is contacted yet: a node is connected to when it is first needed. ``config`` is a file or a Config; the
-    other options win
-    over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock``, ``inline`` (journal without
+    A node is connected to when it is first needed. Where drivers have died, what became of their operations is found out first (and
+    beside you, when that takes long); ``recover=False`` leaves that to whoever asks for those containers. ``config`` is a file or a
+    Config; the other options win over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock``, ``inline`` (journal without
     threads) and ``disk`` are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
 
     Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
@@ -335,7 +336,8 @@ async def open_fleet(
             driver=driver,
         )
         try:
-            await _recovered(fleet, tasks, settings)
+            if recover:
+                await _recovered(fleet, tasks, settings)
             yield fleet
         except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)
             failure = error

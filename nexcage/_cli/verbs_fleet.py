@@ -32,6 +32,8 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
+    if call.name == "reconcile" and call.flag("dry_run"):
+        options["recover"] = False  # it only says what would be done
 
     async def work() -> int:
         async with nexcage.open_fleet(**options) as fleet:

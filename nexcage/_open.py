@@ -215,9 +215,11 @@ async def open_fleet(
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
 
     A node is connected to when it is first needed. Where drivers have died, what became of their operations is found out first (and
-    beside you, when that takes long); ``recover=False`` leaves that to whoever asks for those containers. ``config`` is a file or a
-    Config; the other options win over it. ``backend``: more backends besides the installed ones. ``connect``, ``random``, ``clock``, ``inline`` (journal without
-    threads) and ``disk`` are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
+    beside you, when that takes long); ``recover=False`` leaves that to whoever asks for those containers.
+
+    ``config`` is a file or a Config; the other options win over it. ``backend``: more backends besides the installed ones.
+    ``connect``, ``random``, ``clock``, ``inline`` (journal without threads) and ``disk`` are for simulations. Leaving the context
+    cancels what runs (recorded as Interrupted) and closes every link.
 
     Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
     """

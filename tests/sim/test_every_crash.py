@@ -73,7 +73,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)  # all deaths of the batch are a thousand clusters
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_driver_may_die_at_any_point(name: str, pytestconfig: pytest.Config):
     scenario, before = SCENARIOS[name]

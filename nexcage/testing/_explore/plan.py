@@ -13,7 +13,7 @@ import msgspec
 
 from nexcage._core.intents import Create, Delete, Intent, Kill, Pause, Resume, Start, Stop
 from nexcage._core.spec import Spec
-from nexcage.testing._explore.trouble import Trouble, troubles
+from nexcage.testing._explore.trouble import Trouble, handovers, troubles
 
 __all__ = ["Act", "Plan", "Step", "drawn"]
 
@@ -86,6 +86,8 @@ def drawn(seed: int) -> Plan:
     lease = dice.choice(("file", "cluster")) if hosts > 1 else ""
     steps: list[Step] = [*_Acts(dice, ids, programs, span, hosts)]
     steps += troubles(dice, span=span, nodes=nodes, programs=programs)
+    if hosts > 1:
+        steps += handovers(dice, span=span, programs=programs)
     steps.sort(key=lambda step: step.at)
     return Plan(
         seed=seed,
@@ -119,7 +121,8 @@ class _Acts:
     def __iter__(self) -> Iterator[Act]:
         dice = self._dice
         at = dice.uniform(0, 1)
-        yield self._act(0.0, "run", dice.randrange(self._programs), first=True)
+        for host in range(self._hosts):
+            yield self._act(float(host), "run", host, first=True)
         while at < self._span:
             kind = dice.choices(
                 ("do", "run", "stream", "reconcile", "states", "look", "listen"), (12, 4, 2, 2, 1, 1, 2)
@@ -130,7 +133,7 @@ class _Acts:
     def _act(self, at: float, kind: str, program: int, *, first: bool = False) -> Act:
         dice = self._dice
         self._host = program % self._hosts
-        intents = tuple(self._next(id) for id in self._ids) if first else self._intents(kind)
+        intents = tuple(self._next(id) for id in self._own()) if first else self._intents(kind)
         return Act(
             at=round(at, 3),
             program=program,
@@ -141,6 +144,11 @@ class _Acts:
             pace=dice.choice((0.0, 0.5, 5.0, -1.0)) if kind == "listen" else 0.0,
         )
 
+    def _own(self) -> Sequence[str]:
+        """The containers of this host's users; now and then somebody means another's."""
+        own = [id for n, id in enumerate(self._ids) if n % self._hosts == self._host]
+        return own if own and self._dice.random() < 0.9 else self._ids
+
     def _intents(self, kind: str) -> tuple[Intent, ...]:
         dice = self._dice
         if kind == "do":
@@ -148,7 +156,7 @@ class _Acts:
         if kind in ("run", "stream"):
             return tuple(self._one() for _ in range(dice.randint(2, 5)))
         if kind in ("reconcile", "states") and dice.random() < 0.5:
-            return (Start(dice.choice(self._ids)),)  # only its id counts
+            return (Start(dice.choice(self._own())),)  # only its id counts
         return ()
 
     def _one(self) -> Intent:
@@ -156,7 +164,7 @@ class _Acts:
         given = self._given[self._host]
         if given and dice.random() < 0.08:
             return dice.choice(given)  # the same operation id again
-        return self._next(dice.choice(self._ids))
+        return self._next(dice.choice(self._own()))
 
     def _next(self, id: str) -> Intent:
         dice = self._dice

@@ -97,10 +97,20 @@ _BEFORE = frozenset("AlreadyExists Busy Fenced IllegalTransition JournalError No
 
 
 def _refused(world: World, told: Told) -> bool:
-    """Whether the caller was sent away before anything of the operation ran: that is not its outcome."""
-    if told.ok:
+    """Whether nothing of the operation had run when its caller was told (sent away, or "already so"): that is not its outcome."""
+    if told.changed:
         return False
-    return told.error in _BEFORE or not any(s.op_id == told.op_id and s.began <= told.told for s in world.sent)
+    if not told.ok and told.error in _BEFORE:
+        return True
+    if any(
+        e.error.message == told.text
+        for e in world.events
+        if isinstance(e, (Failed, Interrupted)) and e.op_id == told.op_id
+    ):
+        return False
+    others = [t for t in world.told if t.op_id == told.op_id and t is not told]  # who was told for whom it ran?
+    ran = [s for s in world.sent if s.op_id == told.op_id and s.began <= told.told]
+    return not ran or any(t.asked <= ran[0].began <= t.told for t in others)
 
 
 def known_by_looking(world: World) -> Iterator[str]:

@@ -9,7 +9,7 @@ import msgspec
 
 from nexcage.testing.faults import AT_ONCE, FAULTS
 
-__all__ = ["KINDS", "Trouble", "troubles"]
+__all__ = ["KINDS", "OF_PROGRAMS", "TO_ONE", "Trouble", "handovers", "troubles"]
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, tag="trouble"):
@@ -108,6 +108,18 @@ def troubles(dice: Random, *, span: float, nodes: int, programs: int) -> Iterato
             seconds=round(dice.uniform(low, high), 3),
             which=round(dice.random(), 6),
             options=_options(dice, kind),
+        )
+
+
+def handovers(dice: Random, *, span: float, programs: int) -> Iterator[Trouble]:
+    """What makes a host lose the lease to another one: its programs end, or sleep for longer than it lasts."""
+    for _ in range(dice.randint(1, 4)):
+        kind = dice.choice(("kill-driver", "leave-driver", "pause-driver"))
+        yield Trouble(
+            at=round(dice.uniform(0, span), 3),
+            kind=kind,
+            program=dice.randrange(programs),
+            seconds=round(dice.uniform(5, 100), 3),
         )
 
 

@@ -119,7 +119,7 @@ class Recovery:
             last, look = await self._evidence(node, began, machine)
             finding = judge(began, machine, look, last, self._fleet, kept=KEPT)
             if finding.verdict != "wait":
-                break
+                return await self._settle(began, machine, node, look, last, finding)
             if not wait:
                 return None
             if anyio.current_time() > until:
@@ -128,7 +128,7 @@ class Recovery:
             machine = self._observer.machine(id)
             if self.left(id) != began:
                 return None  # somebody else was faster
-        return await self._settle(began, machine, node, look, last, finding)
+        raise AssertionError
 
     async def _evidence(self, node: FleetNode, began: Began, machine: Machine) -> tuple[Settled | None, Look]:
         last: Settled | None = None

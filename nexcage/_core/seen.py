@@ -148,7 +148,12 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
     if began.op is Op.CREATE:
         # Without a mark it is not made: what a killed worker left (`lock: create`) never becomes whole, and is not proof of ours.
         made = look.find(fleet, began.id, began.op_id)
-        return "done" if made is not None and made.lock != "create" else "not"
+        if made is not None:
+            return "not" if made.lock == "create" else "done"
+        elsewhere = (
+            bool(vmid) and look.vmids.get(vmid, look.pve) != look.pve
+        )  # somebody else's, or ours and moved since
+        return "unknown" if elsewhere else "not"
     guest = look.guests.get(vmid)
     ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
     if began.op is Op.DELETE:

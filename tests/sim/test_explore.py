@@ -15,6 +15,8 @@ from nexcage.testing._explore.plan import drawn
 from nexcage.testing._explore.trouble import KINDS
 from nexcage.testing.explore import History, explore
 
+pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for all the seeds
+
 SEEDS = range(2000)
 SAMPLE = range(0, 2000, 100)
 
@@ -28,7 +30,6 @@ def histories() -> Sequence[History]:
     return list(many(SEEDS, jobs()))
 
 
-@pytest.mark.timeout(600)
 def test_no_seed_breaks_a_promise(histories: Sequence[History]) -> None:
     broken = [f"seed {history.seed}: {wrong}" for history in histories for wrong in history.wrong]
 

@@ -13,7 +13,19 @@ from typing import Any, assert_type
 import nexcage
 from nexcage import names
 from nexcage.abc import Backend, Candidate, Node, Placement, Ref, Sink, Transport
-from nexcage.testing import Aftermath, CrashDisk, Death, Fate, FaultyDisk, SimCluster, Sweep, check_backend, every_crash
+from nexcage.testing import (
+    Aftermath,
+    CrashDisk,
+    Death,
+    Fate,
+    FaultyDisk,
+    History,
+    SimCluster,
+    Sweep,
+    check_backend,
+    every_crash,
+    explore,
+)
 
 
 async def one_container() -> None:
@@ -237,3 +249,12 @@ def every_death_of_their_own(home: Path) -> None:
     disk.fate.die()
     disk.present("kept")
     FaultyDisk(Random(1), rate=0.1).fault("full")
+
+
+def a_seed() -> None:
+    history = explore(7)
+    assert_type(history, History)
+    assert_type(history.ok, bool)
+    assert_type(history.digest, str)
+    assert_type(history.lines, tuple[str, ...])
+    assert_type(explore(7, only=[0, 2]).wrong, tuple[str, ...])

@@ -20,6 +20,7 @@ pytest_plugins = [] if _installed or find_spec("nexcage.testing.plugin") is None
 # Machines that run tests are busy and differ; a law is not slower code. `--hypothesis-profile=long` looks further.
 settings.register_profile("nexcage", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("long", settings.get_profile("nexcage"), max_examples=2000)
+settings.register_profile("quick", settings.get_profile("nexcage"), max_examples=30)
 settings.load_profile("nexcage")
 
 _OURS = ("NEXCAGE_", "XDG_", "SSH_", "GIT_", "LC_", "LANG")

@@ -177,3 +177,14 @@ def test_the_task_of_a_container_is_found_by_its_number() -> None:
     tasks = (Task("a", "vzstart", 105, 1), Task("b", "vzstop", 104, 2))
     assert task_of(look(tasks=tasks), 104) == tasks[1]
     assert task_of(look(tasks=tasks), 106) is None
+
+
+@given(st.integers(100, 99_999), st.integers(100, 99_999), st.sampled_from(["", "1", "0", "99"]), st.booleans())
+def test_a_task_works_on_the_vmid_that_it_names_and_on_no_longer_or_shorter_one(
+    vmid: int, other: int, more: str, front: bool
+) -> None:
+    near = int(f"{more}{vmid}" if front else f"{vmid}{more}") or other
+    for works_on in (near, other, vmid):
+        task = Task(f"UPID:pve:{works_on}", "vzstart", works_on, 7)
+        look = Look("pve", "pve", "b", {}, {}, tasks=(task,))
+        assert task_of(look, vmid) == (task if works_on == vmid else None)

@@ -39,13 +39,15 @@ class Site:
         """The effects of commands that begin with these words."""
         return [effect for effect in self.sim.effects() if tuple(effect["argv"][: len(words)]) == words]
 
-    def processes(self) -> list[str]:
-        """Command lines of this machine's processes that belong to a node: tools, and the shells around them."""
+    def processes(self, *, runners: bool = True) -> list[str]:
+        """Command lines of this machine's processes that belong to a node: tools, the shells around them, its ``runners``."""
         found: list[str] = []
         for entry in Path("/proc").iterdir():
             try:
                 words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
                 root = f"NEXCAGE_NODE_ROOT={self.dir}".encode()
+                if not runners and words[:2] == ["perl", "-e"]:
+                    continue
                 if entry.name.isdigit() and words[0] and root in (entry / "environ").read_bytes():
                     found.append(f"{entry.name}: {' '.join(words)}")
             except OSError:  # it has ended

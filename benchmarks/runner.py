@@ -14,6 +14,7 @@ import cProfile
 import gc
 import getpass
 import pstats
+import secrets
 import shlex
 import shutil
 import statistics
@@ -38,7 +39,7 @@ from nexcage.tools import lxc
 LANES = 8
 """Commands at once on one node, for everybody."""
 STOCK: dict[str, str | int] = {"MaxSessions": 10, "MaxStartups": "10:30:100"}
-SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst")
+IMAGE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 Way = Callable[[], Awaitable[int]]
 
 
@@ -123,7 +124,7 @@ def servers(dir: Path, count: int, stack: ExitStack, *, quick: bool) -> list[Rea
     for n in range(count):
         name = f"pve-{n:02}"
         tree(dir / name, name)
-        env = {"NEXCAGE_NODE_ROOT": str(dir / name)} if quick else None
+        env = {"NEXCAGE_NODE_ROOT": str(dir / name)}
         server = RealSshd(dir / "sshd", name=name, path=[str(bin)], options=STOCK, env=env)
         found.append(stack.enter_context(server))
     return found
@@ -134,6 +135,7 @@ class Round:
 
     def __init__(self, nodes: int, each: int) -> None:
         self.nodes, self.each, self._serial = nodes, each, 0
+        self._run = secrets.token_hex(4)
 
     def lines(self) -> list[list[str]]:
         return [[f"pct start {100 + n}" for n in range(self.each)]] * self.nodes
@@ -149,7 +151,11 @@ class Round:
                     ("pct", "start", str(100 + n)),
                     nothing,
                     claim=Claim(
-                        fleet="bench", op=f"b{self._serial}-{node}-{n}", step=1, id=f"web-{n}", seq=self._serial
+                        fleet="bench",
+                        op=f"{self._run}-{self._serial}-{node}-{n}",
+                        step=1,
+                        id=f"web-{n}",
+                        seq=self._serial,
                     ),
                 )
                 for n in range(self.each)
@@ -170,7 +176,7 @@ async def fleet_way(stack: AsyncExitStack, dir: Path, quick: list[RealSshd], eac
         )
     )
     ids = [f"web-{node:02}-{n:03}" for node in range(len(quick)) for n in range(each)]
-    made = [Create(id, SPEC if False else Spec(SPEC.image, node=quick[k // each].name)) for k, id in enumerate(ids)]
+    made = [Create(id, Spec(IMAGE, node=quick[k // each].name)) for k, id in enumerate(ids)]
     (await fleet.run(made)).raise_for_failures()
     bare = Bare(quick)
     await bare.open(stack)
@@ -213,7 +219,7 @@ async def measure(ways: dict[str, Way], rounds: int, profile: str) -> dict[str, 
     for round in range(rounds + 1):
         for name, way in ways.items():
             gc.collect()
-            profiler = cProfile.Profile() if round and profile and profile in name else None
+            profiler = cProfile.Profile(time.process_time) if round and profile and profile in name else None
             real, cpu = time.perf_counter(), time.process_time()
             if profiler is not None:
                 profiler.enable()

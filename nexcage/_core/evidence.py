@@ -15,7 +15,7 @@ from nexcage._core.machine import Machine
 from nexcage._core.seen import Guest, Look, Settled, probe
 from nexcage._core.states import Op
 
-__all__ = ["Finding", "half", "judge"]
+__all__ = ["Finding", "half", "judge", "proof"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
@@ -70,6 +70,15 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
         return None
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
     return guest if guest.lock == lock or mended else None
+
+
+def proof(machine: Machine, last: Settled) -> Settled:
+    """When our step worked on what it left half done. Mending is no such step: what others did before it is not ours."""
+    step = machine.last
+    if step is None or step.tool != MENDING:
+        return last
+    at, started = step.tries.get("at"), step.tries.get("started")
+    return msgspec.structs.replace(last, at=at, started=started) if at is not None and started is not None else last
 
 
 def _ours(last: Settled) -> bool:

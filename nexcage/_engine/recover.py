@@ -17,7 +17,7 @@ import anyio
 
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
-from nexcage._core.evidence import Finding, half, judge
+from nexcage._core.evidence import Finding, half, judge, proof
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Settled, observed, unchanged
 from nexcage._core.states import Op, State
@@ -262,7 +262,7 @@ class Recovery:
             return False
         lock = "create" if began.op is Op.CREATE else "destroyed"
         try:
-            await do(steps, Ref(began.id, machine.vmid, began.node), lock, last)
+            await do(steps, Ref(began.id, machine.vmid, began.node), lock, proof(machine, last))
         except (NexcageError, Lost) as error:
             _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
             return False

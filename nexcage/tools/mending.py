@@ -44,7 +44,8 @@ exec pct destroy "$vmid" --destroy-unreferenced-disks 1
 def mend(id: str, vmid: int, lock: str, proof: Settled) -> Command[None]:
     """Remove the half-made (lock ``create``) or half-deleted (``destroyed``) container ``vmid``; nothing when it is gone already.
 
-    ``proof``: what the node knows of our step that worked on it. Raises NotOurs when the node cannot prove that it is ours.
+    ``proof``: what the node knows of our step that worked on it; it is journaled with this one, because whoever has to do this again
+    needs the same. Raises NotOurs when the node cannot prove that it is ours.
     """
 
     def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
@@ -55,4 +56,5 @@ def mend(id: str, vmid: int, lock: str, proof: Settled) -> Command[None]:
     kind = {"create": "vzcreate", "destroyed": "vzdestroy"}[lock]
     argv = ("sh", "-c", MEND, "mend", str(vmid), lock, kind, str(proof.at), str(proof.started))
     destroy = pct.destroy(vmid)
-    return msgspec.structs.replace(destroy, argv=argv, classify=classify)
+    tries = {"at": proof.at, "started": proof.started}
+    return msgspec.structs.replace(destroy, argv=argv, classify=classify, tries=tries)

@@ -12,10 +12,10 @@ import pytest
 import nexcage
 from nexcage import Create, Delete, Intent, Kill, Pause, Spec, Start, State, Stop
 from nexcage._core.command import Claim, Command
-from nexcage._core.events import Attempted, Began
+from nexcage._core.events import Attempted, Began, TakenOver
 from nexcage._sinks.journal import FileJournal, open_journal
 from nexcage.testing import SimCluster
-from nexcage.tools import claims, lxc, pct
+from nexcage.tools import claims, lxc, mending, pct
 
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", storage="local-zfs")
 
@@ -29,7 +29,8 @@ class Ghost:
     async def begin(self, intent: Intent, node: str = "pve-01", op_id: str = "ghost-op") -> Began:
         machine = self.journal.machines.get(intent.id) or nexcage.Machine(intent.id)
         boot = (self.sim[node].files.read("/proc/sys/kernel/random/boot_id") or "").strip()
-        began = machine.begin(intent, op_id=op_id, node=node, backend="lxc", boot_id=boot, owner="ghost", epoch=1)
+        epoch = max((e.epoch for e in nexcage.read_journal(self.fleet.state_dir) if isinstance(e, Began)), default=1)
+        began = machine.begin(intent, op_id=op_id, node=node, backend="lxc", boot_id=boot, owner="ghost", epoch=epoch)
         (written,) = await self.journal.append(began)
         assert isinstance(written, Began)
         return written
@@ -53,7 +54,13 @@ class Ghost:
         if not run:
             return
         claim = Claim(
-            fleet=self.fleet.id, op=began.op_id, step=step, id=began.id, boot_id=began.boot_id, epoch=1, seq=began.seq
+            fleet=self.fleet.id,
+            op=began.op_id,
+            step=step,
+            id=began.id,
+            boot_id=began.boot_id,
+            epoch=began.epoch,
+            seq=began.seq,
         )
         env = {"NEXCAGE_OP_ID": began.op_id, "NEXCAGE_STEP": str(step)}
         transport = self.sim.transport(began.node)
@@ -189,6 +196,34 @@ async def test_what_a_rival_left_half_made_is_reported_and_stays(sim: SimCluster
     async with sim.fleet() as fleet:
         assert sim["pve-01"].model.config(15000) == "lock: create\n"
         assert fleet["web"].machine.state is State.ABSENT
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_repair_that_died_lends_no_proof_to_the_next_one(sim: SimCluster) -> None:
+    """What the node would not remove, because somebody else's create came after ours, it does not remove later either."""
+    node = sim["pve-01"]
+    async with ghostly(sim) as (ghost, _):
+        node.fault("kill-worker", on="pct create")
+        began = await ghost.begin(Create("web", SPEC))
+        await ghost.step(began, pct.create(mark(ghost, 15000), SPEC.image, SPEC, "web"))
+        await anyio.sleep(60)
+        await node.run(["pct", "unlock", "15000"])
+        await node.run(["pct", "destroy", "15000"])
+        node.fault("kill-worker", on="pct create")
+        await node.run(["pct", "create", "15000", SPEC.image, "--storage", "local-zfs"])
+        await anyio.sleep(60)
+        (known,) = await ghost.fleet.nodes["pve-01"].settle(
+            Claim(fleet=ghost.fleet.id, op="ghost-op", step=1, id="web")
+        )
+        await ghost.journal.append(
+            TakenOver(id="web", op=began.op, op_id="ghost-op", owner="another-ghost", epoch=began.epoch)
+        )
+        await ghost.step(began, mending.mend("web", 15000, "create", known), tool="mend")
+        await anyio.sleep(10)
+    assert node.model.config(15000) == "lock: create\n"
+    async with sim.fleet() as fleet:
+        assert fleet["web"].machine.state is State.ABSENT
+        assert node.model.config(15000) == "lock: create\n"
 
 
 @pytest.mark.sim(nodes=1)

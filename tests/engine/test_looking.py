@@ -91,6 +91,20 @@ async def test_a_look_of_a_moment_ago_will_do_where_the_caller_says_so(virtual_t
         assert transport.begun == 2
 
 
+@pytest.mark.parametrize(("at_work", "looks"), [(1, 2), (2, 1)])
+async def test_a_look_waits_a_moment_for_the_others_at_work_on_the_node(
+    virtual_time: object, at_work: int, looks: int
+) -> None:
+    transport = Counting(0.1)
+    async with a_node(transport) as node:
+        node.at_work = at_work
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(node.look)
+            await anyio.sleep(0.005)  # the other one's command takes a little longer
+            tasks.start_soon(node.look)
+        assert transport.begun == looks
+
+
 async def test_looks_for_an_operation_are_not_shared(virtual_time: object) -> None:
     transport = Counting()
     async with a_node(transport) as node, anyio.create_task_group() as tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,9 +11,11 @@ import anyio.abc
 from nexcage._core.events import Attempted, Began
 from nexcage._core.intents import Delete
 from nexcage._core.machine import Event, Machine, fold
+from nexcage._core.oci import oci_status
 from nexcage._core.outcome import Failure
 from nexcage._core.states import State
 from nexcage._sinks.segments import read_journal
+from nexcage._sinks.statefile import read_state
 from nexcage.testing._explore import harm
 from nexcage.testing._explore.program import FLEET, VMIDS, Program
 from nexcage.testing._explore.truth import Guest, guests, leftovers
@@ -103,7 +105,7 @@ async def _converged(world: World, program: Program) -> None:
         await anyio.sleep(pause)
         pause *= 2
     _compare(world, fleet.machines.values())
-    world.look_at_state_files(program.home / "run")
+    _told_elsewhere(world, program, fleet.machines)
 
 
 def _open(machine: Machine) -> bool:
@@ -125,6 +127,19 @@ def _compare(world: World, machines: Iterable[Machine]) -> None:
             world.broken(f"promise 6: {machine.id} is {machine.state} and does not exist")
         elif guest is not None and machine.mark == guest.op and _state(machine) != guest.state:
             world.broken(f"promise 6: {machine.id} is {machine.state} and really {guest}")
+
+
+def _told_elsewhere(world: World, program: Program, machines: Mapping[str, Machine]) -> None:
+    """What the journal's files and the state files say is what the live machines say."""
+    folded = fold(read_journal(program.home / "state"))
+    for id, machine in machines.items():
+        if folded.get(id) != machine:
+            world.broken(f"promise 3: {id} is {machine} and its journal folds to {folded.get(id)}")
+        state = read_state(program.home / "run", id)
+        said, wanted = state and state.status, None if machine.state is State.ABSENT else oci_status(machine)
+        if said != wanted:
+            world.broken(f"promise 4: the state file of {id} says {said}, and it is {wanted}")
+    world.look_at_state_files(program.home / "run")
 
 
 def _nothing_unknown(world: World) -> None:
@@ -153,9 +168,11 @@ def _state(machine: Machine) -> str:
 
 
 def _unproven(world: World, guest: Guest) -> bool:
-    """Debris that nobody can prove to be ours, because its node was rebooted or its supervisor killed: told, never touched."""
+    """Debris that nobody can prove to be ours, because its node was rebooted or somebody else made it: told, never touched."""
     if guest.id or guest.lock not in ("create", "destroyed"):
         return False
+    if guest.vmid in world.by_hand:
+        return True
     journal = _journal(world)
     deleted = {e.op_id for e in journal if isinstance(e, Began) and e.vmid == guest.vmid}
     steps = [

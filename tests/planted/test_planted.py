@@ -13,6 +13,8 @@ import pytest
 from tests.planted.bugs import BUGS
 
 ROOT = Path(__file__).parents[2]
+NONE = ""
+SMALL = "tests/planted/test_small.py"
 SUITES: dict[str, tuple[str, ...]] = {
     "laws": (
         "tests/names/test_names_laws.py",
@@ -31,11 +33,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "trouble": ("tests/engine/test_trouble.py", "tests/engine/test_left_behind.py"),
     "model": ("tests/engine/test_model_based.py",),
-    "deaths": ("tests/planted/test_small.py", "-k", "survives"),
-    "seeds": ("tests/planted/test_small.py", "-k", "seeds"),
+    "deaths": (SMALL, "-k", "survives"),
+    "seeds": (SMALL, "-k", "seeds"),
     "hostile": ("tests/security/test_hostile_nodes.py",),
 }
-NONE = ""
 
 
 def verdict(bug: str, suite: str) -> str:

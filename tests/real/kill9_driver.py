@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import anyio
 import asyncssh  # noqa: F401  (imported here, not in every fork)
@@ -30,7 +31,8 @@ class Order(msgspec.Struct):
     hosts: tuple[Host, ...]
     dir: str
     wanted: dict[str, tuple[str, ...]]
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}  # Any: settings as JSON says them
+    state: str = "state"
 
 
 def say(*words: str) -> None:
@@ -61,6 +63,10 @@ async def carry_out(fleet: nexcage.Fleet, id: str, n: int, verb: str, first: int
             say(id, verb, type(error).__name__, str(error).replace("\n", " "))
             if isinstance(error, SO_ALREADY.get(verb, ())):
                 return
+            if isinstance(error, nexcage.Fenced):
+                raise
+            if isinstance(error, nexcage.Busy):  # another state directory has the lease
+                await anyio.sleep(0.5)
             if error.uncertain or isinstance(error, nexcage.Blocked):
                 try:
                     await fleet[id].reconcile()
@@ -77,13 +83,9 @@ async def bring(fleet: nexcage.Fleet, id: str, verbs: tuple[str, ...]) -> None:
 
 
 async def drive(order: Order) -> None:
-    config = Config(
-        ssh_config="none",
-        state_dir=f"{order.dir}/state",
-        run_dir=f"{order.dir}/run",
-        limits=Limits(per_node=4, creates_per_node=2, retry_base=0.05, retry_most=0.5),
-        **order.options,  # type: ignore[arg-type]
-    )
+    limits = Limits(per_node=4, creates_per_node=2, retry_base=0.05, retry_most=0.5)
+    places = {"state_dir": f"{order.dir}/{order.state}", "run_dir": f"{order.dir}/run-{order.state}"}
+    config = msgspec.convert({"ssh_config": "none", **places, "limits": limits, **order.options}, Config)
     say("opening")
     async with nexcage.open_fleet(order.hosts, config=config) as fleet:
         say("open")

@@ -19,7 +19,7 @@ import pytest
 
 import nexcage
 from nexcage import Config, State
-from nexcage._core.events import Interrupted, Succeeded
+from nexcage._core.events import Began, Interrupted, Succeeded
 
 HERE = Path(__file__).parent
 LIVES: list[tuple[tuple[str, ...], State]] = [
@@ -38,7 +38,7 @@ def wanted(count: int) -> dict[str, tuple[str, ...]]:
 class Drivers:
     """Forks of one program, one at a time, and what they say."""
 
-    def __init__(self, site: Any, options: dict[str, str]) -> None:
+    def __init__(self, site: Any, options: dict[str, Any]) -> None:
         self.said: queue.Queue[list[str]] = queue.Queue()
         self.lines: list[str] = []
         self._site = site
@@ -72,13 +72,14 @@ class Drivers:
     def tail(self) -> str:
         return "\n".join(self.lines[-60:])
 
-    def begin(self, count: int) -> int:
+    def begin(self, count: int, **more: Any) -> int:
         """A new driver with the first ``count`` containers to bring where they are to be."""
         order = {
             "hosts": msgspec.to_builtins([server.host for server in self._site.servers.values()]),
             "dir": str(self._site.dir),
             "wanted": wanted(count),
             "options": self._options,
+            **more,
         }
         assert self.program.stdin is not None
         self.program.stdin.write(msgspec.json.encode(order) + b"\n")
@@ -202,3 +203,36 @@ def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_
     while here.processes() and time.monotonic() < gives_up:
         time.sleep(0.05)
     assert here.processes() == []
+
+
+@pytest.mark.timeout(120)
+def test_a_driver_that_sleeps_through_its_lease_changes_nothing_when_it_wakes(site: Any) -> None:
+    here = site(1)
+    here.sim.pace = 0.1
+    lease = {"kind": "file", "path": str(here.dir / "lease"), "ttl": 10}
+    settings = {"runner": "auto", "fleet": "f1", "lease": lease}
+    one, two = Drivers(here, settings), Drivers(here, settings)
+    try:
+        sleeper = one.begin(6, state="one")
+        one.until("web-0")
+        os.kill(sleeper, signal.SIGSTOP)
+        other = {f"job-{n}": LIVES[1][0] for n in range(3)}
+        two.begin(0, state="two", wanted=other)  # it waits until the lease has run out
+        assert two.until("finished", 60)[0] == "finished", two.tail()
+        seen = len(here.sim.effects())
+        os.kill(sleeper, signal.SIGCONT)
+        ended = one.until("ended", 30)
+        while ended[0] != "ended":
+            ended = one.until("ended", 30)
+    finally:
+        one.close()
+        two.close()
+    assert "Fenced" in one.tail(), one.tail()
+    assert ended[2] == "1"
+    late = [effect for effect in here.sim.effects()[seen:] if effect["op_id"].startswith("web-")]
+    assert late == [], "the sleeper changed something"
+    epochs = [
+        max(event.epoch for event in nexcage.read_journal(here.dir / name) if isinstance(event, Began))
+        for name in ("one", "two")
+    ]
+    assert epochs[0] < epochs[1]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -72,6 +76,59 @@ def _no_process_left(request: pytest.FixtureRequest) -> Iterator[None]:
         left = _children() - before
     if left:
         pytest.fail("child processes left behind: " + "; ".join(_described(pid) for pid in sorted(left)), pytrace=False)
+
+
+_LIBRARY = str(Path(__file__).parents[1] / "nexcage") + os.sep
+_TESTING = _LIBRARY + "testing" + os.sep
+_waited: list[str] = []
+
+
+def _by_library() -> str:
+    """Where nexcage (its test kit aside) called this, on a loop's own thread; empty when it was somebody else."""
+    if asyncio._get_running_loop() is None:
+        return ""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename == subprocess.__file__:
+        frame = frame.f_back
+    name = frame.f_code.co_filename if frame is not None else ""
+    if frame is None or not name.startswith(_LIBRARY) or name.startswith(_TESTING):
+        return ""
+    return f"{name}:{frame.f_lineno}"
+
+
+def _watched_sleep(sleep: Callable[[float], None]) -> Callable[[float], None]:
+    def watched(seconds: float) -> None:
+        if place := _by_library():
+            _waited.append(f"time.sleep({seconds}) at {place}")
+        sleep(seconds)
+
+    return watched
+
+
+def _watched_wait(wait: Callable[..., int]) -> Callable[..., int]:
+    def watched(process: Any, timeout: float | None = None) -> int:
+        if timeout != 0 and process.poll() is None and (place := _by_library()):
+            _waited.append(f"waiting for process {process.pid} at {place}")
+        return wait(process, timeout)
+
+    return watched
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _waits_are_watched() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", _watched_sleep(time.sleep))
+        patch.setattr(subprocess.Popen, "wait", _watched_wait(subprocess.Popen.wait))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_loop_is_blocked() -> Iterator[None]:
+    """The library neither sleeps nor waits for a process on the thread of a running loop."""
+    _waited.clear()
+    yield
+    if _waited:
+        pytest.fail("the event loop was blocked: " + "; ".join(_waited), pytrace=False)
 
 
 def _children() -> set[int]:

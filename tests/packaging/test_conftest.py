@@ -43,3 +43,22 @@ def test_a_test_that_leaves_a_child_process_fails(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "child processes left behind: " in run.stdout
     assert "(sleep 3)" in run.stdout
+
+
+def test_a_library_that_sleeps_on_the_loop_fails_its_test(tmp_path: Path) -> None:
+    tests, library = tmp_path / "tests", tmp_path / "nexcage"
+    tests.mkdir()
+    library.mkdir()
+    (library / "lazy.py").write_text("import time\nasync def nap():\n    time.sleep(0.001)\n")
+    (tests / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    (tests / "test_naps.py").write_text(
+        "import runpy, pathlib\n"
+        "lazy = runpy.run_path(str(pathlib.Path(__file__).parents[1] / 'nexcage' / 'lazy.py'))\n"
+        "async def test_naps():\n    await lazy['nap']()\n"
+    )
+    options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tests)], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert run.returncode == 1
+    assert "the event loop was blocked: time.sleep(0.001) at " in run.stdout

@@ -44,10 +44,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 def told(world: World, wrong: list[str], seconds: float) -> History:
     """The history of a run that is over."""
     own = re.compile(rf"\b{os.getpid()}-(?=[0-9a-f]{{12}}\b)")
+    here = re.compile(rf"\bon {re.escape(os.uname().nodename)}\b")
     home = str(world.home)
 
     def plain(line: str) -> str:
-        return own.sub("0-", line).replace(home, "HOME")
+        return here.sub("on here", own.sub("0-", line)).replace(home, "HOME")
 
     counts = world.counts.copy()
     counts["events"] += len(world.events)

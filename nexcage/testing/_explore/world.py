@@ -59,6 +59,9 @@ class World:
         self.taken: list[tuple[int, float, int]] = []
         """VMIDs that somebody else took from us: when, and where in the log of effects."""
         self.home: Path = Path(tempfile.mkdtemp(prefix="nexcage-explore-", dir=_memory()))
+        for host in range(plan.hosts):  # made at random by whoever comes first, if it is not there; messages name it
+            self.state(host).mkdir(mode=0o700, parents=True)
+            (self.state(host) / "holder").write_text(f"{host:016x}\n")
         self.lease: LeaseConfig = LeaseConfig()
         if plan.lease == "file":
             self.lease = LeaseConfig(kind="file", path=str(self.home / "lease"), ttl=20.0)

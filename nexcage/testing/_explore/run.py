@@ -26,11 +26,16 @@ def explored(seed: int, *, only: Sequence[int] | None = None) -> History:
     began = time.process_time()
     world = World(plan)
     try:
-        virtual_run(world.run)
-    except Exception:  # noqa: BLE001 (whatever it is, it belongs into the report of this seed)
-        world.wrong.append(f"the run broke:\n{traceback.format_exc()}")
-    try:
-        return told(world, judged(world), time.process_time() - began)
+        wrong = _judged(world)
+        return told(world, wrong, time.process_time() - began)
     finally:
         world.close()
         log.disabled = quiet
+
+
+def _judged(world: World) -> list[str]:
+    try:
+        virtual_run(world.run)
+    except Exception:  # noqa: BLE001 (whatever it is, it belongs into the report of this seed)
+        return [*world.wrong, f"the run broke:\n{traceback.format_exc()}"]
+    return judged(world)

@@ -10,12 +10,12 @@ from typing import Literal
 
 import msgspec
 
-from nexcage._core.events import Began
+from nexcage._core.events import Attempted, Began
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Guest, Look, Settled, probe
 from nexcage._core.states import Op
 
-__all__ = ["Finding", "half", "judge", "proof"]
+__all__ = ["Finding", "half", "judge", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
@@ -36,8 +36,8 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     ``kept``: seconds of uptime that a node keeps ended claims, so that one that is not there never began.
     """
     step = machine.last
-    if last is not None and (step is None or last.boot_id != step.boot_id):
-        last = None  # the node was rebooted since: what it had kept is gone
+    if last is not None and (step is None or rebooted(step, last)):
+        last = None  # what it had kept is gone
     if machine.steps == 0:
         return Finding("not", "journal", "its driver ended before its first step")
     if last is not None and last.kind == "running":
@@ -60,6 +60,11 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
         return Finding("not", "probe", f"half-made {machine.vmid} is left on {look.node}")
     known = last is not None and last.kind == "ended"
     return Finding(verdict, "claim" if known else "probe")
+
+
+def rebooted(step: Attempted, known: Settled) -> bool:
+    """Whether the node may have been rebooted between ``step`` and now. A claim that is there shows by itself that it was not."""
+    return known.boot_id != step.boot_id and (step.boot_id != "" or known.kind == "void")
 
 
 def half(began: Began, machine: Machine, look: Look) -> Guest | None:

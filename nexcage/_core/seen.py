@@ -131,8 +131,10 @@ def task_of(look: Look, vmid: int) -> Task | None:
 
 
 def unchanged(began: Began, guest: Guest | None, machine: Machine) -> State:
-    """The state after an operation that did not happen. What a delete left and is not here any more has moved: it is no less there."""
-    if guest is None and began.op is Op.DELETE:
+    """The state after an operation that did not happen. What is not here any more may have moved, so it is no less there until somebody
+    has looked for it.
+    """
+    if guest is None and began.op is not Op.CREATE:
         return began.before
     return observed(guest, machine)
 

@@ -136,14 +136,10 @@ class Recovery:
             steps = Steps.claims(self._fleet, began, machine.steps)
             said = await node.settle(*steps)
             last = next((one for one in said if one.kind == "running"), said[-1])
-        # After the claims: what a command did before its end can be seen now. Where its end is not known, its processes are looked for.
-        known = (
-            last is not None
-            and last.kind in ("ended", "void")
-            and machine.last is not None
-            and last.boot_id == machine.last.boot_id
-        )
-        return last, await (node.look() if known else node.look((began.op_id,)))
+        # After the claims: what a command did before its end can be seen now. Where its end is not known, its processes are looked for;
+        # where nothing can be running any more, all look together.
+        over = last is None or last.kind in ("ended", "void")
+        return last, await (node.look() if over else node.look((began.op_id,)))
 
     async def _settle(
         self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Finding
@@ -158,7 +154,9 @@ class Recovery:
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Finding(finding.verdict, "repair", finding.why)
         if finding.verdict in ("done", "not"):
-            return await self._end(began, self._outcome(began, machine, look, last, finding))
+            ended = await self._end(began, self._outcome(began, machine, look, last, finding))
+            await self._compared(ended, look)
+            return ended
         if machine.running is not None:
             await self._observer.abandon(machine)
             machine = self._observer.machine(machine.id)
@@ -229,6 +227,15 @@ class Recovery:
         except Stale:
             return None
         return written
+
+    async def _compared(self, ended: Event | None, look: Look) -> None:
+        """Whatever else that look shows: somebody may have moved or changed the container meanwhile."""
+        if ended is None or (machine := self._observer.machine(ended.id)).seq != ended.seq:
+            return
+        try:
+            await self._observer.record(machine, look)
+        except NexcageError as error:
+            _log.debug("'%s' is not compared with %s: %s", ended.id, look.node, error)
 
     # ---- debris ------------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import msgspec
 from nexcage._core.command import Claim, Command, Result
 from nexcage._core.config import Limits
 from nexcage._core.events import Attempted, Began
+from nexcage._core.evidence import rebooted
 from nexcage._core.seen import Look, Mark
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
@@ -79,12 +80,12 @@ class Steps:
             return await self._node.run(command)
         if await self._lease.hold() != self._began.epoch:  # raises Fenced when another state directory has it
             raise Fenced(self._fleet)
-        command = await self._step(command)
+        step, command = await self._step(command)
         before, self.touched = self.touched, True
         try:
             result = await self._node.call(command)
             if result.exit is None:
-                result = await self._asked(command, result)
+                result = await self._asked(step, command, result)
         except (NodeError, Fenced):  # it surely did not begin
             self.touched = before
             raise
@@ -94,8 +95,8 @@ class Steps:
             self.touched = before
             raise
 
-    async def _step(self, command: Command[T]) -> Command[T]:
-        """The next step, journaled: the command with its claim."""
+    async def _step(self, command: Command[T]) -> tuple[Attempted, Command[T]]:
+        """The next step, journaled, and the command with its claim."""
         began, self.count = self._began, self.count + 1
         seen = self._node.seen or self.seen
         tool = next((word for word in command.argv if word in _TOOLS), command.argv[0])
@@ -125,9 +126,9 @@ class Steps:
             epoch=began.epoch,
             seq=began.seq,
         )
-        return msgspec.structs.replace(command, env=env, claim=claim)
+        return step, msgspec.structs.replace(command, env=env, claim=claim)
 
-    async def _asked(self, command: Command[Any], lost: Result) -> Result:
+    async def _asked(self, step: Attempted, command: Command[Any], lost: Result) -> Result:
         """The answer that was lost, as the node has kept it; ``lost`` again when it has not. Raises NodeUnreachable when the
         command never began.
         """
@@ -142,7 +143,7 @@ class Steps:
                     return lost
                 await anyio.sleep(pause(attempt, self._limits, self._random))
                 continue
-            if known.boot_id != claim.boot_id or known.kind == "lost":
+            if known.kind == "lost" or rebooted(step, known):
                 return lost
             if known.kind == "void":
                 raise NodeUnreachable(self.name, "the link was lost before the command began")

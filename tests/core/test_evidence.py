@@ -101,6 +101,13 @@ def test_a_signal_is_known_only_by_what_the_node_kept():
     assert verdict(Kill("web"), look(UP), settled("ended", 0, boot="b2")) == ("unknown", "")
 
 
+def test_where_a_look_does_not_tell_the_boot_a_claim_that_is_there_still_counts():
+    running, kept, void = settled("running"), settled("ended", 0), settled("void")
+    assert verdict(Start("web"), look(OURS), running, boot="") == ("wait", "claim")
+    assert verdict(Kill("web"), look(UP), kept, boot="") == ("done", "claim")
+    assert verdict(Kill("web"), look(UP), void, boot="") == ("unknown", "")
+
+
 @pytest.mark.parametrize("last", [settled("lost"), settled("ended", 137), settled("ended", 255)])
 def test_half_made_is_ours_when_our_step_worked_on_it(last):
     assert verdict(Create("web", SPEC), look(Guest(104, lock="create")), last, via=State.CREATING) == ("half", "repair")

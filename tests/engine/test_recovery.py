@@ -312,14 +312,19 @@ async def test_a_node_that_is_away_leaves_it_open_and_opening_does_not_fail(sim:
 
 
 @pytest.mark.sim(nodes=1)
-async def test_a_thousand_claims_are_asked_for_with_few_commands(sim: SimCluster) -> None:
+@pytest.mark.parametrize("died", ["before its steps", "before a reboot", "at its steps"])
+async def test_what_became_of_many_is_found_out_with_few_commands(sim: SimCluster, died: str) -> None:
     ids = [f"web-{n}" for n in range(60)]
     async with sim.fleet() as fleet:
         (await fleet.run(Create(id, SPEC) for id in ids)).raise_for_failures()
         async with open_journal(fleet.state_dir, owner="ghost", fleet=fleet.id) as journal:
             ghost = Ghost(sim, fleet, journal)
             for id in ids:
-                await ghost.step(await ghost.begin(Start(id), op_id=f"op-{id}"), pct.start(1), run=False)
+                began = await ghost.begin(Start(id), op_id=f"op-{id}")
+                if died != "before its steps":
+                    await ghost.step(began, pct.start(1), run=False)
+    if died == "before a reboot":
+        sim["pve-01"].restart()
     calls: list[tuple[str, ...]] = []
     connect = sim.connect
 
@@ -396,3 +401,20 @@ async def test_an_op_id_of_a_dead_driver_gives_its_outcome(sim: SimCluster) -> N
         assert done.resolved_by == "claim"
         starts = [e for e in sim.effects() if "start" in e["argv"]]
         assert len(starts) == 1
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("steps", [0, 1])
+async def test_a_container_that_is_moved_after_its_driver_died_is_found(sim: SimCluster, steps: int) -> None:
+    async with ghostly(sim, "create") as (ghost, web):
+        before = web.machine
+        began = await ghost.begin(Start("web"), node=before.node)
+        if steps:
+            await ghost.step(began, pct.start(before.vmid), run=False)
+    await anyio.sleep(10)
+    sim[before.node].fault("migrate", vmid=before.vmid)
+    async with sim.fleet() as fleet:
+        after = fleet["web"].machine
+
+    assert (after.state, after.vmid, after.mark) == (State.CREATED, before.vmid, before.mark)
+    assert after.node not in ("", before.node)

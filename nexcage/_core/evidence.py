@@ -87,5 +87,8 @@ def proof(machine: Machine, last: Settled) -> Settled:
 
 
 def _ours(last: Settled) -> bool:
-    """Whether our command itself worked on it: one that was told that the VMID is taken had nothing to do with what is there."""
-    return last.result is None or b"already exists" not in last.result.stderr
+    """Whether our command itself worked on it. One that was told that the VMID is taken had nothing to do with what is there, and a
+    repair that the node refused for want of proof is not asked for again.
+    """
+    said = b"" if last.result is None else last.result.stderr
+    return b"already exists" not in said and b"not provably ours" not in said

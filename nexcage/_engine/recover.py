@@ -144,6 +144,8 @@ class Recovery:
     async def _settle(
         self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Finding
     ) -> Event | None:
+        if finding.verdict == "half" and (last is None or not hasattr(self._backends.get(began.backend), "mend")):
+            finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
         if finding.verdict == "half" and last is not None:
             mended = await self._mended(began, machine, node, look, last)
             machine = self._observer.machine(machine.id)

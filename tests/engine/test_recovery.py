@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 import nexcage
 from nexcage import Create, Delete, Intent, Kill, Pause, Spec, Start, State, Stop
+from nexcage._backends.lxc import Lxc
 from nexcage._core.command import Claim, Command
 from nexcage._core.events import Attempted, Began, TakenOver
 from nexcage._sinks.journal import FileJournal, open_journal
@@ -418,3 +420,46 @@ async def test_a_container_that_is_moved_after_its_driver_died_is_found(sim: Sim
 
     assert (after.state, after.vmid, after.mark) == (State.CREATED, before.vmid, before.mark)
     assert after.node not in ("", before.node)
+
+
+class Plain:
+    """A backend with nothing but its verbs."""
+
+    name = "lxc"
+    holds_created = False
+
+    def __init__(self) -> None:
+        self._inner = Lxc()
+
+    def __getattr__(self, name: str) -> object:
+        if name == "mend":
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("why", ["somebody else destroyed it too", "the backend cannot mend"])
+async def test_what_cannot_be_mended_is_found_out_once_and_said_each_time(sim: SimCluster, why: str) -> None:
+    node = sim["pve-01"]
+    async with ghostly(sim, "create") as (ghost, web):
+        vmid = web.machine.vmid
+        ours = nexcage.Mark(ghost.fleet.id, "web", vmid, web.machine.mark)
+        node.fault("kill-worker", on="pct destroy")
+        await ghost.step(await ghost.begin(Delete("web")), lxc.guarded(ours, pct.destroy(vmid)))
+        await anyio.sleep(60)
+        if why == "somebody else destroyed it too":
+            await node.run(["pct", "unlock", str(vmid)])
+            node.fault("kill-worker", on="pct destroy")
+            await node.run(["pct", "destroy", str(vmid)])
+            await anyio.sleep(60)
+    backends: list[Any] = [] if why == "somebody else destroyed it too" else [Plain()]
+    numbers = []
+    for _ in range(3):
+        async with sim.fleet(backend=backends) as fleet:
+            with pytest.raises(nexcage.Blocked):
+                await fleet.observe("web")
+            assert fleet["web"].machine.state is State.UNKNOWN
+            numbers.append(fleet.seq)
+
+    assert numbers[0] == numbers[1] == numbers[2]
+    assert node.model.config(vmid) == "lock: destroyed\n"

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from nexcage._sinks.disk import Disk, directory, made_directory, read_small, sync_directory, write_whole
 
-__all__ = ["Holder", "holder_gone"]
+__all__ = ["Holder", "begin_anew", "holder_gone"]
 
 _ID = re.compile(rb"[0-9a-f]{16}\n")
 _SIZE = 17
@@ -105,6 +105,21 @@ class Holder:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def begin_anew(disk: Disk, state_dir: str) -> None:
+    """Its journal was lost and counts from the beginning, below what nodes have seen: the next epoch is above all that it has had.
+
+    Nothing while another process of it lives: then this is a journal that has not begun at all.
+    """
+    holder = Holder(disk, state_dir)
+    if not holder.highest():
+        return
+    try:
+        if holder.join() and holder.last():
+            holder.keep(holder.highest() + 1)
+    finally:
+        holder.leave()
 
 
 def holder_gone(disk: Disk, path: str, id: str) -> bool:

@@ -23,6 +23,7 @@ import anyio.to_thread
 
 from nexcage._core.machine import Event, Machine
 from nexcage._sinks.disk import Disk
+from nexcage._sinks.holder import begin_anew
 from nexcage._sinks.owners import Ownership, fleet_id, sweep_owners
 from nexcage._sinks.statefile import StateFiles
 from nexcage._sinks.store import Call, News, Sizes, Store
@@ -282,6 +283,8 @@ async def open_journal(
         try:
             journal.fleet = fleet_id(port, state, fleet)
             sweep_owners(port, state, {machine.running.owner for machine in store.machines.values() if machine.running})
+            if not store.seq:
+                begin_anew(port, state)
             own()
         except OSError as error:
             _LOG.warning("the journal in %s can only be read: %s", state, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -463,3 +464,26 @@ async def test_what_cannot_be_mended_is_found_out_once_and_said_each_time(sim: S
 
     assert numbers[0] == numbers[1] == numbers[2]
     assert node.model.config(vmid) == "lock: destroyed\n"
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_journal_that_was_lost_does_not_fence_its_own_fleet(sim: SimCluster) -> None:
+    """Its numbers begin again below those that the node has seen, so the epoch rises."""
+    async with sim.fleet() as fleet:
+        web = fleet["web"]
+        await web.create(SPEC)
+        await web.start()
+        await web.stop()
+        before = [e.epoch for e in nexcage.read_journal(fleet.state_dir) if isinstance(e, Began)]
+    shutil.rmtree(fleet.state_dir / "journal")
+
+    async with sim.fleet() as fleet:
+        await fleet.rebuild()
+        await fleet["web"].start()
+        after = [e.epoch for e in nexcage.read_journal(fleet.state_dir) if isinstance(e, Began)]
+    async with sim.fleet() as fleet:
+        await fleet["web"].stop()
+        later = [e.epoch for e in nexcage.read_journal(fleet.state_dir) if isinstance(e, Began)]
+
+    assert max(before) < min(after)
+    assert set(later) == set(after)

@@ -34,6 +34,9 @@ def mend(world: World) -> None:
         with node.step():
             faults.update(node.model, faults=[])
             node.files.remove(f"{SIM}/ha")
+        if any(isinstance(step, Trouble) and step.kind == "endless" for step in world.plan.steps):
+            for call in list(node.calls):
+                call.interrupt()
         node.fault("quorum")
         node.fault("storage-free")
         _up(node)

@@ -140,7 +140,8 @@ class Backend(Protocol):
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         """The one command whose answer is the truth about all containers of the node.
 
-        ``ops``: operation ids that the answer's ``Look.ops`` must list while a process of theirs is alive.
+        ``ops``: operation ids that the answer's ``Look.ops`` must list while a process of theirs is alive. ``Look.boot_id`` is the
+        kernel's (``/proc/sys/kernel/random/boot_id``), or empty: the node refuses claims of another boot.
         """
         ...
 

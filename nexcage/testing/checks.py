@@ -134,6 +134,9 @@ class _Check:
         seen = (await self.fleet.look(self.node))[self.node]
         if not isinstance(seen, Look):
             _broken("the node cannot be observed", seen)
+        boot = (self.sim[self.node].files.read("/proc/sys/kernel/random/boot_id") or "").strip()
+        if seen.boot_id not in ("", boot):
+            _broken(f"observe() gives the boot id {seen.boot_id!r}: it has to be the kernel's, or empty")
         return seen
 
     async def guest(self, what: str) -> Guest:

@@ -332,7 +332,10 @@ def _with(tool: Tool, *, when: Callable[[Ctx], bool], then: Callable[[], None]) 
             if now:
                 happened = True
                 then()
-                yield Sleep(0)
+                try:
+                    yield Sleep(0)
+                except Interrupted as error:  # what happened ended it: it is the tool that cleans up
+                    inner.thrown = error
         if not happened:
             yield Sleep(0)
             then()

@@ -186,7 +186,7 @@ class Nspawn:
                 )
                 for vmid, m in json.loads(result.stdout).items()
             }
-            return nexcage.Look(node=node, pve=node, boot_id="b", guests=guests, vmids=dict.fromkeys(guests, node))
+            return nexcage.Look(node=node, pve=node, boot_id="", guests=guests, vmids=dict.fromkeys(guests, node))
 
         return nexcage.Command(("machinectl", "look"), parse=read, safe=True)
 

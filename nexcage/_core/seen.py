@@ -77,11 +77,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What a node knows of one step; asking makes sure that one that has not begun never will.
 
     ``ended``: ``result`` is its answer. ``running``: its supervisor works. ``void``: it did not begin since the node's boot (as far
-    back as claims are kept). ``lost``: it began and its supervisor is gone; nobody knows. ``at`` and ``started``: when it began, in
+    back as claims are kept). ``lost``: it began and its supervisor is gone, or what lies there is no claim; nobody knows. ``unusable``:
+    no claim can be kept there now, so it may even begin later. ``at`` and ``started``: when it began, in
     Unix seconds of the node's clock and in ticks since its boot, 0 for void; ``boot_id`` and ``uptime`` (seconds) of the node now.
     """
 
-    kind: Literal["ended", "running", "void", "lost"]
+    kind: Literal["ended", "running", "void", "lost", "unusable"]
     result: Result | None = None
     at: int = 0
     started: int = 0

@@ -18,7 +18,7 @@ from nexcage._core.hosts import Host
 from nexcage._core.seen import Look, Settled
 from nexcage._engine.retry import Breaker, again
 from nexcage.abc import Transport
-from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeTimeout, NodeUnreachable, brief
+from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeNotUsable, NodeTimeout, NodeUnreachable, brief
 from nexcage.tools import claims
 
 __all__ = ["Asked", "FleetNode", "Lost", "answer"]
@@ -228,6 +228,8 @@ class FleetNode:
         at = 0
         for asked in some:
             asked.error, asked.known = error, known[at : at + len(asked.steps)]
+            if any(one.kind == "unusable" for one in asked.known):
+                asked.error = NodeNotUsable(self.key, "claims cannot be kept there, so a step may still begin")
             at += len(asked.steps)
             asked.done.set()
 

@@ -671,8 +671,8 @@ sub look_up {
     }
     delete $claim{ $c->{dir} };
     my $status = slurp("$c->{dir}/status", 200);
-    my @word = defined $status ? split ' ', $status : ();
-    if (@word < 6) { leave($_) for @askers; return }
+    my @word = ($status // '') =~ /^(-|\d{1,3}) ([01]) (\d{1,18}) ([01]) (\d{1,15}(?:\.\d{1,9})?) [\d.]+$/;
+    if (!@word) { leave($_) for @askers; return }    # there is none, or what somebody has put there is no answer
     my @data = map { slurp("$c->{dir}/$_", 0) // '' } 'out', 'err';
     for (@askers) {
         forget($_->{lost});

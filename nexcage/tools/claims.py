@@ -37,13 +37,26 @@ KEPT = 6 * 3600.0
 _REPORT = r"""lives() { # process $1 that started at $2; a zombie does not
   read -r s < "/proc/$1/stat" && set -- "$2" ${s##*) } && [ "$2" != Z ] && [ "${21}" = "$1" ]
 } 2>/dev/null
-report() { # of a claim that has a go link
-  g=$(readlink "$D/go") kind=void exit=- sig=0 dropped=0 late=0 secs=0 at=0 start=0
+digits() { case $1 in '' | *[!0-9]*) return 1 ;; esac && [ ${#1} -le 18 ]; }
+answered() { # the words of a status; whatever else somebody has put there is no answer
+  case $1 in - | [0-9] | [0-9][0-9] | [0-9][0-9][0-9]) ;; *) return 1 ;; esac
+  case $2$4 in [01][01]) digits "$3" && digits "${5%.*}" && digits "${5#*.}" ;; *) return 1 ;; esac
+}
+report() { # of a claim that was asked for
+  g=$(readlink "$D/go") kind=lost exit=- sig=0 dropped=0 late=0 secs=0 at=0 start=0
   read -r up _ < /proc/uptime
-  case $g in run:*)
-    p=${g#run:} at=${p##*:} p=${p%:*} start=${p#*:} p=${p%%:*} kind=lost
-    if [ ! -e "$D/status" ] && lives "$p" "$start"; then kind=running; fi
-    if [ -e "$D/status" ]; then read -r exit sig dropped late secs _ < "$D/status" && kind=ended; fi ;;
+  case $g in
+    void) kind=void ;;
+    run:*)
+      p=${g#run:} at=${p##*:} p=${p%:*} start=${p#*:} p=${p%%:*}
+      if ! digits "$p" || ! digits "$start" || ! digits "$at" || [ ${#at} -gt 12 ]; then p=0 at=0 start=0; fi
+      if [ ! -e "$D/status" ] && lives "$p" "$start"; then kind=running; fi
+      if [ -e "$D/status" ]; then
+        s1=; read -r s1 s2 s3 s4 s5 _ < "$D/status"
+        if answered "$s1" "$s2" "$s3" "$s4" "$s5"; then exit=$s1 sig=$s2 dropped=$s3 late=$s4 secs=$s5 kind=ended; fi
+      fi ;;
+    *) # where something else lies in the way nothing can begin; where there is nothing, it still may
+      if [ ! -L "$D/go" ] && [ ! -e "$D/go" ] && { [ -d "$D" ] || [ ! -e "$D" ]; }; then kind=unusable; fi ;;
   esac 2>/dev/null
   lo=$(wc -c < "$D/out") le=$(wc -c < "$D/err")
   [ "$kind" = ended ] || lo=0 le=0
@@ -61,7 +74,7 @@ claim() {
   D=$R/run/nexcage-ops/$1
   mkdir -p "${D%/*}" 2>/dev/null
   mkdir "$D" 2>/dev/null
-  [ -d "$D" ] || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
+  [ -d "$D" ]
 }
 """
 
@@ -70,8 +83,7 @@ SETTLE = (
     + r"""most=$1
 shift
 for c in "$@"; do
-  claim "$c"
-  ln -s void "$D/go" 2>/dev/null
+  claim "$c" && ln -s void "$D/go" 2>/dev/null
   report
 done
 """
@@ -140,7 +152,7 @@ echo "$x $sig $dropped $late $secs $up" > "$D/status.new" && mv "$D/status.new" 
 
 CLAIM = (
     _REPORT
-    + r"""claim "$1"
+    + r"""claim "$1" || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
 shift
 most=1000000000
 boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6
@@ -182,7 +194,7 @@ exit 0
 """
 
 _HEAD = re.compile(
-    rb"@nexcage claim (ended|running|lost|void) (-|[0-9]{1,3}) ([01]) ([0-9]{1,18}) ([01]) ([0-9.]{1,18}) ([0-9]{1,12})"
+    rb"@nexcage claim (ended|running|lost|void|unusable) (-|[0-9]{1,3}) ([01]) ([0-9]{1,18}) ([01]) ([0-9.]{1,18}) ([0-9]{1,12})"
     rb" ([0-9]{1,18}) ([0-9A-Za-z-]{0,64}) ([0-9.]{1,18}) ([0-9]{1,12}) ([0-9]{1,12})\n"
 )
 _REFUSED = re.compile(rb"@nexcage claim (rebooted|cut|unusable)\n")
@@ -235,6 +247,8 @@ def unclaimed(result: Result, node: str) -> Result:
     settled = _report(match, result.stdout)
     if settled.kind == "void":
         raise NodeUnreachable(node, "somebody has found this step not begun and called it off")
+    if settled.kind == "unusable":
+        raise NodeUnreachable(node, "its supervisor ended before the command began")
     if settled.result is None:
         return Result(None, lost="link" if settled.kind == "lost" else "deadline", seconds=result.seconds)
     # A signal that came at the deadline is not the tool's own answer.
@@ -281,7 +295,7 @@ def _report(match: re.Match[bytes], stdout: bytes) -> Settled:
             number = None  # what a signal made of it is not its answer
         answer = Result(number, body[:cut], body[cut : cut + int(err)], int(dropped), lost, float(seconds))
     return Settled(
-        kind=kind.decode(),  # type: ignore[arg-type]  # one of the four words, by the pattern
+        kind=kind.decode(),  # type: ignore[arg-type]  # one of the five words, by the pattern
         result=answer,
         at=int(at),
         started=int(started),

@@ -23,14 +23,17 @@ Kind = Literal["ended", "running", "lost", "void", "empty"]
 _ABOUT = r"""cd "${NEXCAGE_NODE_ROOT-}/run/nexcage-ops/$1" 2>/dev/null || { echo "@nexcage kept end"; exit 0; }
 read -r up _ < /proc/uptime
 up=${up%.*}
+digits() { case $1 in '' | *[!0-9]*) return 1 ;; esac && [ ${#1} -le 12 ]; }
 about() { # of a claim: kind and age; START in go is in clock ticks, of which there are 100 in a second
   kind=empty age=- g=$(readlink "$1/go") u=
   read -r _ _ _ _ _ u < "$1/status"
+  digits "${u%.*}" || u=
   [ -z "$u" ] || age=$((up - ${u%.*}))
   case $g in
     void) kind=void ;;
     run:*)
       p=${g#run:} p=${p%:*} start=${p#*:} p=${p%%:*}
+      digits "$p" && digits "$start" || p=0 start=0
       if [ -n "$u" ]; then kind=ended
       else
         kind=lost age=$((up - start / 100))

@@ -151,6 +151,29 @@ async def test_where_claims_cannot_be_kept_both_say_so(disk: OnDisk) -> None:
         assert b"claim unusable" in real.stdout
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        "echo hello world > status",
+        "echo 99999 7 x y z 5 > status",
+        ": > status",
+        "rm status && mkdir status",
+        "rm go && echo x > go",
+        "rm go && ln -s x go",
+        f"rm go status && ln -s run:{'9' * 99}:x:1 go",
+        "cd .. && rm -r op-1.2 && echo a file > op-1.2",
+    ],
+)
+async def test_a_claim_that_is_rubbish_costs_only_itself_for_both(disk: OnDisk, rubbish: str) -> None:
+    for number in (1, 2, 3):
+        await disk.real(claimed("pct", "config", "100", claim=step(number)))
+    await anyio.run_process(["sh", "-c", rubbish], cwd=disk.root / OPS[1:] / "f1/op-1.2")
+
+    for way in disk.ways:
+        assert [one.kind for one in await known(way, step(1), step(2), step(3))] == ["ended", "lost", "ended"]
+    same(await disk.real(claims.settle(step(2))), await disk.twin(claims.settle(step(2))))
+
+
 async def test_the_end_of_long_output_comes_along_for_both(disk: OnDisk) -> None:
     await disk.real(claimed(*CREATE))
     argv = ("sh", "-c", claims.SETTLE, "nexcage", "7", STEP.path)

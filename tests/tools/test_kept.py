@@ -75,6 +75,24 @@ def test_every_kind_is_listed_with_its_age_and_only_lost_and_empty_ones_are_drop
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_claim_that_is_rubbish_costs_only_itself(shell: str, tmp_path: Path) -> None:
+    ops = tmp_path / "run/nexcage-ops/f1"
+    for number, link in enumerate(["void", f"run:1:{'9' * 40}:1", "run:x:y:z", "void"], 1):
+        (ops / f"op.{number}").mkdir(parents=True)
+        (ops / f"op.{number}" / "go").symlink_to(link)
+    (ops / "op.1" / "status").write_text("what else 5 6 7 8x9\n")
+
+    found = answer(listing := kept.listing("f1"), _shell(shell, tmp_path, listing), "pve-01")
+
+    assert [(claim.name, claim.kind) for claim in found] == [
+        ("op.1", "void"),
+        ("op.2", "lost"),
+        ("op.3", "lost"),
+        ("op.4", "void"),
+    ]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_node_without_claims_has_none(shell: str, tmp_path: Path) -> None:
     assert answer(kept.listing("f1"), _shell(shell, tmp_path, kept.listing("f1")), "pve-01") == ()
 

@@ -21,7 +21,8 @@ __all__ = ["CLAIMING", "FULL", "Held", "Order", "finish", "go", "make", "outrun"
 OPS = "/run/nexcage-ops"
 FULL = f"{SIM}/full/run"
 """While this file is there, nothing can be written below /run."""
-_RUN = re.compile(r"run:([0-9]+):([0-9]+):([0-9]+)")
+_RUN = re.compile(r"run:([0-9]{1,18}):([0-9]{1,18}):([0-9]{1,12})")
+_STATUS = re.compile(r"(-|[0-9]{1,3}) [01] [0-9]{1,18} [01] [0-9]{1,18}(\.[0-9]{1,18})? ")
 _FOR_EVER = 1e9
 
 
@@ -155,13 +156,16 @@ def running(node: Node, path: str) -> bool:
 def report(node: Node, path: str, most: int) -> bytes:
     """What the scripts print about a claim; at most ``most`` bytes of each output, the last ones."""
     link = go(node, path) or ""
-    kind, status, out, err, at, start = "void", "- 0 0 0 0", b"", b"", "0", "0"
-    if link.startswith("run:"):
-        kind = "lost"
+    kind, status, out, err, at, start = "lost", "- 0 0 0 0", b"", b"", "0", "0"
+    if link == "void":
+        kind = "void"
+    elif not link and not _in_the_way(node, path):
+        kind = "unusable"
+    elif link.startswith("run:"):
         if match := _RUN.fullmatch(link):
             at, start = match[3], match[2]
         text = node.files.read(f"{directory(path)}/status")
-        if text is not None:
+        if text is not None and _STATUS.match(text):
             kind, status = "ended", " ".join(text.split()[:5])
             out, err = (_tail(node, f"{directory(path)}/{name}", most) for name in ("out", "err"))
         elif running(node, path):
@@ -169,6 +173,12 @@ def report(node: Node, path: str, most: int) -> bytes:
     boot = (node.files.read("/proc/sys/kernel/random/boot_id") or "").strip()
     head = f"@nexcage claim {kind} {status} {at} {start} {boot} {uptime(node)} {len(out)} {len(err)}\n"
     return head.encode() + out + err
+
+
+def _in_the_way(node: Node, path: str) -> bool:
+    """Whether something lies there that no claim can be made of."""
+    files, place = node.files, directory(path)
+    return files.exists(f"{place}/go") or (files.exists(place) and files.read(place) is not None)
 
 
 def _tail(node: Node, name: str, most: int) -> bytes:
@@ -191,9 +201,8 @@ def _made(ctx: Ctx, path: str) -> bool:
 def _settle(ctx: Ctx) -> Steps:
     most, *paths = ctx.argv[1:]
     for path in paths:
-        if not _made(ctx, path):
-            return 0
-        take(ctx.node, path, "void")
+        if make(ctx.node, path):
+            take(ctx.node, path, "void")
         ctx.out(report(ctx.node, path, int(most)))
     return 0
     yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nexcage.testing._model import claims
 from nexcage.testing._model.files import DiskFiles
 from nexcage.testing._model.node import Node
@@ -11,6 +13,8 @@ from nexcage.tools import kept
 __all__ = ["KEEPING"]
 
 _END = "@nexcage kept end\n"
+_UPTIME = re.compile(r"[0-9]{1,12}(\..*)?")
+_RUN = re.compile(r"run:[0-9]{1,12}:([0-9]{1,12}):")
 
 
 def _directories(node: Node, fleet: str) -> list[str]:
@@ -24,14 +28,15 @@ def _about(node: Node, path: str) -> tuple[str, int | None]:
     link = claims.go(node, path) or ""
     words = (node.files.read(f"{claims.directory(path)}/status") or "").split()
     now = int(float(claims.uptime(node)))
-    age = now - int(float(words[5])) if len(words) > 5 else None
+    age = now - int(words[5].split(".")[0]) if len(words) > 5 and _UPTIME.fullmatch(words[5]) else None
     if link == "void":
         return "void", age
     if not link.startswith("run:"):
         return "empty", age
     if age is not None:
         return "ended", age
-    since = now - int(link.split(":")[2]) // 100
+    match = _RUN.match(link)
+    since = now - int(match[1] if match else 0) // 100
     return ("running" if claims.running(node, path) else "lost"), since
 
 

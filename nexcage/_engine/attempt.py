@@ -163,6 +163,7 @@ class Attempt:
         for attempt in itertools.count():
             spent = anyio.current_time() - start
             try:
+                over = await self._steps.over()
                 look = await node.look(() if certain and attempt == 0 else (began.op_id,))
             except NexcageError as error:
                 if not error.retryable or spent > limits.probe_timeout:
@@ -170,7 +171,7 @@ class Attempt:
                 await anyio.sleep(pause(attempt, limits, self._random))
                 continue
             machine = self._machine
-            verdict = probe(began, machine, look, self._fleet)
+            verdict = probe(began, machine, look, self._fleet) if over else "wait"
             if verdict != "wait" and not (verdict == "not" and certain and spent < limits.settle_timeout):
                 guest = look.find(self._fleet, began.id, began.mark)
                 state = unchanged(began, guest, machine) if verdict == "not" else observed(guest, machine)

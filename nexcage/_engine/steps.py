@@ -61,6 +61,7 @@ class Steps:
         self._lease = lease
         self._limits = limits
         self._random = random
+        self._open: tuple[Claim, ...] = ()  # of commands that may run, or begin later: their answer was lost
 
     @property
     def name(self) -> str:
@@ -140,6 +141,7 @@ class Steps:
                 (known,) = await self._node.settle(claim)
             except NexcageError as error:
                 if not error.retryable or anyio.current_time() > until:
+                    self._open += (claim,)
                     return lost
                 await anyio.sleep(pause(attempt, self._limits, self._random))
                 continue
@@ -151,9 +153,19 @@ class Steps:
                 self.resolved_by = "claim"
                 return known.result
             if anyio.current_time() > until:
+                self._open += (claim,)
                 return lost
             await anyio.sleep(min(0.1 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
         raise AssertionError
+
+    async def over(self) -> bool:
+        """Whether no command whose answer was lost runs now or can begin any more: only then does a look say how it ended. Raises
+        NodeError when the node cannot be asked.
+        """
+        if self._open:
+            known = await self._node.settle(*self._open)
+            self._open = tuple(claim for claim, one in zip(self._open, known, strict=True) if one.kind == "running")
+        return not self._open
 
     async def run_unless_hurried(self, command: Command[Any]) -> bool:
         if (hurry := self._hurry) is None:

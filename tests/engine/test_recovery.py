@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -487,3 +487,48 @@ async def test_a_journal_that_was_lost_does_not_fence_its_own_fleet(sim: SimClus
 
     assert max(before) < min(after)
     assert set(later) == set(after)
+
+
+class Stuck:
+    """A link that keeps the first start in a buffer; the node cannot be reached then for a minute and a half."""
+
+    def __init__(self, inner: Any) -> None:  # Any: a way to the node, whichever it is
+        self.inner = inner
+        self.held: tuple[Command[Any], float] | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    async def run(self, command: Command[Any]) -> nexcage.Result:
+        if self.held is None and "NEXCAGE_OP_ID" in command.env and "start" in command.argv:
+            self.held = command, anyio.current_time()
+            return nexcage.Result(None, lost="link")
+        if self.held is not None and anyio.current_time() < self.held[1] + 90:
+            raise nexcage.NodeUnreachable("pve-01", "nobody answers")
+        result: nexcage.Result = await self.inner.run(command)
+        return result
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("runner", [True, False])
+async def test_what_is_said_not_to_have_happened_cannot_happen_later(sim: SimCluster, runner: bool) -> None:
+    sim.runner = runner
+    links: list[Stuck] = []
+
+    def connect(host: nexcage.Host) -> Any:
+        links.append(Stuck(sim.connect(host)))
+        return links[-1]
+
+    async with sim.fleet(connect=connect, limits=nexcage.Limits(retries=0)) as fleet:
+        web = fleet["web"]
+        await web.create(SPEC)
+        with pytest.raises(nexcage.NodeError):
+            await web.start()
+        state = web.machine.state
+        (link,) = links
+        assert link.held is not None
+        with suppress(nexcage.NodeError):
+            await link.inner.run(link.held[0])
+
+        assert state is State.CREATED
+        assert not sim["pve-01"].model.is_running(web.machine.vmid)

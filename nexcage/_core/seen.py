@@ -157,7 +157,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
             bool(vmid) and look.vmids.get(vmid, look.pve) != look.pve
         )  # somebody else's, or ours and moved since
         return "unknown" if elsewhere else "not"
-    guest = look.guests.get(vmid)
+    # Where the backend has no VMIDs, the mark alone says which one it is.
+    guest = look.guests.get(vmid) if vmid else look.find(fleet, began.id, machine.mark)
     ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
     if began.op is Op.DELETE:
         if guest is None:

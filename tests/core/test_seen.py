@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,6 +172,21 @@ def test_while_something_still_works_on_it_the_answer_is_to_wait(op: str, guest:
 def test_a_container_that_moved_was_not_deleted() -> None:
     began, machine = lost("delete")
     assert probe(began, machine, look(elsewhere={104: "pve2"}), "f1") == "not"
+
+
+@pytest.mark.parametrize(
+    ("op", "running", "verdict"),
+    [("delete", False, "not"), ("start", True, "done"), ("start", False, "not"), ("stop", False, "done")],
+)
+def test_without_vmids_the_mark_says_which_container_it_is(op: str, running: bool, verdict: str) -> None:
+    mark = msgspec.structs.replace(MARK, vmid=0)
+    guest = Guest(0, mark=mark, running=running, pid=8 if running else 0)
+    began, machine = lost(op)
+    seen = Look("n", "n", "b", {1: Guest(0), 2: guest}, {})
+
+    assert probe(began, msgspec.structs.replace(machine, vmid=0), seen, "f1") == verdict
+    if op == "delete":
+        assert probe(began, msgspec.structs.replace(machine, vmid=0), Look("n", "n", "b", {}, {}), "f1") == "done"
 
 
 def test_the_task_of_a_container_is_found_by_its_number() -> None:

@@ -21,6 +21,16 @@ from nexcage.testing._explore.run import explored
 
 __all__ = ["main", "many", "smaller"]
 
+_WHAT = """\
+Draw a cluster, programs that drive it, and faults from each seed; then check that every promise was kept: nothing
+lost, nothing done twice, and once the faults are over everything comes to rest. A seed repeats its history exactly."""
+_MORE = """\
+examples:
+  python -m nexcage.testing.explore --seeds 200 --from 1000
+  python -m nexcage.testing.explore --seed 1042 --shrink
+  python -m nexcage.testing.explore --seed 1042 --only 3,8 --verbose
+
+A seed that fails is shown with the command that repeats it. exit status: 0 every promise was kept, 1 one was not."""
 _CHUNK = 5
 _LONG = 60
 """Seconds of CPU after which a seed is given up: something goes round in circles."""
@@ -30,24 +40,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; 0 when every promise was kept."""
     options = _options(argv)
     if options.seed is not None:
-        return _one(options.seed, _numbers(options.only), verbose=options.verbose, shrink=options.shrink)
+        return _one(options.seed, options.only, verbose=options.verbose, shrink=options.shrink)
     return _many(options.start, options.seeds, options.jobs, verbose=options.verbose, shrink=options.shrink)
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m nexcage.testing.explore", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds to run (default 100)")
-    parser.add_argument("--from", type=int, default=0, metavar="M", dest="start", help="the first of them (default 0)")
-    parser.add_argument("--seed", type=int, metavar="S", help="run this seed alone and show it")
-    parser.add_argument("--only", metavar="1,4,7", help="with --seed: leave out every other step")
+    parser = argparse.ArgumentParser(
+        prog="python -m nexcage.testing.explore",
+        description=_WHAT,
+        epilog=_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    processors = len(os.sched_getaffinity(0))
+    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds to run (100)")
+    parser.add_argument("--from", type=int, default=0, metavar="M", dest="start", help="the first of them (0)")
+    parser.add_argument("--seed", type=int, metavar="S", help="run this seed alone, and show its steps")
+    parser.add_argument("--only", type=_numbers, metavar="1,4,7", help="with --seed: leave out every other step")
     parser.add_argument("--shrink", action="store_true", help="find fewer steps of a failing seed that still fail")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="J", help="processes at once")
-    parser.add_argument("--verbose", action="store_true", help="show every seed, or every line of one")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--jobs", type=int, default=processors, metavar="J", help=f"processes at once (one per processor: {processors})"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show every seed; with --seed, every line of its history"
+    )
+    options = parser.parse_args(argv)
+    if options.only is not None and options.seed is None:
+        parser.error("--only goes with --seed")
+    return options
 
 
-def _numbers(text: str | None) -> list[int] | None:
-    return None if text is None else [int(word) for word in text.split(",") if word]
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers of steps with commas between them, not {text!r}") from None
 
 
 # ---- one seed ------------------------------------------------------------------------------------------------------------------

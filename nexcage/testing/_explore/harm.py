@@ -14,6 +14,7 @@ from nexcage.testing._explore.program import VMIDS
 from nexcage.testing._explore.trouble import TO_ONE, Trouble
 from nexcage.testing._explore.truth import Guest, guests, log_size
 from nexcage.testing._model.files import SIM
+from nexcage.testing._model.storage import Die
 from nexcage.testing.cluster import SimNode
 
 if TYPE_CHECKING:
@@ -75,7 +76,10 @@ async def _fault(world: World, trouble: Trouble) -> None:
             world.by_hand.add(guest.vmid)
             if trouble.kind == "swap":
                 world.taken.append((guest.vmid, anyio.current_time(), log_size(world.sim)))
-    node.fault(trouble.kind, on=trouble.on or None, **options)
+    try:
+        node.fault(trouble.kind, on=trouble.on or None, **options)
+    except Die as error:  # somebody else has trouble too: a full storage, say
+        world.note(f"{trouble.kind} did not work: {error}")
     if trouble.seconds and not trouble.on:
         await anyio.sleep(trouble.seconds)
         _up(node)

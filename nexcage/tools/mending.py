@@ -25,7 +25,7 @@ no() { echo "nexcage: $vmid is not provably ours: $1" >&2; exit 9; }
 text=$(cat "$conf")
 case $text in "lock: $lock"|'') ;; *) no 'its config has more than a lock' ;; esac
 own=0
-for upid in $(cat "$R/var/log/pve/tasks/active" "$R/var/log/pve/tasks/index" 2>/dev/null |
+for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null |
   sed -n "s/^\(UPID:[^ ]*:$vmid:[^ ]*\).*/\1/p" | sort -u); do
   IFS=:; set -- $upid; unset IFS
   case $3$4$5 in *[!0-9A-F]*) continue ;; esac

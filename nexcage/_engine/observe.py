@@ -23,6 +23,14 @@ class Stale(NexcageError):
     """The machine moved on while we looked."""
 
 
+def _changed(before: State, state: State) -> str:
+    """In the words of the operation that somebody else would have used for it."""
+    if state is State.RUNNING:
+        return f"somebody {'resumed' if before is State.PAUSED else 'started'} it"
+    words = {State.STOPPED: "stopped", State.PAUSED: "paused"}
+    return f"somebody {words[state]} it" if state in words else f"it is {state} now"
+
+
 class Observer:
     """Looks at containers and records what differs as `Observed`; the only way out of UNKNOWN."""
 
@@ -139,7 +147,7 @@ class Observer:
             return None
         if not note and machine.boot_id and where.boot_id != machine.boot_id:
             note = f"{where.node} was rebooted"
-        note = note or (f"somebody made it {state}" if state is not machine.state else f"its init is {pid} now")
+        note = note or (_changed(machine.state, state) if state is not machine.state else f"its init is {pid} now")
         return Observed(
             id=machine.id,
             state=state,

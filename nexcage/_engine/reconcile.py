@@ -75,7 +75,10 @@ class Reconciler:
         if found is None:
             return self._differs(before, before, "")
         seen = msgspec.structs.replace(before, state=found.state, node=found.node, vmid=found.vmid, pid=found.pid)
-        return self._differs(before, seen, found.why) or _difference(before, found.state, found.why, action="record")
+        wanted = self._differs(before, seen, found.why)
+        if wanted is None or not wanted.action:  # nobody acts on it, but it is written down
+            return _difference(before, found.state, found.why, now=seen, action="record")
+        return msgspec.structs.replace(wanted, done=False)
 
     async def _done(self, before: Machine, action: str) -> Difference | None:
         event = await self._recovery.resolve(before.id) if action != "record" else None

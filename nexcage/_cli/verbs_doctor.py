@@ -90,6 +90,7 @@ class _Visit:
                 on_nodes += [_waiting(id) for id in found.aside]
             left = {id: why for id, why in found.aside.items() if id not in {one.id for one in on_nodes if one.mended}}
             on_nodes += await fleet.doctor(repair=True, aside=left)
+        nexcage.repair(self.state, self.run, fleet=self.config.fleet)  # what is of no use now that the rest is mended
         after = nexcage.examine(self.state, self.run, fleet=self.config.fleet)
         self.findings += [*_gone(found.findings, after.findings), *after.findings, *on_nodes]
 
@@ -116,9 +117,8 @@ class _Visit:
         if len(counts) == 1 or found.fleet in counts:
             return found.fleet if found.fleet in counts else next(iter(counts))
         there = ", ".join(f"{id} ({count} containers)" for id, count in counts.most_common())
-        raise InvalidInput(
-            "fleet", "", f"one of those on the nodes: {there}" if there else "there is none on the nodes"
-        )
+        why = f"give --fleet ID, one of those on the nodes: {there}" if there else "no node has a container with a mark"
+        raise InvalidInput("fleet", "", why)
 
     async def _nodes(self, found: Examination) -> None:
         async with self._aside(found.fleet or self.config.fleet) as fleet:

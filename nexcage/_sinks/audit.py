@@ -52,7 +52,8 @@ class Audit:
             self._say("error", "set aside", f"container '{id}'", why, _LIFT, repairable=True, id=id)
         if segments:
             size = sum(os.path.getsize(os.path.join(self.folder, name)) for name in segments)
-            self._say("ok", "journal", self.folder, f"{len(segments)} segments, {size} bytes, newest record {self.seq}")
+            count = "1 segment" if len(segments) == 1 else f"{len(segments)} segments"
+            self._say("ok", "journal", self.folder, f"{count}, {size} bytes, newest record {self.seq}")
 
     def _say(self, severity: Severity, what: str, where: str, why: str, fix: str = "", **more: bool | str) -> None:
         finding = Finding(severity=severity, what=what, where=where, why=why, fix=fix)

@@ -177,7 +177,8 @@ class _Look:
             if owner_alive(self.state, owner):
                 self.say("ok", "driver", path, f"alive ({_first_line(path)}): {doing or 'nothing under way'}")
             elif begun:
-                fix = f"nexcage reconcile {' '.join(m.id for m in begun[:5])} finds out what became of it"
+                some = " ".join(m.id for m in begun) if len(begun) <= 5 else "--all"
+                fix = f"nexcage reconcile {some} finds out what became of {'it' if len(begun) == 1 else 'them'}"
                 self.say("warning", "driver", path, f"dead; it left {doing}", fix, repair=True)
             else:
                 self.say("note", "driver", path, "dead; it left nothing", REPAIR, repair=True)

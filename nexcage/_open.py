@@ -367,8 +367,11 @@ async def _recovered(fleet: Fleet, tasks: TaskGroup, settings: Config) -> None:
         except NexcageError as error:
             _log.warning("recovery: %s", error)
         over.set()
+        running = [id for id in fleet.left if not fleet.nodes[fleet.machines[id].node].away]
+        if not running:
+            return  # nodes that are away are asked again by whoever wants their containers
         try:
-            await fleet.recover(wait=True)
+            await fleet.recover(*running, wait=True)
         except NexcageError as error:
             _log.warning("recovery: %s", error)
 

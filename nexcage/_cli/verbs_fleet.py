@@ -32,8 +32,8 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
-    if call.name == "reconcile" and call.flag("dry_run"):
-        options["recover"] = False  # it only says what would be done
+    if call.name in ("health", "list", "route") or (call.name == "reconcile" and call.flag("dry_run")):
+        options["recover"] = False  # a list finds it out for what it shows; the others change nothing
 
     async def work() -> int:
         async with nexcage.open_fleet(**options) as fleet:

@@ -280,25 +280,32 @@ class Fleet:
         """The containers whose last operation nobody drives and nobody knows the end of."""
         return [id for id in self._recovery.all() if self.machines[id].node in self.nodes]
 
-    async def recover(self, *, wait: bool = False) -> None:
-        """Find out what became of the operations that dead drivers left; done when the fleet is opened.
+    async def recover(self, *ids: str, wait: bool = False) -> None:
+        """Find out what became of the operations that dead drivers left (all without ``ids``); done when the fleet is opened.
 
         Claims are asked for with one command per node. What cannot be known (a node that does not answer; without ``wait`` a command
-        that still runs) stays for whoever asks next.
+        that still runs) is a warning on the logger ``nexcage`` and stays for whoever asks next.
         """
         if not self.left:
             return
         await self._journal.refresh()
+        unknown: dict[str, list[str]] = {}
 
         async def one(id: str) -> None:
             try:
                 await self._recovery.resolve(id, wait=wait)
             except NexcageError as error:
-                _log.warning("what became of the last operation on '%s' is not known yet: %s", id, error)
+                unknown.setdefault(str(error), []).append(f"'{id}'")
 
         async with anyio.create_task_group() as tasks:
             for id in self.left:
-                tasks.start_soon(one, id)
+                if not ids or id in ids:
+                    tasks.start_soon(one, id)
+        for why, some in unknown.items():  # a node that is away is told once, not for each of its containers
+            more = f" and {len(some) - 5} more" if len(some) > 5 else ""
+            _log.warning(
+                "what became of the last operation on %s is not known yet: %s", ", ".join(some[:5]) + more, why
+            )
 
     async def states(self, *ids: str) -> dict[str, OciState]:
         """The OCI states of these containers (all without ``ids``), looked up with one command per node; see

@@ -315,6 +315,26 @@ async def test_a_node_that_is_away_leaves_it_open_and_opening_does_not_fail(sim:
 
 
 @pytest.mark.sim(nodes=1)
+async def test_a_node_that_is_away_is_told_once_for_all_that_was_left_on_it(
+    sim: SimCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = [f"web-{n}" for n in range(7)]
+    async with sim.fleet() as fleet:
+        (await fleet.run(Create(id, SPEC) for id in ids)).raise_for_failures()
+        async with open_journal(fleet.state_dir, owner="ghost", fleet=fleet.id) as journal:
+            ghost = Ghost(sim, fleet, journal)
+            for id in ids:
+                await ghost.step(await ghost.begin(Start(id), op_id=f"op-{id}"), pct.start(1), run=False)
+    sim["pve-01"].crash()
+    async with sim.fleet():
+        await anyio.sleep(100)
+    told = [record.getMessage() for record in caplog.records if "is not known yet" in record.getMessage()]
+    assert len(told) == 1
+    assert "'web-0', 'web-1'" in told[0]
+    assert "and 2 more" in told[0]
+
+
+@pytest.mark.sim(nodes=1)
 @pytest.mark.parametrize("died", ["before its steps", "before a reboot", "at its steps"])
 async def test_what_became_of_many_is_found_out_with_few_commands(sim: SimCluster, died: str) -> None:
     ids = [f"web-{n}" for n in range(60)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -116,10 +116,11 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean the
-    defaults of design 5. ``runner``: ``auto`` runs the commands of remote nodes through one long-lived helper on each, and
-    without it where that cannot run; ``always`` also for this machine, and a node where it cannot run is not usable; ``off``
-    never. ``on_drift``: what a reconcile does about a container that somebody else changed.
+    """All settings of a fleet. ``vmids`` is the inclusive range for new containers. Empty directories mean
+    ``/var/lib/nexcage`` and ``/run/nexcage`` for root, else those below the XDG directories. ``runner``: ``auto`` runs the
+    commands of remote nodes through one runner on each, and without it where that cannot run; ``always`` also on this
+    machine, and a node where it cannot run is not usable; ``off`` never. ``on_drift``: what a reconcile does about a
+    container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it.
     """
 
     fleet: str = ""
@@ -204,7 +205,7 @@ def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
             raise cause from None
         message, _, where = str(error).partition(" - at `")
         dotted = _dotted(where.strip("`$."), document)
-        raise InvalidSpec(dotted or "config", document.get(re.split(r"[.\[]", dotted)[0], document), message) from None
+        raise InvalidSpec(dotted or "config", _value(dotted, document), _allowed(dotted) or message) from None
     for alias, target in config.images.items():
         names.image(alias)
         names.image(target)
@@ -223,6 +224,24 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
         except msgspec.ValidationError:
             return f"{table}.{name}{rest}"
     return where
+
+
+def _value(dotted: str, document: Mapping[str, Any]) -> object:  # Any: TOML values
+    """What stands at ``dotted``, as far as it leads somewhere."""
+    value: object = document
+    for key in re.split(r"[.\[]", dotted):
+        if not isinstance(value, Mapping) or key not in value:
+            break
+        value = cast("Mapping[str, object]", value)[key]
+    return cast("object", value)
+
+
+def _allowed(dotted: str) -> str:
+    """The words that a setting takes, where those are counted."""
+    table, _, key = dotted.rpartition(".")
+    kind = _INNER.get(table) if table else Config
+    words = get_args(get_type_hints(kind).get(key)) if kind is not None else ()
+    return f"one of {', '.join(words)}" if words and all(isinstance(word, str) for word in words) else ""
 
 
 _INNER: dict[str, type[msgspec.Struct]] = {

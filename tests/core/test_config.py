@@ -192,3 +192,19 @@ def test_settings_survive_being_written_and_read() -> None:
         hosts=("a",), nodes={"a": NodeConfig(user="x")}, routing=(Route(id="/^a/", nodes="a*"),), vmids=(100, 200)
     )
     assert read(msgspec.to_builtins(config, builtin_types=())) == config
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"on_drift": "rewert"}, "invalid on_drift 'rewert': one of report, adopt, revert"),
+        ({"runner": "on"}, "invalid runner 'on': one of auto, always, off"),
+        ({"lease": {"kind": "shared"}}, "invalid lease.kind 'shared': one of file, cluster"),
+        ({"lease": {"ttl": "long"}}, "invalid lease.ttl 'long': Expected `float`, got `str`"),
+        ({"vmids": [1, 2, 3]}, "invalid vmids [1, 2, 3]: Expected `array` of length 2, got 3"),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_words_that_are_taken(document: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        read(document)
+    assert str(caught.value) == said

@@ -34,7 +34,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of an operation on a node: the right to run its command once (design 6).
+    """One step of an operation on a node: the right to run its command once.
 
     ``path`` is where the node keeps it below ``/run/nexcage-ops``. ``boot_id``: of the node when the step was journaled;
     after a reboot the node refuses it. (``epoch``, ``seq``) is the fence for container ``id``: the lease's epoch and the

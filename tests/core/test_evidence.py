@@ -81,6 +81,13 @@ def test_a_step_that_never_began_did_nothing():
     assert verdict(Start("web"), look(UP), settled("void")) == ("not", "claim")
 
 
+def test_a_container_with_the_mark_of_its_create_was_made_whatever_the_claims_say():
+    mark = msgspec.structs.replace(MARK, op="op")
+
+    assert verdict(Create("web", SPEC), look(Guest(104, mark=mark)), settled("void")) == ("done", "probe")
+    assert verdict(Create("web", SPEC), look(OURS), settled("void")) == ("not", "claim")
+
+
 @pytest.mark.parametrize(
     "last", [settled("void", uptime=100.0 + KEPT), settled("void", uptime=50.0), settled("void", boot="b2")]
 )

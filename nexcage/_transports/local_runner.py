@@ -103,6 +103,8 @@ class LocalRunner:
                 await child.runner.greeted()
         except BaseException as error:
             said = child.said
+            if child.runner.hello is None:
+                child.popen.kill()  # it runs nothing yet, and whatever it is may never end by itself
             await child.aclose()
             if isinstance(error, TimeoutError):
                 raise NodeNotUsable(LOCAL, f"its runner did not greet within {GREETING:g} seconds") from error

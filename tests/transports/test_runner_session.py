@@ -243,6 +243,21 @@ async def test_without_perl_the_reason_is_said(tmp_path):
     assert "perl: not found" in "\n".join([str(caught.value), *caught.value.__notes__])
 
 
+async def test_what_does_not_greet_is_ended_and_not_waited_for(tmp_path, monkeypatch):
+    from nexcage._transports import local_runner
+
+    monkeypatch.setattr(local_runner, "GREETING", 2.0)
+    (tmp_path / "perl").write_text(f'#!/bin/sh\necho $$ > "{tmp_path}/pid"\nexec sleep 600\n')
+    (tmp_path / "perl").chmod(0o755)
+    node = local_runner.LocalRunner(env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+
+    with pytest.raises(NodeNotUsable, match="did not greet"), anyio.fail_after(30):
+        await node.run(command("true"))
+
+    await node.aclose()
+    assert not alive(await pid_in(tmp_path / "pid"))
+
+
 # What it may cost.
 
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from nexcage._core.seen import Guest as Guest
     from nexcage._core.seen import Look as Look
     from nexcage._core.seen import Mark as Mark
+    from nexcage._core.seen import Settled as Settled
     from nexcage._core.seen import Task as Task
     from nexcage._core.selector import Selector as Selector
     from nexcage._core.spec import Net as Net
@@ -184,6 +185,7 @@ __all__ = [
     "Resume",
     "Route",
     "Selector",
+    "Settled",
     "SinkError",
     "Spec",
     "Start",
@@ -263,6 +265,7 @@ _HOME: dict[str, str] = {
     "Guest": "nexcage._core.seen",
     "Look": "nexcage._core.seen",
     "Mark": "nexcage._core.seen",
+    "Settled": "nexcage._core.seen",
     "Task": "nexcage._core.seen",
     "Selector": "nexcage._core.selector",
     "Net": "nexcage._core.spec",

@@ -14,7 +14,19 @@ from nexcage._core.seen import Look, Mark
 from nexcage._core.spec import Spec
 from nexcage.names import ImageRef
 
-__all__ = ["Backend", "Candidate", "Draft", "Journal", "Lease", "Node", "Placement", "Ref", "Sink", "Stream", "Transport"]
+__all__ = [
+    "Backend",
+    "Candidate",
+    "Draft",
+    "Journal",
+    "Lease",
+    "Node",
+    "Placement",
+    "Ref",
+    "Sink",
+    "Stream",
+    "Transport",
+]
 
 T = TypeVar("T")
 
@@ -106,6 +118,10 @@ class Backend(Protocol):
     """How an operation becomes commands: each verb is the list of commands an operator would type.
 
     Verbs neither journal nor retry nor wait for a state: the engine does, and asks `observe` for the truth afterwards.
+
+    Optional: ``async def mend(self, node, ref, lock, proof)``: remove what a killed create (``lock`` "create") or delete ("destroyed")
+    left half done, by a command that proves in the same breath that it is ours (``proof`` is the `nexcage.Settled` of the step that
+    worked on it), or raises NotOurs. Without it such debris is reported and stays.
     """
 
     @property

@@ -105,7 +105,7 @@ class Attempt:
                 return op.given_up(began, error)
             repeat = began.op in _REPEATABLE and (lost or (error is not None and error.retryable))
             if not (repeat and self._may_retry(attempt)):
-                return op.failed(began, state, pid, error, lost=lost)
+                return op.failed(began, state, pid, error, lost=lost, resolved_by=self._steps.resolved_by)
             op.retries += 1
             self._steps.touched = False
             await anyio.sleep(pause(attempt, self._limits, self._random))

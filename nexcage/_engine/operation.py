@@ -82,7 +82,7 @@ class Operation:
         )
 
     def failed(
-        self, began: Began, state: State, pid: int, error: NexcageError | None, *, lost: bool
+        self, began: Began, state: State, pid: int, error: NexcageError | None, *, lost: bool, resolved_by: str = ""
     ) -> tuple[Failed, NexcageError]:
         """It did not happen: the event and the error to raise. ``error`` None: the tool said yes and nothing was to be seen."""
         if lost:
@@ -94,7 +94,14 @@ class Operation:
             error = CommandFailed(began.node, (str(began.op), began.id), 0, said)
         problem = Problem.of(error)
         event = Failed(
-            id=began.id, op=began.op, op_id=self.op_id, state=state, pid=pid, error=problem, seconds=self.seconds
+            id=began.id,
+            op=began.op,
+            op_id=self.op_id,
+            state=state,
+            pid=pid,
+            error=problem,
+            seconds=self.seconds,
+            resolved_by="probe" if lost else resolved_by,
         )
         return event, error
 

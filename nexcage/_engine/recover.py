@@ -71,6 +71,7 @@ class Recovery:
         self._alive = alive
         self._random = random
         self._locks: dict[str, anyio.Lock] = {}
+        self._turns: dict[str, anyio.Semaphore] = {}
         self.busy: Callable[[str], bool] = lambda _: False
         """Whether this driver itself is at work on a container."""
 
@@ -270,8 +271,10 @@ class Recovery:
         if guest is None or do is None:
             return False
         lock = "create" if began.op is Op.CREATE else "destroyed"
+        turns = self._turns.setdefault(began.node, anyio.Semaphore(self._limits.creates_per_node))
         try:
-            await do(steps, Ref(began.id, machine.vmid, began.node), lock, proof(machine, last))
+            async with turns:  # a dead driver may have left many
+                await do(steps, Ref(began.id, machine.vmid, began.node), lock, proof(machine, last))
         except (NexcageError, Lost) as error:
             _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
             return False

@@ -128,7 +128,7 @@ class ClusterLease:
             raise Busy(
                 f"fleet {self.fleet}",
                 f"its lease is held by {standing.holder} on {standing.host} until that has not renewed it for 120 seconds",
-            )
+            ).noted("one state directory drives a fleet at a time: wait until that one's drivers have ended, or use it")
         self._epoch = standing.epoch
         self._renewed = began if standing.renewed else (0.0, -1e9)  # else it is asked again at once
 

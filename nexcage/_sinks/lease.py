@@ -178,7 +178,7 @@ class FileLease:
         raise Busy(
             f"fleet {self.fleet}",
             f"its lease is held by {escaped(held.holder)[1:-1]} on {escaped(held.host)[1:-1]} until {until}",
-        )
+        ).noted("one state directory drives a fleet at a time: wait until that one's drivers have ended, or use it")
 
     def _write(self, folder: int, epoch: int, now: float) -> Held:
         held = Held(

@@ -201,7 +201,8 @@ def every_crash(
 ) -> Sweep:
     """Die at every point of ``scenario``; raises AssertionError that names each case in which something was wrong then.
 
-    ``scenario`` drives a fleet to a goal and must be content when some of it, or all, has been done already. ``before`` is what was so
+    ``scenario`` drives a fleet to a goal, and is run again after each death: it must be content when some of it, or all, has been
+    done already. ``before`` is what was so
     before, without any death. ``invariants`` are asked after each recovery and at the end. ``cluster`` makes a new one for each run.
     ``most``: only so many deaths, drawn by ``seed``; ``only``: this one. ``disk`` makes the disk that dies. Runs its own event loops
     under virtual time, so it is not for async tests.
@@ -221,9 +222,11 @@ def every_crash(
         failed += bool(found)
         wrong += [f"{case}, before '{points[case.point]}': {what}" for what in found]
     if wrong:
+        __tracebackhide__ = True  # pytest shows the scenario's line and what went wrong, not these
         more = f"\n... and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        again = "\nevery_crash(..., only=Death(...)) with one of these repeats it" if only is None else ""
         raise AssertionError(
-            f"{failed} of {len(cases)} deaths (seed {seed}) went wrong:\n" + "\n".join(wrong[:20]) + more
+            f"{failed} of {len(cases)} deaths (seed {seed}) went wrong:\n" + "\n".join(wrong[:20]) + more + again
         )
     return Sweep(points=tuple(points), cases=len(cases), effects=effects)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
@@ -205,7 +205,9 @@ def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
             raise cause from None
         message, _, where = str(error).partition(" - at `")
         dotted = _dotted(where.strip("`$."), document)
-        raise InvalidSpec(dotted or "config", _value(dotted, document), _allowed(dotted) or message) from None
+        raise InvalidSpec(
+            dotted or "config", _value(re.split(r"[.\[]", dotted), document), _allowed(dotted) or message
+        ) from None
     for alias, target in config.images.items():
         names.image(alias)
         names.image(target)
@@ -226,14 +228,12 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
     return where
 
 
-def _value(dotted: str, document: Mapping[str, Any]) -> object:  # Any: TOML values
-    """What stands at ``dotted``, as far as it leads somewhere."""
-    value: object = document
-    for key in re.split(r"[.\[]", dotted):
-        if not isinstance(value, Mapping) or key not in value:
-            break
-        value = cast("Mapping[str, object]", value)[key]
-    return cast("object", value)
+def _value(keys: Sequence[str], there: object) -> object:
+    """What these keys lead to, as far as they do."""
+    if not keys or not isinstance(there, Mapping):
+        return there
+    table = cast("Mapping[str, object]", there)
+    return _value(keys[1:], table[keys[0]]) if keys[0] in table else table
 
 
 def _allowed(dotted: str) -> str:

@@ -60,10 +60,12 @@ if [ "$h" = "$H" ] && [ "$n" = 1 ] && [ "$e" -ge "$K" ]; then
   [ "$h" != "$H" ] || say mine "$renewed" "$e" "$h" "$w"
   say held 0 "$e" "$h" "$w"
 fi
+renewed=1
 if ! lock; then
   [ -d "$L" ] || say failed
   newest
-  say held 0 "$e" "$h" "$w"
+  [ "$h" = "$H" ] && [ "$n" = 1 ] || say held 0 "$e" "$h" "$w"
+  { touch -c "$L" && [ -d "$L" ]; } 2>/dev/null || renewed=0 # its own, and it needs a higher epoch
 fi
 newest
 if [ "$e" -lt 0 ]; then
@@ -85,7 +87,7 @@ for f in "$N".*; do
   case $x in ''|*[!0-9]*) continue ;; esac
   [ "$x" -ge "$e" ] || rm -f "$f"
 done
-say mine 1 "$e" "$h" "$w"
+say mine "$renewed" "$e" "$h" "$w"
 """
 )
 

@@ -301,9 +301,10 @@ def test_the_script_takes_renews_refuses_and_hands_over(shell: Shell):
 
 def test_the_script_counts_on_from_what_the_directory_has_had(shell: Shell):
     assert shell.hold("a", highest=5000) == (True, True, 5001, "a")
-    assert shell.hold("a", highest=6000)[:2] == (False, False)  # its own lock is still there, it did not lose it
+    assert shell.hold("a", highest=6000) == (True, True, 6001, "a")  # its lock still stands, and nobody else has it
+    assert shell.hold("b", highest=9000) == (False, False, 6001, "a")
     shell.run(words.release("f1", "a"))
-    assert shell.hold("a", highest=6000) == (True, True, 6001, "a")
+    assert shell.hold("a", highest=7000) == (True, True, 7001, "a")
 
 
 def test_the_script_leaves_other_fleets_alone(shell: Shell):

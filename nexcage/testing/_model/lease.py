@@ -86,13 +86,17 @@ def _hold(ctx: Ctx) -> Steps:
         found = _Found(node, fleet)
         ctx.out(found.says("mine", renewed=renewed) if found.holder == holder else found.says("held"))
         return 0
-    if (yield from _lock(node, path)) != 0:
-        ctx.out(_Found(node, fleet).says("held") if node.files.exists(path) else "@nexcage lease failed\n")
-        return 0
+    renewed = (yield from _lock(node, path)) == 0
+    if not renewed:
+        found = _Found(node, fleet)
+        if not node.files.exists(path) or found.holder != holder or found.many != 1:
+            ctx.out(found.says("held") if node.files.exists(path) else "@nexcage lease failed\n")
+            return 0
+        renewed = _touch(node, path)  # its own, and it needs a higher epoch
     yield Sleep(0.001)  # a taker can be overtaken here
     _move(node, fleet, holder, host, int(highest), int(now))
     mine = _Found(node, fleet)
-    ctx.out(mine.says("mine", renewed=True) if mine.holder == holder else mine.says("held"))
+    ctx.out(mine.says("mine", renewed=renewed) if mine.holder == holder else mine.says("held"))
     return 0
 
 

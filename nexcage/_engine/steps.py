@@ -14,6 +14,7 @@ from nexcage._core.config import Limits
 from nexcage._core.events import Attempted, Began
 from nexcage._core.evidence import rebooted
 from nexcage._core.seen import Look, Mark
+from nexcage._core.states import Op
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
 from nexcage.abc import Journal, Lease
@@ -83,12 +84,14 @@ class Steps:
             raise Fenced(self._fleet)
         step, command = await self._step(command)
         before, self.touched = self.touched, True
+        result: Result | None = None
         try:
             result = await self._node.call(command)
             if result.exit is None:
                 result = await self._asked(step, command, result)
         except (NodeError, Fenced):  # it surely did not begin
-            self.touched = before
+            # Were its claim removed by somebody, a create would make a second container: it looks before it is tried again.
+            self.touched = before or (result is not None and self._began.op is Op.CREATE)
             raise
         try:
             return answer(command, result, self.name)

@@ -11,6 +11,7 @@ import pytest
 import nexcage
 from nexcage import State
 from nexcage.testing import SimCluster
+from nexcage.testing._model.claims import OPS
 
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 SPEC = nexcage.Spec(DEBIAN, storage="local-zfs")
@@ -49,6 +50,40 @@ WANTED = {
 
 @pytest.mark.sim(nodes=1)
 @pytest.mark.parametrize("verb", list(WANTED))
+class Swept:
+    """A way to a node that loses the answer of the first claimed command, while somebody removes all claims there."""
+
+    claims = fencing = True
+
+    def __init__(self, sim: SimCluster, host: nexcage.Host) -> None:
+        self.node = sim[host.key]
+        self.inner: Any = sim.connect(host)
+        self.lost = False
+
+    async def run(self, command: nexcage.Command[Any]) -> nexcage.Result:
+        result: nexcage.Result = await self.inner.run(command)
+        if command.claim is None or self.lost:
+            return result
+        self.lost = True
+        self.node.files.remove(OPS)
+        return nexcage.Result(None, lost="link")
+
+    def stream(self, command: nexcage.Command[Any]) -> Any:
+        return self.inner.stream(command)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+async def test_nothing_is_made_twice_when_the_claims_of_a_lost_answer_were_removed() -> None:
+    with SimCluster(1, seed=3) as sim:
+        async with sim.fleet(connect=lambda host: Swept(sim, host)) as fleet:
+            await fleet["web-1"].create(SPEC)
+
+        assert len(created(sim)) == 1
+        assert max(effects_per_step(sim).values()) == 1
+
+
 @pytest.mark.parametrize("fault", ["drop-before", "drop-during", "drop-after", "slow", "wrong-exit"])
 async def test_losing_the_answer_never_makes_two(sim: SimCluster, fault: str, verb: str) -> None:
     async with sim.fleet() as fleet:

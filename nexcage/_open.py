@@ -352,7 +352,7 @@ async def open_fleet(
         raise failure
 
 
-OPENING = 30.0
+OPENING = 5.0
 """Seconds that opening a fleet waits for what dead drivers left; what takes longer goes on beside its users."""
 
 

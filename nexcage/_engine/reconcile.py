@@ -94,9 +94,10 @@ class Reconciler:
         )
         plain = None if event is None else _difference(before, now.state, why, now=now, action=action, done=True)
         wanted = self._differs(before, now, why)
-        if wanted is None or not wanted.action:
-            return plain or wanted
-        return await self._acted(now, wanted)
+        if wanted is None:
+            return plain
+        # What was seen is written down either way; without an action it is still not as it was asked to be.
+        return await self._acted(now, wanted) if wanted.action else wanted
 
     def _differs(self, before: Machine, now: Machine, why: str) -> Difference | None:
         """A container that is not as it was asked to be, and what the policy does about it."""

@@ -48,8 +48,6 @@ WANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.sim(nodes=1)
-@pytest.mark.parametrize("verb", list(WANTED))
 class Swept:
     """A way to a node that loses the answer of the first claimed command, while somebody removes all claims there."""
 
@@ -84,6 +82,8 @@ async def test_nothing_is_made_twice_when_the_claims_of_a_lost_answer_were_remov
         assert max(effects_per_step(sim).values()) == 1
 
 
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("verb", list(WANTED))
 @pytest.mark.parametrize("fault", ["drop-before", "drop-during", "drop-after", "slow", "wrong-exit"])
 async def test_losing_the_answer_never_makes_two(sim: SimCluster, fault: str, verb: str) -> None:
     async with sim.fleet() as fleet:

@@ -87,6 +87,10 @@ class LeaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl: float = 120.0
 
     def __post_init__(self) -> None:
+        if self.path and (self.kind != "file" or not self.path.startswith("/")):
+            raise InvalidSpec("lease.path", self.path, "an absolute path, with kind = 'file' only")
+        if self.node and self.kind != "cluster":
+            raise InvalidSpec("lease.node", self.node, "a node with kind = 'cluster' only")
         if not 10 <= self.ttl <= 86400:
             raise InvalidSpec("lease.ttl", self.ttl, "10 to 86400 seconds")
         if self.kind == "cluster" and self.ttl > 120:

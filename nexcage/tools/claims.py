@@ -121,13 +121,14 @@ late=0
 trap stop TERM
 trap 'late=1; stop' ALRM
 [ -z "$stopped" ] || stop
-sh -c 't=${1%.*} s=
+# Without the operation's id, or a look would take it for the command.
+(unset NEXCAGE_OP_ID; exec sh -c 't=${1%.*} s=
 trap "kill \$s; exit" TERM
 while [ $t -gt 20 ]; do # it does not outlive a supervisor that was killed
   sleep 20 & s=$!; wait $s; kill -s 0 "$2" || exit
   t=$((t-20))
 done
-sleep "$t.${1#*.}" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$ & w=$!
+sleep "$t.${1#*.}" & s=$!; wait $s; kill -s ALRM "$2"' nexcage-deadline "$timeout" $$) & w=$!
 while :; do
   wait $t; x=$?
   kill -s 0 $t 2>/dev/null || break

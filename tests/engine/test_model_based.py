@@ -374,7 +374,7 @@ class Containers(RuleBasedStateMachine):
         assert max(effects.values(), default=0) <= 1
 
 
-TestModel = pytest.mark.timeout(300)(Containers.TestCase)
+TestModel = pytest.mark.timeout(900)(Containers.TestCase)
 TestModel.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "500")),
     stateful_step_count=50,

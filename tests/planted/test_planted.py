@@ -50,18 +50,47 @@ def verdict(bug: str, suite: str) -> str:
 
 def table(found: dict[tuple[str, str], str]) -> str:
     wide = max(map(len, BUGS))
-    rows = [f"{bug:<{wide}}  {', '.join(s for s in SUITES if found[bug, s] == 'red') or 'NOBODY'}" for bug in BUGS]
+    rows = [
+        f"{bug:<{wide}}  {', '.join(s for s in SUITES if found.get((bug, s)) == 'red') or 'NOBODY'}" for bug in BUGS
+    ]
     return "\n".join([f"{'mistake':<{wide}}  noticed by", *rows])
 
 
-@pytest.mark.timeout(900)
+# Who noticed each mistake when all were planted against all suites; that takes half an hour, so it is PLANTED=all.
+NOTICED = {
+    "missing-exit-is-0": ("trouble",),
+    "sync-is-skipped": ("journal",),
+    "published-before-it-is-durable": ("journal",),
+    "identity-is-not-checked": ("laws",),
+    "vmids-match-as-substrings": ("laws",),
+    "a-signal-is-sent-again": ("trouble",),
+    "unlocked-without-proof": ("laws",),
+    "names-end-at-a-dollar": ("laws",),
+    "output-is-text": ("laws",),
+    "a-lease-without-epoch": ("journal",),
+}
+
+
+def cases() -> list[tuple[str, str]]:
+    if os.environ.get("PLANTED") == "all":
+        return [(bug, suite) for bug in (NONE, *BUGS) for suite in SUITES]
+    known = [(bug, suite) for bug, suites in NOTICED.items() for suite in suites]
+    return [(NONE, suite) for suite in dict.fromkeys(suite for _, suite in known)] + known
+
+
+@pytest.mark.timeout(2400)
 def test_every_known_mistake_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
-    cases = [(bug, suite) for bug in (NONE, *BUGS) for suite in SUITES]
+    todo = cases()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = dict(zip(cases, pool.map(lambda case: verdict(*case), cases), strict=True))
+        found = dict(zip(todo, pool.map(lambda case: verdict(*case), todo), strict=True))
     with capsys.disabled():
         print(f"\n{table(found)}")
 
-    assert {found[NONE, suite] for suite in SUITES} == {"green"}, {suite: found[NONE, suite] for suite in SUITES}
+    controls = {suite: said for (bug, suite), said in found.items() if bug == NONE}
+    assert set(controls.values()) == {"green"}, controls
     assert {said for said in found.values() if said not in ("red", "green")} == set()
-    assert [bug for bug in BUGS if "red" not in {found[bug, suite] for suite in SUITES}] == []
+    assert [bug for bug in BUGS if "red" not in {said for (b, _), said in found.items() if b == bug}] == []
+
+
+def test_a_suite_is_named_for_each_mistake() -> None:
+    assert set(NOTICED) == set(BUGS)

@@ -111,7 +111,7 @@ async def quiet(before: set[asyncio.Task[Any]]) -> list[str]:
     return [repr(task) for task in left]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.sim(nodes=4)
 async def test_ten_thousand_operations_with_faults_leave_nothing_behind(sim: SimCluster) -> None:
     chance = Random(11)
@@ -156,7 +156,7 @@ def here(tmp_path: Path) -> Iterator[Site]:
         server.stop()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("runner", ["auto", "off"])
 async def test_five_hundred_operations_over_ssh_leave_nothing_behind(here: Site, runner: str) -> None:
     chance = Random(12)

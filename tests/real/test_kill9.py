@@ -147,7 +147,7 @@ def state_on_node(site: Any, id: str) -> list[State]:
     return found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["runner", "exec"])
 def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_twice(site: Any, mode: str) -> None:
     here = site(2)
@@ -205,7 +205,7 @@ def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_
     assert here.processes() == []
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_driver_that_sleeps_through_its_lease_changes_nothing_when_it_wakes(site: Any) -> None:
     here = site(1)
     here.sim.pace = 0.1

@@ -44,7 +44,7 @@ def dump(given: list[bytes]) -> Command[Result]:
     return Command(argv, parse=lambda result: result, safe=True, weight="read", timeout=60.0)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("runner, count", [("auto", MANY), ("off", FEW)])
 async def test_random_words_arrive_byte_for_byte(sshd: RealSshd, tmp_path: Path, runner: str, count: int) -> None:
     chance = Random(f"argv {runner}")

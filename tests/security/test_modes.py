@@ -97,7 +97,7 @@ class Attacker(threading.Thread):
 
 @pytest.mark.sim(nodes=1, real_time=True)
 @pytest.mark.parametrize("what", ["run_dir", "state_dir"])
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(2))
 async def test_an_attacker_who_swaps_directories_and_links_wins_nothing(
     sim: SimCluster, tmp_path: Path, seed: int, what: str

@@ -112,7 +112,7 @@ def here(tmp_path: Path) -> Iterator[Site]:
         server.stop()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("runner", ["auto", "off"])
 async def test_no_secret_is_in_any_byte(here: Site, runner: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

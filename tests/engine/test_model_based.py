@@ -190,6 +190,12 @@ class Containers(RuleBasedStateMachine):
                 return error
         return None
 
+    async def _quiet(self) -> None:
+        """Long enough for everything that goes on by itself, also on nodes where no command runs meanwhile."""
+        await anyio.sleep(120)
+        for node in self.sim:
+            node.settle()
+
     @rule(id=ids, pick=picks)
     def asks(self, id: str, pick: int) -> None:
         verb = verb_of(pick, self.truth(id))
@@ -226,7 +232,7 @@ class Containers(RuleBasedStateMachine):
         for node in self.sim:
             with node.step():
                 faults.update(node.model, faults=[])
-        self.do(anyio.sleep(120))
+        self.do(self._quiet())
         self._after(id, verb, before, world, got)
 
     @rule(id=ids, pick=picks, patience=st.floats(0.0, 6.0))
@@ -234,7 +240,7 @@ class Containers(RuleBasedStateMachine):
         verb = verb_of(pick, self.truth(id))
         before, world = self.truth(id), self.world()
         got = self.do(self._outcome(intent_of(verb, id), patience))
-        self.do(anyio.sleep(120))  # a tool that was asked to end may take its time
+        self.do(self._quiet())  # a tool that was asked to end may take its time
         self._after(id, verb, before, world, got)
 
     def _after(self, id: str, verb: str, before: str, world: dict[str, str], got: Done | NexcageError | None) -> None:

@@ -13,7 +13,6 @@ from nexcage._core.states import State
 __all__ = ["Place", "census", "places", "twice"]
 
 REPAIR = "nexcage doctor --repair"
-_HALF = {"create": "half-made", "destroyed": "half-deleted"}
 
 
 class Place(NamedTuple):
@@ -45,7 +44,7 @@ def places(fleet: str, looks: Mapping[str, Look]) -> dict[str, list[Place]]:
     for key, look in looks.items():
         for guest in look.guests.values():
             mark = guest.mark
-            if key in doubled or mark is None or mark.fleet != fleet or guest.copy or guest.lock in _HALF:
+            if key in doubled or mark is None or mark.fleet != fleet or guest.copy or guest.half:
                 continue
             found.setdefault(mark.id, []).append(Place(key, look, guest))
     return found
@@ -110,7 +109,7 @@ def _unseen(machine: Machine, looks: Mapping[str, Look], away: Collection[str]) 
             yield _found("note", "not looked for", where, why, id=id, node=machine.node)
     elif machine.vmid in look.guests:
         guest = look.guests[machine.vmid]
-        if guest.lock not in _HALF:
+        if not guest.half:
             why = f"{machine.vmid} on {machine.node} does not carry its mark any more: it is somebody else's, or edited"
             yield _found("error", "gone", where, why, REPAIR, id=id, node=machine.node)
     elif machine.vmid in look.vmids:
@@ -139,8 +138,8 @@ def _others(fleet: str, key: str, look: Look) -> Iterator[Finding]:
 
 def _half(key: str, look: Look, machines: Mapping[str, Machine]) -> Iterator[Finding]:
     for vmid, guest in sorted(look.guests.items()):
-        how = _HALF.get(guest.lock)
-        if how is None:
+        how = guest.half
+        if not how:
             continue
         where = f"{vmid} on {key}"
         owner = next((m for m in machines.values() if m.vmid == vmid and m.node == key), None)

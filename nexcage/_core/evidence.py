@@ -15,14 +15,15 @@ from nexcage._core.machine import Machine
 from nexcage._core.seen import Guest, Look, Settled, probe
 from nexcage._core.states import Op
 
-__all__ = ["Finding", "half", "judge", "proof", "rebooted"]
+__all__ = ["LOCKS", "Judgement", "half", "judge", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
-_HALF = {Op.CREATE: "create", Op.DELETE: "destroyed"}
+LOCKS = {Op.CREATE: "create", Op.DELETE: "destroyed"}
+"""What PVE writes into a config while it makes or deletes a container; all that a killed one leaves there."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Judgement(msgspec.Struct, frozen=True):
     """``half``: a half-made or half-deleted container that is ours; mending it decides. ``by``: what told (``Succeeded.resolved_by``)."""
 
     verdict: Literal["done", "not", "wait", "unknown", "half"]
@@ -30,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-def judge(began: Began, machine: Machine, look: Look, last: Settled | None, fleet: str, *, kept: float) -> Finding:
+def judge(began: Began, machine: Machine, look: Look, last: Settled | None, fleet: str, *, kept: float) -> Judgement:
     """Whether ``began`` happened. ``last`` is its newest step as the node knows it (None: it was not asked, or there is no step).
 
     ``kept``: seconds of uptime that a node keeps ended claims, so that one that is not there never began.
@@ -39,29 +40,29 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if last is not None and (step is None or rebooted(step, last)):
         last = None  # what it had kept is gone
     if machine.steps == 0:
-        return Finding("not", "journal", "its driver ended before its first step")
+        return Judgement("not", "journal", "its driver ended before its first step")
     if last is not None and last.kind == "running":
-        return Finding("wait", "claim", "its command is still running")
+        return Judgement("wait", "claim", "its command is still running")
     never = last is not None and step is not None and last.kind == "void" and 0 <= last.uptime - step.uptime < kept
     if never and began.op is Op.CREATE and look.find(fleet, began.id, began.op_id) is not None:
         never = False  # its mark is there, so it did begin: somebody has removed the claim
     if never and machine.steps == 1:
-        return Finding("not", "claim", "its command never began")
+        return Judgement("not", "claim", "its command never began")
     if began.op is Op.KILL:
         if last is not None and last.result is not None and last.result.exit is not None:
-            return Finding("done" if last.result.exit == 0 else "not", "claim")
-        return Finding("unknown", "", "a signal leaves no trace")
+            return Judgement("done" if last.result.exit == 0 else "not", "claim")
+        return Judgement("unknown", "", "a signal leaves no trace")
     verdict = probe(began, machine, look, fleet)
     if verdict == "wait":
-        return Finding("wait", "task", "a task on the node still works on it")
+        return Judgement("wait", "task", "a task on the node still works on it")
     if half(began, machine, look) is not None:
         if last is not None and not never and _ours(last):
-            return Finding("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
+            return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
         if began.op is Op.DELETE:
-            return Finding("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")
-        return Finding("not", "probe", f"half-made {machine.vmid} is left on {look.node}")
+            return Judgement("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")
+        return Judgement("not", "probe", f"half-made {machine.vmid} is left on {look.node}")
     known = last is not None and last.kind == "ended"
-    return Finding(verdict, "claim" if known else "probe")
+    return Judgement(verdict, "claim" if known else "probe")
 
 
 def rebooted(step: Attempted, known: Settled) -> bool:
@@ -72,7 +73,7 @@ def rebooted(step: Attempted, known: Settled) -> bool:
 def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     """The container that a create or a delete left half done, as far as it shows: a config with PVE's lock and without a mark."""
     guest = look.guests.get(machine.vmid)
-    lock = _HALF.get(began.op)
+    lock = LOCKS.get(began.op)
     if guest is None or lock is None or guest.mark is not None:
         return None
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock

@@ -59,6 +59,11 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
     broken: bool = False
 
     @property
+    def half(self) -> str:
+        """``half-made`` or ``half-deleted``, by the lock that PVE holds meanwhile and that a killed task leaves; else empty."""
+        return {"create": "half-made", "destroyed": "half-deleted"}.get(self.lock, "")
+
+    @property
     def copy(self) -> bool:
         """Whether its mark names another VMID: clone and restore copy the description."""
         return self.mark is not None and self.mark.vmid != self.vmid

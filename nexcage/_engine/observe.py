@@ -126,9 +126,7 @@ class Observer:
             state, guest, where, note = State.ABSENT, None, look, "it is gone"
             other = look.guests.get(machine.vmid)
             if other is not None and machine.vmid:
-                left = {"create": "half-made", "destroyed": "half-deleted"}.get(
-                    other.lock if other.mark is None else ""
-                )
+                left = other.half if other.mark is None else ""
                 note = (
                     f"{left} {machine.vmid} is left on {look.node}"
                     if left
@@ -190,7 +188,7 @@ class Observer:
         if guest is not None and machine.unresolved is None and guest.vmid != machine.vmid:
             guest = None  # a copy whose mark was edited: ours has the VMID that its create was given
         if guest is not None:
-            if guest.lock in ("create", "destroyed"):
+            if guest.half:
                 return None
             return guest, look
         owner = look.vmids.get(machine.vmid, "")

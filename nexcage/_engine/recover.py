@@ -17,7 +17,7 @@ import anyio
 
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
-from nexcage._core.evidence import Finding, half, judge, proof
+from nexcage._core.evidence import LOCKS, Judgement, half, judge, proof
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Settled, observed, unchanged
 from nexcage._core.states import Op, State
@@ -143,7 +143,7 @@ class Recovery:
         return last, await (node.look() if over else node.look((began.op_id,)))
 
     async def _settle(
-        self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Finding
+        self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Judgement
     ) -> Event | None:
         if finding.verdict == "half" and (last is None or not hasattr(self._backends.get(began.backend), "mend")):
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
@@ -155,7 +155,7 @@ class Recovery:
             look = mended
             began = machine.running
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
-            finding = Finding(finding.verdict, "repair", finding.why)
+            finding = Judgement(finding.verdict, "repair", finding.why)
         if finding.verdict in ("done", "not"):
             ended = await self._end(began, self._outcome(began, machine, look, last, finding))
             await self._compared(ended, look)
@@ -166,28 +166,17 @@ class Recovery:
         return await self._observer.record(machine, look, f"{began.op} was interrupted")
 
     def _outcome(
-        self, began: Began, machine: Machine, look: Look, last: Settled | None, finding: Finding
+        self, began: Began, machine: Machine, look: Look, last: Settled | None, finding: Judgement
     ) -> Succeeded | Failed:
         guest = look.find(self._fleet, began.id, began.mark)
-        if began.op is Op.KILL and finding.verdict == "done":
-            return Succeeded(
-                id=began.id,
-                op=began.op,
-                op_id=began.op_id,
-                state=observed(guest, machine) if guest is not None else began.before,
-                node=began.node,
-                vmid=machine.vmid,
-                backend=began.backend,
-                mark=began.mark,
-                pid=guest.pid if guest else 0,
-                resolved_by=finding.by,
-            )
         if finding.verdict == "done":
+            # A signal wants no state of its own: it is as it is seen.
+            as_seen = began.op is Op.KILL and guest is not None
             return Succeeded(
                 id=began.id,
                 op=began.op,
                 op_id=began.op_id,
-                state=_RESULT.get(began.op, began.before),
+                state=observed(guest, machine) if as_seen else _RESULT.get(began.op, began.before),
                 node=began.node,
                 vmid=guest.vmid if guest else machine.vmid,
                 backend=began.backend,
@@ -205,7 +194,7 @@ class Recovery:
             resolved_by=finding.by,
         )
 
-    def _why(self, began: Began, machine: Machine, last: Settled | None, finding: Finding) -> NexcageError:
+    def _why(self, began: Began, machine: Machine, last: Settled | None, finding: Judgement) -> NexcageError:
         result = last.result if last is not None else None
         if result is not None and result.exit:
             tool = machine.last.tool if machine.last is not None else str(began.op)
@@ -270,11 +259,10 @@ class Recovery:
         do = getattr(backend, "mend", None)
         if guest is None or do is None:
             return False
-        lock = "create" if began.op is Op.CREATE else "destroyed"
         turns = self._turns.setdefault(began.node, anyio.Semaphore(self._limits.creates_per_node))
         try:
             async with turns:  # a dead driver may have left many
-                await do(steps, Ref(began.id, machine.vmid, began.node), lock, proof(machine, last))
+                await do(steps, Ref(began.id, machine.vmid, began.node), LOCKS[began.op], proof(machine, last))
         except (NexcageError, Lost) as error:
             _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
             return False

@@ -151,7 +151,7 @@ def unlocked_without_proof() -> None:
     def judge(began: Any, machine: Any, look: Any, last: Any, fleet: str, *, kept: float) -> Any:
         finding = right(began, machine, look, last, fleet, kept=kept)
         if evidence.half(began, machine, look) is not None and machine.steps:
-            return evidence.Finding("half", "repair")
+            return evidence.Judgement("half", "repair")
         return finding
 
     replace(right, judge)

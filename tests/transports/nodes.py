@@ -6,46 +6,17 @@ import os
 import signal
 from pathlib import Path
 
-import anyio
-
-from nexcage import Command
-from nexcage._core.command import Claim, nothing
+from nexcage._core.command import Claim
 from nexcage._transports.local import LocalTransport
 from nexcage._transports.local_runner import LocalRunner
 from nexcage.tools.claims import claimed, settle, unclaimed
+from tests.transports.commands import alive
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 
 
-def command(*argv, **options):
-    return Command(argv, parse=nothing, **options)
-
-
-def shell(script, *args, **options):
-    return command("sh", "-c", script, "sh", *args, **options)
-
-
 def claim(step=1, *, op="op1", id="web-1", **options):
     return Claim(fleet="fleet", op=op, step=step, id=id, **options)
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; a zombie that nobody has reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def until(true, seconds=20):
-    with anyio.fail_after(seconds):
-        while not true():
-            await anyio.sleep(0.005)
-
-
-async def pid_in(file: Path) -> int:
-    await until(lambda: file.exists() and file.read_text().endswith("\n"))
-    return int(file.read_text())
 
 
 class Machine:

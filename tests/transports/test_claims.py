@@ -12,7 +12,8 @@ import pytest
 
 from nexcage.errors import Fenced, NexcageError, NodeError, NodeNotUsable, NodeUnreachable
 from nexcage.tools.claims import SWEEP
-from tests.transports.nodes import BOOT, Machine, alive, claim, command, pid_in, shell, until
+from tests.transports.commands import alive, command, pid_in, shell, until
+from tests.transports.nodes import BOOT, Machine, claim
 
 
 @pytest.fixture(params=["runner", "sh"])

@@ -7,33 +7,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from nexcage import Command
-from nexcage._core.command import nothing
 from nexcage._transports.local import LocalTransport
 from nexcage.errors import InvalidInput
+from tests.transports.commands import alive, command, shell
 
 pytestmark = pytest.mark.both_loops
-
-
-def command(*argv, **options):
-    return Command(argv, parse=nothing, **options)
-
-
-def shell(script, *args, **options):
-    return command("sh", "-c", script, "sh", *args, **options)
 
 
 @pytest.fixture
 def local():
     return LocalTransport()
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; a zombie that nobody has reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 async def until(true):

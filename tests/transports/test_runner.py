@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from nexcage.errors import InvalidInput
-from tests.transports.nodes import Machine, alive, command, pid_in, shell, until
+from tests.transports.commands import alive, command, pid_in, shell, until
+from tests.transports.nodes import Machine
 
 MIB = 1 << 20
 

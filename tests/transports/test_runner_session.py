@@ -16,7 +16,8 @@ from nexcage._transports import frames
 from nexcage._transports.boot import Greeting, program, words
 from nexcage._transports.runner import Runner
 from nexcage.errors import NexcageError, NodeNotUsable, NodeUnreachable
-from tests.transports.nodes import Machine, alive, claim, command, pid_in, shell, until
+from tests.transports.commands import alive, command, pid_in, shell, until
+from tests.transports.nodes import Machine, claim
 
 
 @pytest.fixture

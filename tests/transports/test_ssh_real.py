@@ -12,41 +12,13 @@ import anyio
 import msgspec
 import pytest
 
-from nexcage import Command
-from nexcage._core.command import nothing
 from nexcage._core.hosts import Host
 from nexcage._transports.known_hosts import fingerprint
 from nexcage._transports.ssh import Logins, SshSettings, SshTransport
 from nexcage.errors import AuthRejected, HostKeyRejected, InvalidInput, NodeNotUsable, NodeTimeout, NodeUnreachable
+from tests.transports.commands import alive, command, pid_in, shell, until
 
 SETTINGS = SshSettings(ssh_config="none")
-
-
-def command(*argv, **options):
-    return Command(argv, parse=nothing, **options)
-
-
-def shell(script, *args, **options):
-    return command("sh", "-c", script, "sh", *args, **options)
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; a zombie that nobody has reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-async def until(true):
-    with anyio.fail_after(20):
-        while not true():
-            await anyio.sleep(0.005)
-
-
-async def pid_in(file: Path) -> int:
-    await until(lambda: file.exists() and file.read_text().endswith("\n"))
-    return int(file.read_text())
 
 
 @pytest.fixture

@@ -7,32 +7,15 @@ import anyio
 import asyncssh
 import pytest
 
-from nexcage import Command
-from nexcage._core.command import Claim, nothing
+from nexcage._core.command import Claim
 from nexcage._core.hosts import Host
 from nexcage._transports import frames
 from nexcage._transports.ssh import SshSettings, SshTransport
 from nexcage._transports.wire import Starting, Wrapped, markers, unwrap
 from nexcage.errors import NodeNotUsable, NodeTimeout, NodeUnreachable
+from tests.transports.commands import TRUE, command, shell, until
 
 HELLO = frames.Hello(protocol=frames.PROTOCOL).encode()
-
-
-def command(*argv, **options):
-    return Command(argv, parse=nothing, **options)
-
-
-def shell(script, *args, **options):
-    return command("sh", "-c", script, "sh", *args, **options)
-
-
-TRUE = command("true")
-
-
-async def until(true):
-    with anyio.fail_after(20):
-        while not true():
-            await anyio.sleep(0.005)
 
 
 class Server(asyncssh.SSHServer):

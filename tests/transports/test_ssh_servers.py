@@ -7,25 +7,11 @@ import anyio
 import asyncssh
 import pytest
 
-from nexcage import Command
-from nexcage._core.command import nothing
 from nexcage._core.hosts import Host
 from nexcage._transports.ssh import SshSettings, SshTransport
 from nexcage._transports.wire import Ending, Wrapped, markers, unwrap
 from nexcage.errors import NodeNotUsable, NodeTimeout, NodeUnreachable
-
-
-def command(*argv, **options):
-    return Command(argv, parse=nothing, **options)
-
-
-TRUE = command("true")
-
-
-async def until(true):
-    with anyio.fail_after(20):
-        while not true():
-            await anyio.sleep(0.005)
+from tests.transports.commands import TRUE, command, until
 
 
 class Server(asyncssh.SSHServer):

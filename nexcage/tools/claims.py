@@ -34,7 +34,14 @@ SHOWN = 32 * 1024
 KEPT = 6 * 3600.0
 """Seconds of the node's uptime that an ended claim stays; one younger than this that is not there never began."""
 
-_REPORT = r"""lives() { # process $1 that started at $2; a zombie does not
+_LEADS = r"""leads() { # wait until process $1 leads a session: just forked, it would forget a signal before it execs
+  while kill -s 0 "$1" && ! kill -s 0 -- "-$1"; do sleep 0.01; done
+} 2>/dev/null
+"""
+
+_REPORT = (
+    _LEADS
+    + r"""lives() { # process $1 that started at $2; a zombie does not
   read -r s < "/proc/$1/stat" && set -- "$2" ${s##*) } && [ "$2" != Z ] && [ "${21}" = "$1" ]
 } 2>/dev/null
 digits() { case $1 in '' | *[!0-9]*) return 1 ;; esac && [ ${#1} -le 18 ]; }
@@ -77,6 +84,7 @@ claim() {
   [ -d "$D" ]
 }
 """
+)
 
 SETTLE = (
     _REPORT
@@ -92,7 +100,9 @@ done
 # The supervisor: its own session, no descriptors of ours. The tool gets a session of its own too, so that its whole group can be
 # ended; what the tool leaves behind may hold its output open, which is waited for a second and no longer. Until then nothing of it
 # may be kept back in a buffer of `head`.
-_SUPERVISE = r"""exec 3<&0 </dev/null
+_SUPERVISE = (
+    _LEADS
+    + r"""exec 3<&0 </dev/null
 stopped=
 trap 'stopped=1' TERM
 D=$1 cancel=$2 timeout=$3 cap=$4 m=$5
@@ -110,6 +120,7 @@ if command -v stdbuf > /dev/null; then u='stdbuf -o0'; fi
 setsid sh -c 'umask "$1"; shift; exec "$@"' nexcage "$m" "$@" <&3 3<&- > "$D/o" 2> "$D/e" & t=$!
 exec 3<&-
 stop() {
+  leads "$t"
   if [ "$cancel" = kill ]; then
     kill -s TERM -- "-$t" || kill -s TERM "$t"
     { i=0; while [ $i -lt 10 ] && kill -s 0 -- "-$t"; do sleep 0.1; i=$((i+1)); done; kill -s KILL -- "-$t"; } &
@@ -150,13 +161,14 @@ read -r up _ < /proc/uptime
 secs=$(( ${up%.*} - ${began%.*} ))
 echo "$x $sig $dropped $late $secs $up" > "$D/status.new" && mv "$D/status.new" "$D/status"
 """
+)
 
 CLAIM = (
     _REPORT
     + r"""claim "$1" || { echo "@nexcage claim unusable"; echo "nexcage: cannot make $D" >&2; exit 0; }
 shift
 most=1000000000
-boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6
+boot=$1 cancel=$2 timeout=$3 cap=$4 size=$5 supervise=$6 stopped=
 shift 6
 if [ ! -L "$D/go" ]; then
   if [ -n "$boot" ] && [ "$boot" != "$b" ]; then echo "@nexcage claim rebooted"; exit 0; fi
@@ -167,9 +179,11 @@ if [ ! -L "$D/go" ]; then
     [ "$(wc -c <&4)" -eq "$size" ] || { echo "@nexcage claim cut"; exit 0; }
     exec 4<&- 5>&-
   fi
+  trap 'stopped=1' TERM
   setsid sh -c "$supervise" nexcage-claim "$D" "$cancel" "$timeout" "$cap" "$m" "$@" <&3 3<&- >/dev/null 2>&1 & s=$!
   exec 3<&-
-  trap 'kill -s TERM $s 2>/dev/null' TERM
+  trap 'leads $s; kill -s TERM $s 2>/dev/null' TERM
+  [ -z "$stopped" ] || { leads $s; kill -s TERM $s; }
   while wait $s; [ $? -gt 128 ] && kill -s 0 $s; do :; done 2>/dev/null # a supervisor that was killed ended by a signal too
 fi
 g=$(readlink "$D/go")

@@ -474,3 +474,21 @@ async def test_names_that_lead_elsewhere_are_refused(runner, tmp_path, name):
     with pytest.raises(NexcageError, match="no such claim name"):
         await runner.link().run(command)
     assert ran() == 0
+
+
+async def test_a_supervisor_that_is_told_to_stop_as_it_starts_ends_its_command(tmp_path):
+    # A process that was just forked forgets a signal until it execs; `date` is the supervisor's last word before it forks.
+    machine = Machine("sh", tmp_path / "node", patience=30.0)
+    early = tmp_path / "bin/date"
+    early.parent.mkdir()
+    early.write_text('#!/bin/sh\nkill -s TERM $PPID\nexec /bin/date "$@"\n')
+    early.chmod(0o755)
+    path = {"PATH": f"{early.parent}:{os.environ['PATH']}"}
+
+    for number, cancel in enumerate(("kill", "term") * 5, 1):
+        with anyio.fail_after(10):
+            result = await machine.link().run(
+                command("sleep", "1000", cancel=cancel, claim=claim(number), env=path),
+            )
+        assert (result.exit, result.lost) == (143, "")
+    await machine.aclose()

@@ -11,9 +11,9 @@ import msgspec
 
 from nexcage import names
 from nexcage._core.hosts import Host, hosts
-from nexcage.errors import InvalidSpec
+from nexcage.errors import InvalidInput, InvalidSpec
 
-__all__ = ["Config", "Defaults", "LeaseConfig", "Limits", "NodeConfig", "Route", "merge", "read"]
+__all__ = ["Config", "Defaults", "LeaseConfig", "Limits", "NodeConfig", "Route", "layered", "merge", "read"]
 
 T = TypeVar("T")
 _COUNTS = ("total", "per_node", "creates_per_node", "retries", "breaker_failures", "subscriber_queue")
@@ -100,11 +100,26 @@ class LeaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a create gets when it does not say."""
+    """What a create gets when it does not say. ``size`` of the root file system in GiB and whole ``cores``, 0 for PVE's own choice;
+    ``image_storage`` is where a plain template name is looked for and images are pulled to.
+    """
 
     backend: str = "lxc"
     storage: str = ""
     bridge: str = ""
+    size: int = 0
+    cores: int = 0
+    image_storage: str = "local"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.size <= 1 << 20:
+            raise InvalidSpec("defaults.size", self.size, "GiB from 1 to 1048576")
+        if not 0 <= self.cores <= 8192:
+            raise InvalidSpec("defaults.cores", self.cores, "1 to 8192 cores")
+        try:
+            names.storage(self.image_storage)
+        except InvalidInput as error:
+            raise InvalidSpec("defaults.image_storage", self.image_storage, error.reason) from None
 
 
 class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,13 +139,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``/var/lib/nexcage`` and ``/run/nexcage`` for root, else those below the XDG directories. ``runner``: ``auto`` runs the
     commands of remote nodes through one runner on each, and without it where that cannot run; ``always`` also on this
     machine, and a node where it cannot run is not usable; ``off`` never. ``on_drift``: what a reconcile does about a
-    container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it.
+    container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it. ``discover``: host strings of
+    nodes; the first that answers names the nodes of its cluster. ``pull``: images that a node lacks are downloaded by a create.
+    ``images``: alias to image, or to a table of backend to image.
     """
 
     fleet: str = ""
     state_dir: str = ""
     run_dir: str = ""
     hosts: tuple[str, ...] = ()
+    discover: str = ""
     nodes: Mapping[str, NodeConfig] = {}
     known_hosts: str = ""
     ssh_config: str = ""
@@ -138,7 +156,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     vmids: tuple[int, int] = (10_000, 999_999)
     defaults: Defaults = Defaults()
-    images: Mapping[str, str] = {}
+    images: Mapping[str, str | Mapping[str, str]] = {}
+    pull: bool = False
     routing: tuple[Route, ...] = ()
     bundle_roots: tuple[str, ...] = ("/var/lib/nexcage/bundles",)
     strict_oci: bool = False
@@ -150,6 +169,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         low, high = self.vmids
         if not 100 <= low <= high <= 999_999_999:
             raise InvalidSpec("vmids", list(self.vmids), "[LOW, HIGH] within 100..999999999")
+        if self.hosts and self.discover:
+            raise InvalidSpec("discover", self.discover, "either hosts or discover, not both")
+        if self.discover:
+            try:
+                hosts(self.discover)
+            except InvalidInput as error:
+                raise InvalidSpec("discover", self.discover, error.reason) from None
         if self.fleet and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.fleet):
             raise InvalidSpec("fleet", self.fleet, "1 to 64 ASCII letters, digits and _ . -")
         for index, route in enumerate(self.routing):
@@ -196,6 +222,17 @@ def merge(*documents: Mapping[str, Any]) -> dict[str, Any]:  # Any: TOML values
     return merged
 
 
+def layered(*documents: Mapping[str, Any]) -> dict[str, Any]:  # Any: TOML values
+    """The same for whole files, where ``hosts`` and ``discover`` are two ways to say one thing: the later one stands."""
+    merged: dict[str, Any] = {}
+    for document in documents:
+        for one, other in (("hosts", "discover"), ("discover", "hosts")):
+            if document.get(one) and not document.get(other):
+                merged.pop(other, None)
+        merged = merge(merged, document)
+    return merged
+
+
 def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
     """The settings of a document. Raises InvalidSpec with the dotted key, what is allowed, and the closest known key."""
     _known_keys(document, Config, "")
@@ -214,7 +251,8 @@ def read(document: Mapping[str, Any]) -> Config:  # Any: TOML values
         ) from None
     for alias, target in config.images.items():
         names.image(alias)
-        names.image(target)
+        for one in [target] if isinstance(target, str) else target.values():
+            names.image(one)
     return config
 
 
@@ -223,7 +261,7 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
     table, found, rest = where.partition("[...]")
     if not found:
         return where
-    kind: type[object] = NodeConfig if table == "nodes" else str
+    kind: Any = NodeConfig if table == "nodes" else str | dict[str, str]  # Any: a type or a union of some
     for name, value in document[table].items():
         try:
             msgspec.convert(value, kind)

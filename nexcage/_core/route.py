@@ -9,22 +9,27 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from nexcage import names
+from nexcage._core import images
 from nexcage._core.config import Config, Route
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidSpec, NoRoute, UnsupportedImage
 
-__all__ = ["ALIASES", "Plan", "plan"]
+__all__ = ["ALIASES", "Plan", "alias_of", "plan"]
 
 ALIASES: Mapping[str, str] = {"proxmox-lxc": "lxc", "pct": "lxc", "qemu": "vm", "proxmox-vm": "vm"}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What routing decided, and why: the template or bundle to use, the backend, the nodes that may take it, in order."""
+    """What routing decided, and why: the template or bundle to use, the backend, the nodes that may take it, in order.
+    ``spec.pull`` says whether a missing image is downloaded, by the settings too.
+    """
 
     spec: Spec
     backend: str
     nodes: tuple[str, ...]
     why: tuple[str, ...]
+    source: str = ""
+    """The reference that ``spec.image`` is pulled from when a node does not have it; empty for templates of PVE's own index."""
 
 
 def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Collection[str]) -> Plan:
@@ -45,9 +50,9 @@ def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Co
     backend = ALIASES.get(backend, backend)
     if backend not in backends:
         raise InvalidSpec("backend", spec.backend or backend, f"one of {', '.join(sorted(backends))}")
-    resolved = _resolved(spec, config, named=named, backend=backend, why=why)
+    resolved, source = _resolved(spec, config, named=named, backend=backend, why=why)
     allowed = _nodes(spec, rule, tuple(nodes), why)
-    return Plan(resolved, backend, allowed, tuple(why))
+    return Plan(_with_defaults(resolved, config), backend, allowed, tuple(why), source)
 
 
 def _matches(route: Route, id: str, spec: Spec) -> bool:
@@ -61,30 +66,51 @@ def _matches(route: Route, id: str, spec: Spec) -> bool:
     return not route.image or names.image(spec.image).kind == route.image
 
 
-def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: list[str]) -> Spec:
+def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: list[str]) -> tuple[Spec, str]:
+    """The spec with an image that a backend can read, and the reference to pull it from where it is one of a registry."""
     image = names.image(spec.image)
     if image.kind != "reference":
-        return _with_defaults(spec, config)
-    alias = next((to for given, to in config.images.items() if str(names.image(given)) == str(image)), None)
+        return spec, ""
+    alias = alias_of(image, config.images, backend)
+    meant = names.image(alias) if alias else image
+    noted = {**spec.annotations, "org.nexcage.image.requested": spec.image}
     if named and alias:
         why.append(f"[images] says that {spec.image} is {alias}")
-        noted = {**spec.annotations, "org.nexcage.image.requested": spec.image}
-        return _with_defaults(msgspec.structs.replace(spec, image=alias, annotations=noted), config)
+        if meant.kind != "reference":
+            return msgspec.structs.replace(spec, image=alias, annotations=noted), ""
+    if named and backend == "lxc" and (spec.pull or config.pull):
+        volume = images.volume_of(meant, config.defaults.image_storage)
+        why.append(f"{meant} is {volume} once it is pulled")
+        return msgspec.structs.replace(spec, image=volume, annotations=noted), str(meant)
     if backend not in ("lxc", "vm", "crun", "runc"):  # somebody's own backend reads its own references
-        return _with_defaults(spec, config)
+        return spec, ""
     name = "" if named else f"name a backend (--runtime {backend}, Spec.backend or a routing rule), and "
     have = f"use its alias {alias} of [images]" if alias else f"give '{spec.image}' an alias in [images] of the config"
-    ways = f"{name}{have} or allow pulling it (pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
+    ways = f"{name}{have} or allow pulling it (--pull, or pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
     raise UnsupportedImage("image", spec.image, ways)
+
+
+def alias_of(image: names.ImageRef, known: Mapping[str, str | Mapping[str, str]], backend: str) -> str | None:
+    """What ``[images]`` says that a reference is, for this backend where it says so for some."""
+    target = next((to for given, to in known.items() if str(names.image(given)) == str(image)), None)
+    if target is None or isinstance(target, str):
+        return target
+    return next((to for name, to in target.items() if ALIASES.get(name, name) == backend), None)
 
 
 def _with_defaults(spec: Spec, config: Config) -> Spec:
     image = names.image(spec.image)
     changes: dict[str, object] = {}
     if image.kind == "template" and not image.storage and not image.path:
-        changes["image"] = f"local:vztmpl/{image.name}"
+        changes["image"] = f"{config.defaults.image_storage}:vztmpl/{image.name}"
     if spec.storage is None and config.defaults.storage:
         changes["storage"] = config.defaults.storage
+    if spec.size is None and config.defaults.size:
+        changes["size"] = config.defaults.size
+    if spec.cores is None and config.defaults.cores:
+        changes["cores"] = config.defaults.cores
+    if config.pull and not spec.pull:
+        changes["pull"] = True
     if config.defaults.bridge and spec.nets == Spec.__struct_defaults__[Spec.__struct_fields__.index("nets") - 1]:
         changes["nets"] = tuple(msgspec.structs.replace(net, bridge=config.defaults.bridge) for net in spec.nets)
     return msgspec.structs.replace(spec, **changes) if changes else spec

@@ -160,7 +160,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     ``memory`` and ``swap`` in MiB (PVE's floor is 16), ``cores`` whole cores (None = all of the node), ``size`` of the root file
     system in GiB on ``storage`` (None = the configured storage, else the node's ``local``). ``hostname`` None = the container id
     where that is a valid host name. ``node`` pins it, ``backend`` names one explicitly (``lxc``), which also permits image
-    references. ``ssh_public_keys`` are lines of an authorized_keys file. ``description`` follows our mark in PVE's notes.
+    references. ``pull``: download the image when the node does not have it. ``ssh_public_keys`` are lines of an authorized_keys
+    file. ``description`` follows our mark in PVE's notes.
     """
 
     image: str
@@ -180,6 +181,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str | None = None
     bundle: str | None = None
     annotations: Mapping[str, str] = {}
+    pull: bool = False
 
     def __post_init__(self) -> None:
         _text("image", self.image)
@@ -188,6 +190,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             _several(self, field, kind)
         _flag("unprivileged", self.unprivileged)
         _flag("onboot", self.onboot)
+        _flag("pull", self.pull)
         _integer("memory", self.memory, 16, 1 << 30)
         _integer("swap", self.swap, 0, 1 << 30)
         if self.cores is not None:

@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 import msgspec
 
 from nexcage import errors
-from nexcage._core.intents import Intent
+from nexcage._core.intents import Inside, Intent
 from nexcage._core.states import Op, State
 
 __all__ = [
@@ -123,7 +123,7 @@ class Began(_Event, frozen=True, kw_only=True, omit_defaults=True):
     op_id: str
     before: State
     via: State
-    intent: Intent
+    intent: Intent | Inside
     node: str = ""
     backend: str = ""
     vmid: int = 0
@@ -159,7 +159,7 @@ class TakenOver(_Event, frozen=True, kw_only=True, omit_defaults=True):
 
 class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """The wanted state was observed. ``resolved_by`` says what told when the answer itself was lost: ``claim`` (the node had
-    kept it), ``task`` (PVE's task log), ``probe`` (looking), ``repair`` (recovery finished it).
+    kept it), ``task`` (PVE's task log), ``probe`` (looking), ``repair`` (recovery finished it). ``exit``: of a command that ran inside.
     """
 
     op: Op
@@ -173,6 +173,7 @@ class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     seconds: float = 0.0
     resolved_by: str = ""
+    exit: int | None = None
 
 
 class Failed(_Event, frozen=True, kw_only=True, omit_defaults=True):

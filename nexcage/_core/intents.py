@@ -11,7 +11,20 @@ from nexcage._core.spec import Spec
 from nexcage._core.states import Op
 from nexcage.errors import InvalidInput
 
-__all__ = ["Create", "Delete", "Intent", "Kill", "Pause", "Resume", "Start", "Stop", "force_of"]
+__all__ = [
+    "Create",
+    "Delete",
+    "Exec",
+    "Inside",
+    "Intent",
+    "Kill",
+    "Pause",
+    "Push",
+    "Resume",
+    "Start",
+    "Stop",
+    "force_of",
+]
 
 
 class _Intent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,10 +111,34 @@ class Delete(_Plain, frozen=True, omit_defaults=True, kw_only=True, tag="delete"
     purge: bool = False
 
 
+class Exec(_Plain, frozen=True, omit_defaults=True, tag="exec"):
+    """That a command ran inside: made by `nexcage.Container.exec`, kept by the journal. ``argv`` as people read it (escaped, cut
+    when long), ``env`` the names only: what is said to the command and what it says is nobody's but the caller's.
+    """
+
+    op: ClassVar[Op] = Op.EXEC
+    argv: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+
+
+class Push(_Plain, frozen=True, omit_defaults=True, tag="push"):
+    """That a file was written inside: made by `nexcage.Container.push`, kept by the journal."""
+
+    op: ClassVar[Op] = Op.PUSH
+    path: str = ""
+    sha256: str = ""
+    size: int = 0
+
+
+Inside: TypeAlias = Exec | Push
+"""What goes on beside a container's life."""
 Intent: TypeAlias = Create | Start | Stop | Kill | Pause | Resume | Delete
 
 
-def force_of(intent: Intent) -> bool:
+def force_of(intent: Intent | Inside) -> bool:
     """Whether the caller asked for force, where the intent knows the word."""
     return isinstance(intent, (Stop, Delete)) and intent.force
 

@@ -20,9 +20,9 @@ from nexcage._core.events import (
     TakenOver,
     _Event,  # pyright: ignore[reportPrivateUsage]
 )
-from nexcage._core.intents import Create, Intent, force_of
+from nexcage._core.intents import Create, Inside, Intent, force_of
 from nexcage._core.spec import Spec
-from nexcage._core.states import Op, Rule, State, allowed, rule
+from nexcage._core.states import BESIDE, Op, Rule, State, allowed, rule
 from nexcage.errors import AlreadyExists, Busy, IllegalTransition, JournalError, NexcageError, NotFound
 
 __all__ = ["Checkpointed", "Event", "Machine", "fold"]
@@ -39,7 +39,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     holds its last outcomes, newest last, and ``given`` those of operations whose id the caller gave.
     ``last`` is the newest step of the newest operation, ``steps`` their number. ``wanted`` is the state that was asked for
     last (or adopted): where it differs from ``state``, somebody else changed the container.
-    ``pid`` is init's on the host, 0 when there is no process.
+    ``pid`` is init's on the host, 0 when there is no process. ``beside``: what goes on inside it meanwhile (`BESIDE`).
     """
 
     id: str
@@ -63,8 +63,9 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     created_at: float = 0.0
     at: float = 0.0
     wanted: State | None = None
+    beside: tuple[Began, ...] = ()
 
-    def rule(self, intent: Intent, *, strict_oci: bool = False) -> Rule:
+    def rule(self, intent: Intent | Inside, *, strict_oci: bool = False) -> Rule:
         """The table's cell for ``intent`` now; raises NotFound, AlreadyExists or IllegalTransition for the cells that refuse."""
         cell = rule(self.state, intent.op, force=force_of(intent), strict_oci=strict_oci)
         if cell.kind == "refuse":
@@ -128,6 +129,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         """The machine after ``event``; raises JournalError when that event cannot follow."""
         match event:
             case Began():
+                if event.op in BESIDE:
+                    return msgspec.structs.replace(self, beside=(*self.beside, event))
                 if self.running is not None:
                     raise self._misfit(event, f"{self.running.op} {self.running.op_id} is running")
                 return self._began(event)
@@ -141,7 +144,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             case TakenOver():
                 return self._taken_over(event)
             case Succeeded() | Failed() | Interrupted():
-                return self._ended(event)
+                return self._beside(event) if event.op in BESIDE else self._ended(event)
             case Observed():
                 return self._observed(event)
             case Checkpointed():
@@ -152,7 +155,13 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     def _began(self, event: Began) -> Machine:
         if isinstance(event.intent, Create):
             fresh = Machine(
-                self.id, done=self.done, given=self.given, created_at=event.at, spec=event.intent.spec, mark=event.mark
+                self.id,
+                done=self.done,
+                given=self.given,
+                created_at=event.at,
+                spec=event.intent.spec,
+                mark=event.mark,
+                beside=self.beside,
             )
             return fresh._with(
                 event, state=event.via, node=event.node, backend=event.backend, boot_id=event.boot_id, running=event
@@ -174,6 +183,15 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             raise self._misfit(event, "no such operation is running")
         running = msgspec.structs.replace(began, owner=event.owner, epoch=event.epoch or began.epoch)
         return self._with(event, state=began.via, running=running, unresolved=None)
+
+    def _beside(self, event: Ended) -> Machine:
+        """``seq`` stays: what is compared with a look is as it was."""
+        began = next((one for one in self.beside if one.op_id == event.op_id), None)
+        if began is None:
+            raise self._misfit(event, "no such operation is running")
+        given = self.given if began.intent.op_id is None else (*self.given, event)[-GIVEN:]
+        left = tuple(one for one in self.beside if one is not began)
+        return msgspec.structs.replace(self, beside=left, given=given)
 
     def _ended(self, event: Ended) -> Machine:
         began = self.running or self.unresolved
@@ -215,7 +233,14 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def _rebuilt(self, event: Observed) -> Machine:
-        fresh = Machine(self.id, node=event.node, backend=event.backend, boot_id=event.boot_id, created_at=event.at)
+        fresh = Machine(
+            self.id,
+            node=event.node,
+            backend=event.backend,
+            boot_id=event.boot_id,
+            created_at=event.at,
+            beside=self.beside,
+        )
         known = fresh._in(event, event.state, pid=event.pid)
         if event.state is State.ABSENT:
             return msgspec.structs.replace(known, wanted=State.ABSENT)

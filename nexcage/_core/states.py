@@ -27,7 +27,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["DRIVEN", "OBSERVABLE", "TABLE", "TRANSITIONAL", "Op", "Rule", "State", "allowed", "rule"]
+__all__ = ["BESIDE", "DRIVEN", "OBSERVABLE", "TABLE", "TRANSITIONAL", "Op", "Rule", "State", "allowed", "rule"]
 
 
 @unique
@@ -81,6 +81,8 @@ TRANSITIONAL: frozenset[State] = frozenset(
 )
 DRIVEN: frozenset[Op] = frozenset({Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE, Op.KILL})
 """The operations that intents exist for; the table already has the cells of the others."""
+BESIDE: frozenset[Op] = frozenset({Op.EXEC, Op.PUSH})
+"""What goes on inside a container beside its life: any number at once, and none of it changes where the machine is."""
 OBSERVABLE: frozenset[State] = frozenset({State.ABSENT, State.CREATED, State.RUNNING, State.PAUSED, State.STOPPED})
 
 

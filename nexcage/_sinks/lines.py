@@ -53,7 +53,7 @@ def _rest(event: Event) -> str:
         case TakenOver():
             return f"{event.op} by {event.owner}"
         case Succeeded():
-            pid = f", pid {event.pid}" if event.pid else ""
+            pid = f", pid {event.pid}" if event.pid else f", exit {event.exit}" if event.exit is not None else ""
             how = "" if event.changed else ", already so"
             how += f", found by {event.resolved_by}" if event.resolved_by else ""
             return f"{event.op}: {event.state}{pid}{_place(event.backend, event.vmid, event.node)}{how}, {event.seconds:.1f} s"

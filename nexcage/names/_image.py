@@ -3,7 +3,9 @@
 ``STORAGE:vztmpl/NAME`` and absolute or plain file names that end in ``.tar``, ``.tar.zst``, ``.tar.xz``, ``.tar.gz`` or
 ``.tar.bz2`` are templates (a plain ``.tar`` may turn out to be an OCI archive); ``/x``, ``./x`` and ``../x`` are paths
 (a bundle or an OCI layout); everything else is a reference, read as container tools read it. So a missing path never
-becomes a reference, and nothing is misread as a template.
+becomes a reference, and nothing is misread as a template. What a virtual machine is made from is a disk:
+``STORAGE:import/NAME.qcow2``, ``STORAGE:iso/NAME.iso``, ``vm:template/VMID`` (a VM that was made a template), or an absolute file
+name that ends as those do.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ _WAYS = (
 _TAR = r".+\.tar(?:\.zst|\.xz|\.gz|\.bz2)?"
 _TEMPLATE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*"
 _OSTEMPLATE_MAX = 255  # of pct create's argument
+_DISK_ENDINGS = r"\.(?:qcow2|raw|vmdk|img|iso)"
+_DISK_VOLUME = rf"import/{_TEMPLATE_NAME}\.(?:qcow2|raw|vmdk)|iso/{_TEMPLATE_NAME}\.(?:iso|img)"
+_VM_TEMPLATE = r"template/[1-9][0-9]{2,8}"
 
 _PRINTABLE = r"[ -~]{1,4095}"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -40,13 +45,13 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """An image, classified. ``str(ref)`` is its canonical text; ``text`` is what was given."""
 
     text: str
-    kind: Literal["template", "path", "reference"]
+    kind: Literal["template", "path", "reference", "disk"]
     storage: str | None = None
-    """Of a template ``STORAGE:vztmpl/NAME``."""
+    """Of a template ``STORAGE:vztmpl/NAME``, and of a disk that is a volume (``vm``: of a VM that is a template)."""
     name: str | None = None
-    """File name of a template, without directory."""
+    """File name of a template, without directory; of a disk what follows the storage (``import/NAME.qcow2``), or its file name."""
     path: str | None = None
-    """Of a path, and of a template given by an absolute path."""
+    """Of a path, and of a template or disk given by an absolute path."""
     registry: str | None = None
     """Of a reference, ``docker.io`` when none was given."""
     repository: str | None = None
@@ -61,7 +66,7 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
             digest = f"@{self.digest}" if self.digest else ""
             return f"{self.registry}/{self.repository}{tag}{digest}"
         if self.storage:
-            return f"{self.storage}:vztmpl/{self.name}"
+            return f"{self.storage}:{self.name}" if self.kind == "disk" else f"{self.storage}:vztmpl/{self.name}"
         return self.path or self.name or self.text
 
     def __repr__(self) -> str:
@@ -82,6 +87,8 @@ def image(value: object) -> ImageRef:
         return _path(given)
     if ":vztmpl/" in given:
         return _volume(given)
+    if re.match(r"[^/:]*:(?:import|iso|template)/", given):  # no port, so never a registry
+        return _disk(given)
     if re.fullmatch(_TAR, given) and re.fullmatch(_TEMPLATE_NAME, given):
         return ImageRef(given, "template", name=given)
     return _reference(given)
@@ -97,6 +104,8 @@ def _path(given: str) -> ImageRef:
     name = given.rpartition("/")[2]
     if given.startswith("/") and re.fullmatch(_TAR, name):
         return ImageRef(given, "template", name=name, path=given)
+    if given.startswith("/") and re.search(rf".{_DISK_ENDINGS}\Z", name):
+        return ImageRef(given, "disk", name=name, path=given)
     return ImageRef(given, "path", path=given)
 
 
@@ -109,6 +118,18 @@ def _volume(given: str) -> ImageRef:
     if not re.fullmatch(_TAR, name) or not re.fullmatch(_TEMPLATE_NAME, name) or len(given) > _OSTEMPLATE_MAX:
         raise UnsupportedImage("image", given, f"at most {_OSTEMPLATE_MAX} characters, and the name ends in {_ENDINGS}")
     return ImageRef(given, "template", storage=storage, name=name)
+
+
+def _disk(given: str) -> ImageRef:
+    storage, _, name = given.partition(":")
+    try:
+        _words.storage(storage)
+    except InvalidInput as error:
+        raise UnsupportedImage("image", given, f"STORAGE:import/NAME whose storage is {error.reason}") from None
+    if not re.fullmatch(_VM_TEMPLATE if storage == "vm" else _DISK_VOLUME, name) or len(given) > _OSTEMPLATE_MAX:
+        ways = "STORAGE:import/NAME.qcow2 (.raw, .vmdk), STORAGE:iso/NAME.iso (.img), or vm:template/VMID"
+        raise UnsupportedImage("image", given, ways)
+    return ImageRef(given, "disk", storage=storage, name=name)
 
 
 def _reference(given: str) -> ImageRef:

@@ -68,9 +68,32 @@ def test_a_template_is_known_by_its_ending(ending: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "storage", "name", "path"),
+    [
+        ("local:import/ubuntu-20.04.qcow2", "local", "import/ubuntu-20.04.qcow2", None),
+        ("nfs.1:import/x.vmdk", "nfs.1", "import/x.vmdk", None),
+        ("local:iso/debian-12.iso", "local", "iso/debian-12.iso", None),
+        ("local:iso/noble.img", "local", "iso/noble.img", None),
+        ("vm:template/9000", "vm", "template/9000", None),
+        ("/srv/images/x.raw", None, "x.raw", "/srv/images/x.raw"),
+        ("/srv/x.qcow2", None, "x.qcow2", "/srv/x.qcow2"),
+    ],
+)
+def test_what_a_virtual_machine_is_made_from_is_a_disk(
+    text: str, storage: str | None, name: str, path: str | None
+) -> None:
+    ref = image(text)
+
+    assert (ref.kind, ref.storage, ref.name, ref.path) == ("disk", storage, name, path)
+    assert str(ref) == text
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "/",
+        "/srv/.qcow2",
+        "./x.qcow2",
         "/srv/bundle",
         "/srv/x.tar/",
         "/x.tgz",
@@ -104,7 +127,10 @@ def test_a_path_that_climbs_in_its_middle_is_refused(text: str) -> None:
     "local:vztmpl/a/x.tar.zst",
      "local:vztmpl/-x.tar", "local:vztmpl/x.tar.zst\n", "l:vztmpl/x.tar", "1x:vztmpl/x.tar", "-l:vztmpl/x.tar",
      ":vztmpl/x.tar", "local:vztmpl/x.TAR",
-     "local:vztmpl/x y.tar", "local:vztmpl/x.tar.zst,size=1", "local:iso/x.iso", "local:backup/x.tar.zst",
+     "local:vztmpl/x y.tar", "local:vztmpl/x.tar.zst,size=1", "local:backup/x.tar.zst",
+     "local:iso/x", "local:iso/x.qcow2", "local:import/x.iso", "local:import/x.ova", "local:import/", "local:iso/../x.iso",
+     "local:import/a/x.raw", "l:iso/x.iso", ":iso/x.iso", "local:import/x.raw,discard=on", "local:import/x y.raw",
+     "vm:template/", "vm:template/99", "vm:template/x", "vm:iso/x.iso", "local:template/9000",
      "local:vztmpl/" + "x" * 250 + ".tar"],
 )  # fmt: skip
 def test_a_malformed_template_is_refused_and_never_becomes_a_reference(text: str) -> None:
@@ -150,7 +176,11 @@ def test_the_canonical_text_means_the_same_image(registry: str, repository: str,
     assert image(ref) == ref
 
 
-@given(text=st.text("aA0.:/@-_ t~", max_size=30) | st.text("a./:tr", max_size=12))
+@given(
+    text=st.text("aA0.:/@-_ t~", max_size=30)
+    | st.text("a./:tr", max_size=12)
+    | st.from_regex(r"[a-z]{1,3}:(iso|import|template)/[a-z0-9.]{0,9}")
+)
 def test_any_accepted_text_has_a_stable_reading(text: str) -> None:
     try:
         ref = image(text)

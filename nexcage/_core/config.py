@@ -13,7 +13,18 @@ from nexcage import names
 from nexcage._core.hosts import Host, hosts
 from nexcage.errors import InvalidInput, InvalidSpec
 
-__all__ = ["Config", "Defaults", "LeaseConfig", "Limits", "NodeConfig", "Route", "layered", "merge", "read"]
+__all__ = [
+    "Config",
+    "Defaults",
+    "LeaseConfig",
+    "Limits",
+    "NodeConfig",
+    "Route",
+    "ZfsConfig",
+    "layered",
+    "merge",
+    "read",
+]
 
 T = TypeVar("T")
 _COUNTS = ("total", "per_node", "creates_per_node", "retries", "breaker_failures", "subscriber_queue")
@@ -99,6 +110,47 @@ class LeaseConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
+class ZfsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A dataset of its own for each new container: ``POOL/containers/ID-VMID`` (``pool = "POOL"``) or ``POOL/PATH/ID-VMID``.
+
+    It becomes the root disk, through the directory storage ``storage`` on the parent's mountpoint, or (``mount``) a data disk at that
+    path. ``required``: where the pool is missing, a create fails instead of going on without. ``on_delete``: what becomes of it.
+    ``properties`` are ZFS's own.
+    """
+
+    pool: str = ""
+    required: bool = False
+    on_delete: Literal["destroy", "keep", "rename"] = "destroy"
+    mount: str = ""
+    storage: str = "nexcage-zfs"
+    properties: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for field, check in (("pool", names.dataset), ("storage", names.storage), ("mount", names.path)):
+            value: str = getattr(self, field)
+            try:
+                if value:
+                    check(value)
+            except InvalidInput as error:
+                raise InvalidSpec(f"zfs.{field}", value, error.reason) from None
+        if self.required and not self.pool:
+            raise InvalidSpec("zfs.required", self.required, "with zfs.pool only")
+        if self.mount and not re.fullmatch(r"(/[A-Za-z0-9_.+-]+)+", self.mount):
+            raise InvalidSpec(
+                "zfs.mount", self.mount, "an absolute path inside the container, of A-Z a-z 0-9 _ . + - and /"
+            )
+        for key, value in self.properties.items():
+            if not re.fullmatch(r"[a-z0-9:_.-]{1,255}", key) or key in _OURS or key.startswith("org.nexcage:"):
+                raise InvalidSpec(
+                    "zfs.properties", key, f"names of ZFS properties, without {', '.join(_OURS)} and org.nexcage:"
+                )
+            if not value or not value.isprintable() or len(value) > 1024:
+                raise InvalidSpec(f"zfs.properties.{key}", value, "1 to 1024 printable characters")
+
+
+_OURS = ("mountpoint", "canmount", "refquota")
+
+
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a create gets when it does not say. ``size`` of the root file system in GiB and whole ``cores``, 0 for PVE's own choice;
     ``image_storage`` is where a plain template name is looked for and images are pulled to.
@@ -164,6 +216,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runner: Literal["auto", "always", "off"] = "auto"
     on_drift: Literal["report", "adopt", "revert"] = "report"
     lease: LeaseConfig = LeaseConfig()
+    zfs: ZfsConfig = ZfsConfig()
 
     def __post_init__(self) -> None:
         low, high = self.vmids
@@ -290,6 +343,7 @@ _INNER: dict[str, type[msgspec.Struct]] = {
     "limits": Limits,
     "defaults": Defaults,
     "lease": LeaseConfig,
+    "zfs": ZfsConfig,
     "nodes.*": NodeConfig,
     "routing.*": Route,
 }

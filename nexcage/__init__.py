@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from nexcage._core.outcome import Failure as Failure
     from nexcage._core.outcome import Outcome as Outcome
     from nexcage._core.outcome import Report as Report
+    from nexcage._core.plugin import Plugin as Plugin
+    from nexcage._core.plugin import PluginConfig as PluginConfig
     from nexcage._core.route import Plan as Plan
     from nexcage._core.seen import Guest as Guest
     from nexcage._core.seen import Look as Look
@@ -72,6 +74,8 @@ if TYPE_CHECKING:
     from nexcage._open import open_fleet as open_fleet
     from nexcage._open import run_dir_of as run_dir_of
     from nexcage._open import state_dir_of as state_dir_of
+    from nexcage._plugins import plugged as plugged
+    from nexcage._plugins import plugins as plugins
     from nexcage._sinks.doctor import Examination as Examination
     from nexcage._sinks.doctor import examine as examine
     from nexcage._sinks.follow import follow as follow
@@ -105,6 +109,7 @@ if TYPE_CHECKING:
     from nexcage.errors import NoRoute as NoRoute
     from nexcage.errors import NotFound as NotFound
     from nexcage.errors import NotOurs as NotOurs
+    from nexcage.errors import Refused as Refused
     from nexcage.errors import SinkError as SinkError
     from nexcage.errors import Uncertain as Uncertain
     from nexcage.errors import UnsupportedImage as UnsupportedImage
@@ -178,8 +183,11 @@ __all__ = [
     "Outcome",
     "Pause",
     "Plan",
+    "Plugin",
+    "PluginConfig",
     "Problem",
     "Ref",
+    "Refused",
     "Report",
     "Result",
     "Resume",
@@ -206,6 +214,8 @@ __all__ = [
     "load_config",
     "number",
     "open_fleet",
+    "plugged",
+    "plugins",
     "read_journal",
     "repair",
     "run_dir_of",
@@ -261,6 +271,8 @@ _HOME: dict[str, str] = {
     "Failure": "nexcage._core.outcome",
     "Outcome": "nexcage._core.outcome",
     "Report": "nexcage._core.outcome",
+    "Plugin": "nexcage._core.plugin",
+    "PluginConfig": "nexcage._core.plugin",
     "Plan": "nexcage._core.route",
     "Guest": "nexcage._core.seen",
     "Look": "nexcage._core.seen",
@@ -278,6 +290,8 @@ _HOME: dict[str, str] = {
     "open_fleet": "nexcage._open",
     "run_dir_of": "nexcage._open",
     "state_dir_of": "nexcage._open",
+    "plugged": "nexcage._plugins",
+    "plugins": "nexcage._plugins",
     "Examination": "nexcage._sinks.doctor",
     "examine": "nexcage._sinks.doctor",
     "follow": "nexcage._sinks.follow",
@@ -311,6 +325,7 @@ _HOME: dict[str, str] = {
     "NodeUnreachable": "nexcage.errors",
     "NotFound": "nexcage.errors",
     "NotOurs": "nexcage.errors",
+    "Refused": "nexcage.errors",
     "SinkError": "nexcage.errors",
     "Uncertain": "nexcage.errors",
     "UnsupportedImage": "nexcage.errors",

@@ -8,6 +8,7 @@ import time
 import tomllib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, hosts
 from nexcage._core.machine import Event, Machine
+from nexcage._core.plugin import PluginConfig
 from nexcage._core.seen import Look
 from nexcage._engine.bus import Events
 from nexcage._engine.driver import Driver
@@ -29,6 +31,7 @@ from nexcage._engine.observe import Observer
 from nexcage._engine.placement import Spread
 from nexcage._engine.recover import Recovery
 from nexcage._lease import make_lease
+from nexcage._plugins import hooks_of, placement_of, plugged, sinks_of
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
@@ -117,23 +120,28 @@ def run_dir_of(config: Config) -> Path:
     return Path("/run/nexcage")
 
 
+_OURS: dict[str, str] = {
+    "lxc": "nexcage._backends.lxc:Lxc",
+}
+"""Our backends; they are found without asking the packages of the environment, which is slow."""
+
+
 class Backends(Mapping[str, Backend]):
     """The installed backends by name: entry points of the group ``nexcage.backends``, and ``more``, which win.
 
-    Ours is an entry point like the others, but it is found without asking the packages of the whole environment, which is slow;
-    those are asked when another name is looked for. One that cannot be loaded is named in the log and left out.
+    Other packages are asked when a name is looked for that is not ours. One that cannot be loaded is named in the log and left out.
     """
 
-    def __init__(self, more: Iterable[Backend] = ()) -> None:
+    def __init__(self, more: Iterable[Backend] = (), settings: Mapping[str, PluginConfig] | None = None) -> None:
         self._known: dict[str, Backend] = {one.name: one for one in more}
+        self._settings = settings or {}
         self._asked = False
 
     def __getitem__(self, name: str) -> Backend:
         if name not in self._known:
-            if name == "lxc":
-                from nexcage._backends.lxc import Lxc
-
-                self._known[name] = Lxc()
+            if name in _OURS:
+                module, _, kind = _OURS[name].partition(":")
+                self._known[name] = getattr(import_module(module), kind)()
             else:
                 self._ask()
         return self._known[name]
@@ -150,15 +158,10 @@ class Backends(Mapping[str, Backend]):
         if self._asked:
             return
         self._asked = True
-        from importlib.metadata import entry_points
-
-        for entry in entry_points(group="nexcage.backends"):
-            try:
-                backend = entry.load()()
-                self._known.setdefault(backend.name, backend)
-            except Exception as error:  # noqa: BLE001 (one bad plugin costs only itself)
-                _log.warning("backend %s cannot be loaded and is left out: %s", entry.name, error)
-        _ = self["lxc"]  # running from a source tree that is not installed
+        for backend in plugged("backends", self._settings).values():
+            self._known.setdefault(backend.name, backend)
+        for name in _OURS:
+            _ = self[name]
 
 
 def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
@@ -236,14 +239,15 @@ async def open_fleet(
     settings = _replaced(settings, changes)
     logins = _logins(hosts, settings)
     chance = random or Random()  # seeded by the system once: asking it for every operation would be a system call each
-    known = Backends(backend)
+    known = Backends(backend, settings.plugins)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)
+    chosen = Spread() if settings.placement in ("", "spread") else placement_of(settings.plugins, settings.placement)
 
     failure: BaseException | None = None
     async with AsyncExitStack() as stack:
         bus: Events | None = None
-        watching = list(sinks)
+        watching = [*sinks, *sinks_of(settings.plugins)]
         fed: list[anyio.Event] = []
 
         def publish(events: tuple[Event, ...], _: Mapping[str, Machine]) -> None:
@@ -313,12 +317,13 @@ async def open_fleet(
             config=settings,
             limits=settings.limits,
             observer=observer,
-            placement=placement or Spread(),
+            placement=placement or chosen,
             recovery=recovery,
             lease=lease,
             alive=lambda other: owner_alive(where, other),
             random=chance,
             strict_oci=settings.strict_oci,
+            hooks=hooks_of(settings.plugins, chance, inline=inline),
         )
         for sink in watching:
             fed.append(anyio.Event())

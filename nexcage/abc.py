@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -14,10 +14,17 @@ from nexcage._core.seen import Look, Mark
 from nexcage._core.spec import Spec
 from nexcage.names import ImageRef
 
+if TYPE_CHECKING:
+    from nexcage import Fleet
+    from nexcage.tools.health import Check
+
 __all__ = [
+    "Asked",
     "Backend",
     "Candidate",
     "Draft",
+    "Health",
+    "Hooks",
     "Journal",
     "Lease",
     "Node",
@@ -26,6 +33,7 @@ __all__ = [
     "Sink",
     "Stream",
     "Transport",
+    "Verb",
 ]
 
 T = TypeVar("T")
@@ -229,4 +237,56 @@ class Placement(Protocol):
 
     def place(self, id: str, spec: Spec, nodes: Sequence[Candidate]) -> str:
         """The key of one of ``nodes`` (never empty); raises NoRoute when none will do."""
+        ...
+
+
+class Hooks:
+    """What is called around operations: any of the methods below, each with ``def`` or ``async def``. Need not be a base class.
+
+    ``pre_OP(self, intent, machine)`` before an operation begins, ``post_OP(self, done)`` after it was done, where OP is ``create``,
+    ``start``, ``stop``, ``kill``, ``pause``, ``resume`` or ``delete``; and ``failed(self, failure)`` after any of them that was
+    not. What finds everything so already, or is not allowed in that state, calls nothing; for all others exactly one of ``post_OP``
+    and ``failed`` follows ``pre_OP``, as long as this process lives.
+
+    Each call has ``timeout`` seconds; plain functions run in a thread. ``policy``, when one raises or takes longer: ``skip`` names
+    the plugin in the log, unplugs it and goes on; ``retry`` does so after two more tries; ``abort`` (before an operation) raises
+    `nexcage.Refused` in place of the operation, and the plugin stays.
+    """
+
+    timeout: float = 5.0
+    policy: Literal["skip", "retry", "abort"] = "skip"
+
+
+class Asked(Protocol):
+    """A node of a fleet, to be asked something."""
+
+    @property
+    def key(self) -> str: ...
+
+    async def run(self, command: Command[T]) -> T:
+        """Run it; the parsed answer. Raises CommandFailed and NodeError."""
+        ...
+
+
+@runtime_checkable
+class Health(Protocol):
+    """A check of ``nexcage health``: what it finds on one node, with 30 seconds for it. Raising is a finding too."""
+
+    async def check(self, node: Asked) -> Sequence[Check]: ...
+
+
+class Verb(Protocol):
+    """A command of the program ``nexcage``, called by the name of its entry point.
+
+    ``options`` is flags to help: ``{"-n, --count N": "how many"}``; a value is expected where a word in capitals follows.
+    """
+
+    summary: ClassVar[str]
+    usage: ClassVar[str]
+    options: ClassVar[Mapping[str, str]]
+
+    async def run(
+        self, fleet: Fleet, words: Sequence[str], options: Mapping[str, str | bool], say: Callable[[str], None]
+    ) -> int | Sequence[Mapping[str, Any]]:  # Any: whatever JSON can say
+        """Do it. Rows are printed as ``--output`` says, an int is the exit status; ``say`` prints a line."""
         ...

@@ -14,6 +14,7 @@ __all__ = [
     "AuthRejected",
     "Blocked",
     "Busy",
+    "Changed",
     "CommandFailed",
     "Fenced",
     "HostKeyRejected",
@@ -33,8 +34,10 @@ __all__ = [
     "NodeUnreachable",
     "NotFound",
     "NotOurs",
+    "Refused",
     "SinkError",
     "Uncertain",
+    "Unsupported",
     "UnsupportedImage",
     "brief",
     "escaped",
@@ -188,6 +191,17 @@ class NotOurs(NexcageError):
         self.vmid: int = vmid
 
 
+class Refused(NexcageError):
+    """A hook of ``plugin`` with the policy ``abort`` said no, or failed; the operation did not begin."""
+
+    fields: ClassVar[tuple[str, ...]] = ("plugin", "reason")
+
+    def __init__(self, plugin: str, what: str, reason: str) -> None:
+        super().__init__(f"cannot {what}: plugin {escaped(plugin)} refuses it: {reason}")
+        self.plugin: str = plugin
+        self.reason: str = reason
+
+
 class Busy(NexcageError):
     """Someone else's operation or lock holds the container: wait, or ask ``owner``."""
 
@@ -198,6 +212,30 @@ class Busy(NexcageError):
         super().__init__(f"{what} is busy: {owner}")
         self.what: str = what
         self.owner: str = owner
+
+
+class Changed(NexcageError):
+    """The config is another one than the change was meant for (``digest``, and the one ``found``): read it again, then decide."""
+
+    fields: ClassVar[tuple[str, ...]] = ("what", "digest", "found")
+
+    def __init__(self, what: str, digest: str = "", found: str = "") -> None:
+        super().__init__(f"{what} was changed meanwhile: its config is not the one that this change is meant for")
+        self.what: str = what
+        self.digest: str = digest
+        self.found: str = found
+
+
+class Unsupported(NexcageError):
+    """The container's backend cannot do this operation; nothing was begun."""
+
+    fields: ClassVar[tuple[str, ...]] = ("id", "op", "backend")
+
+    def __init__(self, id: str, op: str, backend: str, reason: str = "has no such verb") -> None:
+        super().__init__(f"cannot {op} container {escaped(id)}: backend {escaped(backend)} {reason}")
+        self.id: str = id
+        self.op: str = op
+        self.backend: str = backend
 
 
 class Blocked(NexcageError):

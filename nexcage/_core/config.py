@@ -11,6 +11,7 @@ import msgspec
 
 from nexcage import names
 from nexcage._core.hosts import Host, hosts
+from nexcage._core.plugin import PluginConfig
 from nexcage.errors import InvalidInput, InvalidSpec
 
 __all__ = [
@@ -193,7 +194,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     machine, and a node where it cannot run is not usable; ``off`` never. ``on_drift``: what a reconcile does about a
     container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it. ``discover``: host strings of
     nodes; the first that answers names the nodes of its cluster. ``pull``: images that a node lacks are downloaded by a create.
-    ``images``: alias to image, or to a table of backend to image.
+    ``images``: alias to image, or to a table of backend to image. ``placement``: ``spread``, the default, or the name of a plugin.
     """
 
     fleet: str = ""
@@ -217,6 +218,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_drift: Literal["report", "adopt", "revert"] = "report"
     lease: LeaseConfig = LeaseConfig()
     zfs: ZfsConfig = ZfsConfig()
+    placement: str = ""
+    plugins: Mapping[str, PluginConfig] = {}
 
     def __post_init__(self) -> None:
         low, high = self.vmids
@@ -314,7 +317,8 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
     table, found, rest = where.partition("[...]")
     if not found:
         return where
-    kind: Any = NodeConfig if table == "nodes" else str | dict[str, str]  # Any: a type or a union of some
+    kinds: dict[str, Any] = {"nodes": NodeConfig, "plugins": PluginConfig}  # Any: a type or a union of some
+    kind = kinds.get(table, str | dict[str, str])
     for name, value in document[table].items():
         try:
             msgspec.convert(value, kind)
@@ -345,6 +349,7 @@ _INNER: dict[str, type[msgspec.Struct]] = {
     "lease": LeaseConfig,
     "zfs": ZfsConfig,
     "nodes.*": NodeConfig,
+    "plugins.*": PluginConfig,
     "routing.*": Route,
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 import anyio
@@ -25,6 +26,7 @@ from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.attempt import Attempt
 from nexcage._engine.gate import Gate
+from nexcage._engine.hooks import Around
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
@@ -79,7 +81,9 @@ class Driver:
         alive: Callable[[str], bool],
         random: Random,
         strict_oci: bool,
+        hooks: Around | None = None,
     ) -> None:
+        self._hooks = hooks
         self._fleet = fleet
         self._owner = owner
         self._journal = journal
@@ -130,6 +134,8 @@ class Driver:
         self._meet(intent)
         await self._turns.take(op)
         try:
+            if self._hooks is not None:
+                return await self._hooks.around(op, self._observer.machine, partial(self._in_time, op, wait))
             return await self._in_time(op, wait)
         finally:
             self._turns.leave(op)
@@ -334,6 +340,8 @@ class Driver:
                 look = await node.look()  # what was seen a moment ago may be older than the record that it differs from
                 if await self._observer.record(machine, look) is not None:
                     return None
+            if self._hooks is not None and await self._hooks.before(op, intent, machine):
+                return None  # that took its time: decide and look again
             began = await self._begin(op, intent, machine, node, backend, look)
             steps = self._recovery.steps(node, began, look, hurry=op.hurry)
             node.at_work += 1

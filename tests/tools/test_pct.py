@@ -17,6 +17,8 @@ from nexcage import (
     Busy,
     Command,
     CommandFailed,
+    IllegalTransition,
+    InvalidInput,
     Mark,
     NexcageError,
     NodeNotUsable,
@@ -30,15 +32,35 @@ from nexcage.tools import pct
 CASES = Path(__file__).parent.parent / "cases" / "pct"
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 MEANT: dict[type[NexcageError], str] = {
-    NotFound: "missing.clone missing.config othernode.config missing.delsnapshot missing.destroy othernode.destroy destroy.again "
-    "missing.df missing.enter missing.exec missing.listsnapshot missing.mount missing.move-volume missing.pending missing.rescan "
-    "missing.rollback missing.set missing.snapshot missing.start missing.status missing.status-verbose othernode.status "
-    "missing.template missing.unlock",
-    Busy: "locked.clone locked.destroy flock.destroy x2.destroy.leftover-lock-force locked.mount mount.again locked.resize "
-    "locked.set flock.set locked-running.shutdown locked.snapshot locked.start flock.start x2.create.leftover-lock "
-    "x3.stop.while-shutdown",
-    AlreadyExists: "clone.newid-exists create.vmid-used-by-vm create.vmid-on-other-node create.vmid-exists create.vmid-exists-force",
-    Blocked: "destroy.protected",
+    NotFound: "missing.clone clone.bad-storage clone.snap-missing clone.target-node missing.config othernode.config "
+    "create.tmpl-storage-missing create.tmpl-bad-volid create.tmpl-abs-path-missing "
+    "create.rootfs-storage-missing create.rootfs-missing-volume create.mp0-storage-missing "
+    "create.hookscript-missing missing.delsnapshot locked.delsnapshot delsnapshot.missing missing.destroy "
+    "othernode.destroy destroy.again x2.destroy.missing-storage x2.destroy.missing-storage-force missing.df "
+    "missing.enter missing.exec missing.listsnapshot missing.migrate locked.migrate migrate.to-unknown "
+    "migrate.to-offline missing.mount missing.move-volume missing.pending missing.rescan missing.rollback "
+    "locked.rollback rollback.missing missing.set missing.snapshot missing.start start.debug-missing-bridge "
+    "x2.start.missing-volume x2.start.missing-storage missing.status missing.status-verbose othernode.status "
+    "missing.template missing.unlock unlock.not-locked unmount.again",
+    Busy: "locked.clone locked.destroy flock.destroy x2.destroy.leftover-lock-force locked.mount mount.again "
+    "locked.resize locked.set flock.set locked-running.shutdown locked.snapshot locked.start flock.start "
+    "x2.create.leftover-lock x3.stop.while-shutdown locked.unmount",
+    AlreadyExists: "clone.newid-exists create.vmid-used-by-vm create.vmid-on-other-node create.vmid-exists "
+    "create.vmid-exists-force resize.same snapshot.exists",
+    IllegalTransition: "clone.running-no-snap enter.not-running exec.not-running locked.exec fsck.running pull.not-running "
+    "missing.push push.not-running template.running template.again",
+    Blocked: "clone.linked destroy.protected snapshot.unsupported snapshot.unsupported-subvol-dir",
+    InvalidInput: "create.no-ostemplate create.no-vmid create.vmid-not-int create.vmid-99 create.storage-no-rootdir "
+    "create.rootfs-storage-no-rootdir create.rootfs-unknown-prop create.hostname-bad create.hostname-too-long "
+    "create.memory-too-small create.memory-not-int create.swap-negative create.cores-0 create.cores-too-big "
+    "create.cpulimit-bad create.cpuunits-bad create.option-no-value create.net0-bad-ip "
+    "create.net0-ip-no-prefix create.net0-bad-tag create.net0-bad-mac create.net0-unknown-prop "
+    "create.net-index-too-big create.features-bad create.features-unknown create.unprivileged-bad "
+    "create.onboot-bad create.ostype-bad create.nameserver-bad create.startup-bad create.lock-bad "
+    "create.many-errors exec.no-command exec.no-separator-opt migrate.to-self remote-migrate.bad resize.shrink "
+    "resize.bad-size resize.disk-invalid set.nothing set.delete-unknown set.delete-and-set set.digest-too-long "
+    "set.bad-option snapshot.bad-name snapshot.name-current snapshot.no-name status.no-vmid "
+    "status.vmid-not-int status.vmid-99 status.bad-option",
 }
 EXPECTED = {name: kind for kind, names in MEANT.items() for name in names.split()}
 
@@ -89,7 +111,7 @@ def test_every_case_written_down_was_recorded() -> None:
         (
             "failed to open '/x': No such file or directory at /usr/share/perl5/PVE/CLI/pct.pm line 664.",
             2,
-            CommandFailed,
+            NotFound,
         ),
         ("", 255, CommandFailed),
     ],

@@ -66,11 +66,14 @@ class ImageStore(msgspec.Struct, frozen=True):
 
 
 class Shelf(msgspec.Struct, frozen=True):
-    """What one look at the images of a node showed. ``files``: whether paths that were asked for exist there."""
+    """What one look at the images of a node showed. ``files``: whether paths that were asked for exist there; ``pve``: the node's
+    own name.
+    """
 
     stores: Mapping[str, ImageStore]
     images: tuple[Image, ...]
     files: Mapping[str, bool] = {}
+    pve: str = ""
 
     def image(self, volume: str) -> Image | None:
         return next((image for image in self.images if image.volume == volume), None)

@@ -19,6 +19,7 @@ from nexcage.testing import SimCluster
 from nexcage.testing.real_sshd import RealSshd, missing
 from nexcage.testing.replay import normalise
 from nexcage.tools import lxc
+from nexcage.tools.shelf import SHELF
 
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 ALPINE = "local:vztmpl/alpine-3.20-default_20240908_amd64.tar.xz"
@@ -152,6 +153,12 @@ SCRIPT = [
     ("pct", "frobnicate"),
     ("pct", "start"),
     ("pvesm", "status"),
+    ("pveam", "available", "--section", "system"),
+    ("pveam", "download", "local", "nosuch.tar.zst"),
+    ("pveam", "download", "local", "alpine-3.22-default_20250617_amd64.tar.xz"),
+    ("pveam", "list", "local"),
+    ("pveam", "remove", "local:vztmpl/alpine-3.22-default_20250617_amd64.tar.xz"),
+    ("sh", "-c", SHELF, "nexcage", "", "/nosuch", "/etc/hostname"),
     ("pveversion",),
     ("zfs", "list", "-H"),
     ("kill", "-s", "NOSUCH", "1"),

@@ -20,7 +20,8 @@ _WHERE: dict[str, str] = {
         for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()
     },
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
-    **{name: f"pve:{name}" for name in "pvesm pveam pveversion pvesh".split()},
+    "pveversion": "pve:pveversion",
+    **{name: f"{name}:{name}" for name in "pvesm pveam pvesh".split()},
     **{name: f"host:{name}" for name in "kill df ip".split()},
     **{name: f"host:{name}_" for name in "true false echo cat sleep id uname hostname date which".split()},
     "nexcage-somebody": "others:somebody_",

@@ -46,6 +46,9 @@ class Task:
 class Node:
     """The facade that the pretend tools work on."""
 
+    nap: float = 1.0
+    """Seconds between two looks of a tool that waits for a container to halt."""
+
     def __init__(self, files: Files, name: str, *, clock: Callable[[], float], random: Random) -> None:
         self.files: Files = files
         self.name: str = name
@@ -97,6 +100,11 @@ class Node:
         settings = self.settings
         own = settings.get("paces", {}).get(self.name)
         return float(settings.get("pace", 1.0) if own is None else own)
+
+    @property
+    def waits(self) -> float:
+        """How long a tool waits for a container, as part of what it was told."""
+        return self.pace
 
     def cost(self, seconds: float) -> float:
         """What ``seconds`` of a real node take here, a little different each time."""
@@ -225,7 +233,7 @@ class Node:
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.procs", f"{pid}\n")
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.events", "populated 1\nfrozen 0\n")
         files.write(f"{SIM}/init/{vmid}", init)
-        files.stale("/proc/net/unix")
+        self.sockets_changed()
         self.effect("process", str(vmid), f"started {pid}")
         return pid
 
@@ -238,7 +246,7 @@ class Node:
         files.remove(f"/sys/fs/cgroup/lxc/{vmid}")
         files.remove(f"/sys/fs/cgroup/lxc.monitor/{vmid}")
         files.remove(f"{SIM}/init/{vmid}")
-        files.stale("/proc/net/unix")
+        self.sockets_changed()
         if pids:
             self.effect("process", str(vmid), f"ended {pids[0]}")
 
@@ -249,6 +257,21 @@ class Node:
         self.files.write(f"/sys/fs/cgroup/lxc/{vmid}/cgroup.freeze", f"{int(frozen)}\n")
         self.files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.events", f"populated 1\nfrozen {int(frozen)}\n")
         self.effect("process", str(vmid), "frozen" if frozen else "thawed")
+
+    def asked_to_halt(self, vmid: int) -> bool:
+        """Ask a real init to halt; False where the model is to do it."""
+        return False
+
+    def delivered(self, pid: int, number: int) -> bool:
+        """Send a signal to a real process; False where the model is to do it."""
+        return False
+
+    def attach(self, vmid: int, words: tuple[str, ...], keep_env: bool) -> None:
+        """Become ``words`` inside a real container; returns where there is none."""
+
+    def sockets_changed(self) -> None:
+        """Containers have begun or ended to run."""
+        self.files.stale("/proc/net/unix")
 
     def _sockets(self) -> str:
         lines = [_UNIX]
@@ -299,6 +322,11 @@ class Node:
         if what.startswith("ha-"):
             self._managed(what, vmid)
             return
+        if what == "vm-halt":
+            from nexcage.testing._model import vms
+
+            vms.ended(self, vmid, pid)
+            return
         if what in ("quorum", "storage-free"):
             from nexcage.testing._model.others import act
 
@@ -326,7 +354,7 @@ class Node:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def begin_task(self, kind: str, vmid: int) -> Task:
+    def begin_task(self, kind: str, vmid: int | str) -> Task:
         """Fork a worker: a process, a line in ``active``, an empty log."""
         pid = self.start_process("task " + kind)
         now = self.now()

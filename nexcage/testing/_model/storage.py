@@ -52,7 +52,7 @@ class Volume(NamedTuple):
     storage: Storage
     name: str
     kind: str
-    """images, vztmpl, iso, backup, snippets"""
+    """images, vztmpl, iso, backup, snippets, import"""
     owner: int | None = None
     format: str = "raw"
 
@@ -124,6 +124,7 @@ _CONTENT = (
     ("iso", re.compile(r"iso/[^/]+\.(?:iso|img)", re.IGNORECASE)),
     ("backup", re.compile(r"backup/[^/]+\.(?:tgz|(?:tar|vma)(?:\.(?:gz|lzo|zst))?)")),
     ("snippets", re.compile(r"snippets/[^/]+")),
+    ("import", re.compile(r"import/[^/]+\.(?:qcow2|raw|vmdk|ova|ovf)")),
 )
 
 
@@ -147,7 +148,14 @@ def parse_name(storage: Storage, name: str) -> Volume:
     raise Die(f"unable to parse {'directory' if label else label} volume name '{name}'")
 
 
-_DIRECTORIES = {"vztmpl": "template/cache", "iso": "template/iso", "backup": "dump", "snippets": "snippets"}
+DIRECTORIES = {
+    "vztmpl": "template/cache",
+    "iso": "template/iso",
+    "backup": "dump",
+    "snippets": "snippets",
+    "import": "import",
+}
+"""Where a directory storage has what belongs to no guest."""
 
 
 def path_of(vol: Volume) -> str:
@@ -156,7 +164,7 @@ def path_of(vol: Volume) -> str:
     if vol.storage.kind == "zfspool":
         return f"{base}/{vol.name.rpartition('/')[2]}" if vol.format == "subvol" else f"/dev/zvol{base}/{vol.name}"
     if vol.kind != "images":
-        return f"{base}/{_DIRECTORIES[vol.kind]}/{vol.name.partition('/')[2]}"
+        return f"{base}/{DIRECTORIES[vol.kind]}/{vol.name.partition('/')[2]}"
     name = vol.name.removesuffix(".raw") if vol.storage.kind == "btrfs" and vol.format == "raw" else vol.name
     return f"{base}/images/{name}"
 

@@ -1,0 +1,41 @@
+"""The twin of the script that looks at the images of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nexcage.testing._model import storage
+from nexcage.testing._model.node import Node
+from nexcage.testing._model.storage import Storage
+from nexcage.testing._model.tool import Ctx, Steps
+from nexcage.tools.shelf import SHELF
+
+__all__ = ["SHELVES"]
+
+
+def _shelf(ctx: Ctx) -> Steps:
+    node, want, files = ctx.node, ctx.argv[1], ctx.argv[2:]
+    places = [place for place in storage.storages(node).values() if want in ("", place.id)]
+    ctx.out(
+        f"@nexcage name\nnodes/{node.name}\n"
+        f"@nexcage storages\n{node.files.read('/etc/pve/storage.cfg') or ''}"
+        f"@nexcage images\n{''.join(line for place in places for line in _images(node, place))}"
+        f"@nexcage files\n{''.join('yes' + chr(10) if node.files.read(file) is not None else 'no' + chr(10) for file in files)}"
+        "@nexcage end\n"
+    )
+    return 0
+    yield
+
+
+def _images(node: Node, place: Storage) -> Iterator[str]:
+    if "path" not in place.options:
+        return
+    for kind in ("vztmpl", "iso", "import"):
+        directory = f"{place.path}/{storage.DIRECTORIES[kind]}"
+        for name in node.files.names(directory):
+            if (text := node.files.read(f"{directory}/{name}")) is not None:
+                yield f"{place.id} {kind} {len(text.encode())} 0 regular file/{name}\n"
+
+
+SHELVES = {SHELF: _shelf}
+"""The script to its twin."""

@@ -43,7 +43,11 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One container on a node, ours or not. ``started`` is init's start time in clock ticks since boot (tells a reused pid)."""
+    """One container on a node, ours or not. ``started`` is init's start time in clock ticks since boot (tells a reused pid).
+
+    ``kind`` is ``vm`` for a virtual machine: its pid is that of its ``kvm`` process. ``silent``: that runs and does not say whether
+    the machine is paused.
+    """
 
     vmid: int
     running: bool = False
@@ -57,6 +61,13 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
     mark: Mark | None = None
     memory: int = 0
     broken: bool = False
+    kind: Literal["lxc", "vm"] = "lxc"
+    silent: bool = False
+
+    @property
+    def tool(self) -> str:
+        """The program that manages it."""
+        return "qm" if self.kind == "vm" else "pct"
 
     @property
     def half(self) -> str:
@@ -126,6 +137,8 @@ def observed(guest: Guest | None, machine: Machine) -> State:
     if guest is None:
         return State.ABSENT
     if guest.running:
+        if guest.silent and machine.state is State.PAUSED:
+            return State.PAUSED  # as it was the last time it said
         # PVE freezes the inner cgroup while it snapshots or backs up: that is not a pause (design 7).
         return State.PAUSED if guest.frozen and guest.lock not in ("snapshot", "backup") else State.RUNNING
     return State.STOPPED if machine.ran else State.CREATED
@@ -172,6 +185,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
     if not ours or guest is None:
         return "unknown"
     state = observed(guest, machine)
+    if guest.silent and began.op in (Op.PAUSE, Op.RESUME):
+        return "unknown"
     match began.op:
         case Op.START:
             return "done" if state is State.RUNNING and guest.pid else "not"

@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.seen import Guest, Look, Mark, Task
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeNotUsable, NotOurs
-from nexcage.tools import config
+from nexcage.tools import config, kvm
 
 __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "unfreeze"]
 
-LOOK = r"""R=${NEXCAGE_NODE_ROOT-}
+LOOK = (
+    r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
 echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
 echo '@nexcage uptime'; cat /proc/uptime
@@ -57,13 +58,17 @@ for op in "$@"; do
 done
 echo '@nexcage configs'
 cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }
-echo '@nexcage end'
 """
+    + kvm.VMS
+    + "echo '@nexcage end'\n"
+)
 
 # The mark is looked for in the same breath as the command that follows: whoever replaced the container a moment ago
 # is left alone.
 GUARD = r"""R=${NEXCAGE_NODE_ROOT-}
-if [ -e "$R/etc/pve/lxc/$2.conf" ] && ! sed '/^\[/q' "$R/etc/pve/lxc/$2.conf" | grep -qxF -e "#$1"; then
+conf=$R/etc/pve/lxc/$2.conf
+[ -e "$conf" ] || conf=$R/etc/pve/qemu-server/$2.conf
+if [ -e "$conf" ] && ! sed '/^\[/q' "$conf" | grep -qxF -e "#$1"; then
   echo 'nexcage: the container does not carry our mark' >&2
   exit 9
 fi
@@ -80,6 +85,8 @@ env kill "-$3" "$pid" && echo "$pid"
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
 _SECTIONS = "boot uptime name memory members vmlist running frozen tasks ops configs texts".split()
+_SECTIONS += [*kvm.SECTIONS, "vmstates"]
+_OPTIONAL = ("uptime", "vmstates")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
 _FILE = re.compile(rb"^([1-9][0-9]{2,8})\.conf:.*(?:\n\1\.conf:.*)*", re.MULTILINE)  # grep prints its lines together
@@ -168,7 +175,7 @@ def _look(node: str, result: Result) -> Look:
         raise NodeNotUsable(
             node, "there is no `pct` here, or pmxcfs is down: /etc/pve/local is missing (try `nexcage sim up`)"
         )
-    lacks = [name for name in _SECTIONS if name not in seen and name != "uptime"]
+    lacks = [name for name in _SECTIONS if name not in seen and name not in _OPTIONAL]
     if lacks:  # an empty list of configs and one that could not be read are not the same
         raise ValueError(f"the look lacks {', '.join(lacks)}")
     if not (parts["vmlist"].lstrip().startswith(b"{") and parts["vmlist"].rstrip().endswith(b"}")):
@@ -278,7 +285,9 @@ def _tasks(data: bytes) -> Iterator[Task]:
 
 
 def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
-    guests = dict(_configured(parts["configs"], parts["texts"]))
+    guests = dict(_configured(parts["configs"], parts["texts"], "lxc"))
+    if vms := _configured(parts["vmconfigs"], parts["vmtexts"], "vm"):
+        guests |= kvm.alive(vms, parts["vms"], parts["vmstates"])
     frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
     for line in parts["running"].splitlines():
         words = line.split(None, 22)
@@ -286,7 +295,7 @@ def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
             continue
         vmid = int(words[0])
         known = guests.get(vmid)
-        if known is not None:
+        if known is not None and known.kind == "lxc":
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
             started = int(words[21]) if len(words) > 21 and _is_number(words[21]) else 0
             guests[vmid] = msgspec.structs.replace(
@@ -300,26 +309,28 @@ def _is_number(word: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _configured(configs: bytes, texts: bytes) -> Mapping[int, Guest]:
+def _configured(configs: bytes, texts: bytes, kind: Literal["lxc", "vm"]) -> Mapping[int, Guest]:
     """What the config files of a node say; cached whole, because between two looks it is mostly the running ones that change."""
     lines = {match[1]: match[0] for match in _FILE.finditer(texts)}
-    return {int(vmid): _known(int(vmid), lines.get(vmid, b"")) for vmid in _CONF.findall(configs)}
+    return {int(vmid): _known(int(vmid), lines.get(vmid, b""), kind) for vmid in _CONF.findall(configs)}
 
 
 @lru_cache(maxsize=20_000)
-def _known(vmid: int, text: bytes) -> Guest:
+def _known(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Guest:
     """What one config file says, of whose lines each is still behind its name; cached, because most files have not changed."""
     bare = (b"\n" + text).replace(b"\n%d.conf:" % vmid, b"\n")[1:]
     parsed = config.parse(bare.decode("utf-8", "backslashreplace"))
     main = parsed.values
-    memory = main.get("memory", "")
+    memory = main.get("memory", "").removeprefix("current=")
+    named = main.get("name", f"VM {vmid}") if kind == "vm" else main.get("hostname", f"CT{vmid}")
     return Guest(
         vmid,
-        name=main.get("hostname", f"CT{vmid}"),
+        name=named,
         lock=main.get("lock", ""),
         template=main.get("template", "") == "1",
         tags=tuple(tag for tag in re.split(r"[;, ]+", main.get("tags", "")) if tag),
         mark=Mark.find(parsed.description),
         memory=int(memory) if memory.isascii() and memory.isdigit() and len(memory) < 12 else 0,
         broken=bool(parsed.broken),
+        kind=kind,
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator
 from datetime import UTC, datetime
 
-from nexcage.testing._model import storage
+from nexcage.testing._model import storage, vms
 from nexcage.testing._model.files import SIM
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Sleep, Steps
@@ -94,6 +94,8 @@ def deliver(node: Node, pid: int, number: int) -> None:
     cgroup = node.files.read(f"/proc/{pid}/cgroup") or ""
     found = re.search(r"/lxc/([0-9]+)/ns", cgroup)
     name = NAMES.get(number, str(number))
+    if vms.signalled(node, pid, number, name):
+        return
     if found is None or node.init_pid(int(found[1])) != pid:
         node.effect("signal", str(pid), name)
         if number == 9:

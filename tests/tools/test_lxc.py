@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 MARK = Mark("f1", "web+1.x", 104, "op.1")
+VM = Mark("f1", "db", 200, "op.2")
 WHOLE = f"""@nexcage boot
 0b9e-boot
 @nexcage name
@@ -53,6 +54,23 @@ op.1
 104.conf:lock: backup
 104.conf:memory: 512
 104.conf:tags: nexcage;prod
+@nexcage vms
+200 9001 S 1 9001 9001 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 7788 0 0
+201 9002 S 1 9002 9002 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 7789 0 0
+@nexcage vmconfigs
+200.conf
+201.conf
+202.conf
+@nexcage vmtexts
+200.conf:#{VM}
+200.conf:memory: 1024
+200.conf:name: db
+201.conf:memory: current=2048
+201.conf:[snap]
+201.conf:name: before
+202.conf:template: 1
+@nexcage vmstates
+200 paused
 @nexcage end
 """.encode()
 
@@ -70,6 +88,11 @@ def test_a_look_says_everything_about_a_node() -> None:
             mark=MARK, memory=512,
         ),
         105: Guest(105, name="CT105"),
+        200: Guest(
+            200, running=True, frozen=True, pid=9001, started=7788, name="db", mark=VM, memory=1024, kind="vm",
+        ),
+        201: Guest(201, running=True, pid=9002, started=7789, name="VM 201", memory=2048, kind="vm"),
+        202: Guest(202, name="VM 202", template=True, kind="vm"),
     }  # fmt: skip
     assert dict(look.vmids) == {104: "pve1", 300: "pve2"}
     assert [(task.type, task.vmid, task.pid) for task in look.tasks] == [("vzstart", 104, 0xABCD)]
@@ -88,7 +111,9 @@ def test_a_look_that_was_cut_off_is_no_answer(cut: int) -> None:
         read(WHOLE[:cut])
 
 
-@pytest.mark.parametrize("section", "boot memory members vmlist running frozen tasks ops configs texts".split())
+@pytest.mark.parametrize("section",
+    "boot memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts".split(),
+)
 def test_a_look_that_lacks_a_part_is_no_answer(section: str) -> None:
     head, _, rest = WHOLE.partition(f"@nexcage {section}\n".encode())
     with pytest.raises(ValueError, match=section):
@@ -133,6 +158,19 @@ def test_a_config_cannot_fake_another_part_or_another_container(line: bytes) -> 
 
 def test_the_first_of_two_equal_parts_counts() -> None:
     assert read(WHOLE + WHOLE.replace(b"8123", b"1").replace(b"0b9e", b"ffff")) == read(WHOLE)
+
+
+def test_a_virtual_machine_that_does_not_answer_is_silent_and_one_that_never_ran_does_not_run() -> None:
+    silent = read(WHOLE.replace(b"200 paused\n", b"")).guests[200]
+    backed_up = read(WHOLE.replace(b"200 paused", b"200 prelaunch")).guests[200]
+    assert (silent.running, silent.frozen, silent.silent) == (True, False, True)
+    assert (backed_up.running, backed_up.pid) == (False, 0)
+
+
+def test_a_virtual_machine_cannot_be_faked_by_a_container_nor_the_other_way_round() -> None:
+    look = read(WHOLE.replace(b"104 8123", b"200 8123").replace(b"200 9001", b"104 9001"))
+    assert not look.guests[200].running
+    assert not look.guests[104].running
 
 
 def test_no_quorum_is_seen() -> None:

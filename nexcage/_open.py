@@ -26,6 +26,7 @@ from nexcage._core.seen import Look
 from nexcage._engine.bus import Events
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
+from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import Spread
@@ -325,6 +326,20 @@ async def open_fleet(
             strict_oci=settings.strict_oci,
             hooks=hooks_of(settings.plugins, chance, inline=inline),
         )
+        insider = Insider(
+            fleet=journal.fleet,
+            owner=owner,
+            journal=journal,
+            nodes=nodes,
+            backends=known,
+            observer=observer,
+            recovery=recovery,
+            lease=lease,
+            alive=lambda other: owner_alive(where, other),
+            limits=settings.limits,
+            random=chance,
+            strict_oci=settings.strict_oci,
+        )
         for sink in watching:
             fed.append(anyio.Event())
             tasks.start_soon(_feed, bus, sink, fed[-1])
@@ -341,9 +356,11 @@ async def open_fleet(
             observer=observer,
             recovery=recovery,
             driver=driver,
+            insider=insider,
         )
         try:
             if recover:
+                await insider.settle()
                 await _recovered(fleet, tasks, settings)
             yield fleet
         except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from zlib import crc32
 
+from nexcage._backends.inside import Inside
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Settled
 from nexcage._core.spec import Spec
@@ -18,7 +19,7 @@ __all__ = ["Lxc", "candidates"]
 TRIES = 32  # VMIDs that one create tries before it gives up
 
 
-class Lxc:
+class Lxc(Inside):
     """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
 
     name: str = "lxc"

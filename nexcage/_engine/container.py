@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 import anyio
 
+from nexcage._core.command import MIB
 from nexcage._core.drift import Difference
+from nexcage._core.inside import Addresses, Copied, Executed, Process
 from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState
 from nexcage._core.outcome import Done
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
+from nexcage._engine import copying, insight
+from nexcage._engine.inside import ExecStream
 from nexcage.errors import NexcageError, NotFound
 
 if TYPE_CHECKING:
@@ -85,6 +92,98 @@ class Container:
         With the node away it is the last record with the annotation ``org.nexcage.stale``. Raises NotFound for an unknown id.
         """
         return (await self._fleet.states(self.id))[self.id]
+
+    # ---- inside ------------------------------------------------------------------------------------------------------------
+
+    async def exec(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        timeout: float | None = None,
+        cap: int = MIB,
+        op_id: str | None = None,
+    ) -> Executed:
+        """Run a program inside to its end. Its exit status is in the answer, whatever it is; only what kept it from running raises.
+
+        ``env`` is all that it gets besides PATH, HOME and ``container=lxc``; no value of it is in any argv or in the journal. ``user``
+        is a name, UID or UID:GID. ``cap``: bytes of stdout and of stderr that are kept. A cancel or ``timeout`` (NodeTimeout) kills it.
+        It is never repeated: a lost answer raises Uncertain. The same ``op_id`` again gives the same exit status, and nothing runs.
+        """
+        return await self._fleet.insider.exec(
+            self.id, argv, stdin=stdin, env=env, cwd=cwd, user=user, timeout=timeout, cap=cap, op_id=op_id
+        )
+
+    def exec_stream(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        size: tuple[int, int] | None = None,
+        timeout: float | None = None,
+    ) -> AbstractAsyncContextManager[ExecStream]:
+        """The same with its streams in hand, byte for byte and with back-pressure both ways; leaving the context kills it.
+
+        ``size`` (rows, columns) gives it a terminal.
+        """
+        return self._fleet.insider.stream(self.id, argv, env=env, cwd=cwd, user=user, size=size, timeout=timeout)
+
+    async def push(
+        self,
+        local: str | os.PathLike[str] | bytes,
+        path: str,
+        *,
+        mode: int | None = None,
+        owner: str = "",
+    ) -> Copied:
+        """Write a file (or bytes) to ``path`` inside: whole or not at all. Its checksum is compared there before it takes its place.
+
+        ``mode``: the local file's, if not given. ``owner``: root, or USER[:GROUP] as known inside. Needs a shell inside.
+        """
+        return await copying.push(self._fleet.insider, self.id, local, path, mode=mode, owner=owner)
+
+    async def pull(self, path: str, local: str | os.PathLike[str], *, mode: int | None = None) -> Copied:
+        """Read the file ``path`` inside into ``local``: whole or not at all, with its mode if not given. Needs a shell inside."""
+        return await copying.pull(self._fleet.insider, self.id, path, local, mode=mode)
+
+    async def ps(self) -> tuple[Process, ...]:
+        """Its processes, as its node sees them; nothing runs inside for it."""
+        return await insight.processes(self._fleet.insider, self.id)
+
+    def logs(self, *, lines: int = 100, follow: bool = False) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The newest lines of its console's log, where its config names one (``lxc.console.logfile``), else of its journal or syslog.
+
+        ``follow``: and what comes after them, until the context is left. Raises NotFound where there is none.
+        """
+        return insight.logs(self._fleet.insider, self.id, lines=lines, follow=follow)
+
+    async def addresses(self) -> Addresses:
+        """Its IP addresses and the TCP ports that something listens on; empty when it does not run. Raises NodeError."""
+        found, errors = await insight.addresses(self._fleet.insider, [self.machine])
+        for error in errors.values():
+            raise error
+        return found.get(self.id, Addresses())
+
+    async def wait_ready(
+        self,
+        *,
+        network: bool = True,
+        port: int | None = None,
+        command: Sequence[str | bytes] | None = None,
+        timeout: float | None = 60.0,
+    ) -> Addresses:
+        """Wait until it has an address, something listens on ``port``, and ``command`` inside exits with 0, as far as asked for.
+
+        The command is repeated until then and not journaled: it should only look. Raises TimeoutError that says what is lacking.
+        """
+        return await insight.ready(
+            self._fleet.insider, self.id, network=network, port=port, command=command, timeout=timeout
+        )
 
     async def reconcile(self) -> Difference | None:
         """Look, record what differs, leave UNKNOWN, and do what ``on_drift`` says; raises NodeError when the node cannot be seen."""

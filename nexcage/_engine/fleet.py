@@ -25,6 +25,7 @@ from nexcage import names
 from nexcage._core.config import Config
 from nexcage._core.drift import Difference
 from nexcage._core.finding import Finding
+from nexcage._core.inside import Addresses, Stats
 from nexcage._core.intents import Intent
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
@@ -34,10 +35,12 @@ from nexcage._core.seen import Look
 from nexcage._core.selector import Selector
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
+from nexcage._engine import insight
 from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
 from nexcage._engine.driver import Driver
+from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.rebuild import Rebuilder
@@ -71,6 +74,7 @@ class Fleet:
         observer: Observer,
         recovery: Recovery,
         driver: Driver,
+        insider: Insider,
     ) -> None:
         self.id: str = id
         self.owner: str = owner
@@ -84,6 +88,7 @@ class Fleet:
         self._observer = observer
         self._recovery = recovery
         self._driver = driver
+        self.insider: Insider = insider
         self._reconciler = Reconciler(observer, recovery, driver.do, config.on_drift)
 
     @property
@@ -342,6 +347,26 @@ class Fleet:
                 answers[id] = oci_state(machine, run_dir=str(self.run_dir), stale=id in stale)
         return answers
 
+    async def stats(self, selector: str | Selector = "") -> list[Stats]:
+        """What running containers (all, or those that match) use of memory, CPU and disks; one command per node, none inside.
+
+        A node that cannot be asked is left out and named in a warning on the logger ``nexcage``; raises its error when none could.
+        """
+        await self._journal.refresh()
+        machines = [self.machines[id] for id in self.select(selector)]
+        found, errors = await insight.stats(self.insider, machines)
+        _tell_away(errors, found)
+        return found
+
+    async def addresses(self, *ids: str) -> dict[str, Addresses]:
+        """Where running containers (all, or ``ids``) are reached; one command per node, none inside. Nodes away as in `stats`."""
+        await self._journal.refresh()
+        wanted = [names.container_id(id) for id in ids] or [container.id for container in self]
+        machines = [self.machines[id] for id in wanted if id in self.machines]
+        found, errors = await insight.addresses(self.insider, machines)
+        _tell_away(errors, found)
+        return found
+
     # ---- finding -----------------------------------------------------------------------------------------------------------
 
     def select(self, selector: str | Selector = "") -> list[str]:
@@ -372,6 +397,13 @@ class Fleet:
     async def refresh(self) -> None:
         """Read what other processes have written to the journal."""
         await self._journal.refresh()
+
+
+def _tell_away(errors: Mapping[str, NexcageError], found: Collection[object]) -> None:
+    for error in errors.values():
+        if not found:
+            raise error
+        _log.warning("%s", error)
 
 
 def _checked(intents: Iterable[Intent]) -> Iterable[Intent]:

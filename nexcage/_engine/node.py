@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from nexcage._core.config import Limits
 from nexcage._core.hosts import Host
 from nexcage._core.seen import Look, Settled
 from nexcage._engine.retry import Breaker, again
-from nexcage.abc import Transport
+from nexcage.abc import Stream, Transport
 from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeNotUsable, NodeTimeout, NodeUnreachable, brief
 from nexcage.tools import claims
 
@@ -165,6 +166,21 @@ class FleetNode:
         elif result.exit is not None and self._breaker.answered():
             self._changed(self.key, None, self.seen.boot_id if self.seen else "")
         return result
+
+    @asynccontextmanager
+    async def stream(self, command: Command[Any]) -> AsyncGenerator[Stream]:
+        """Run a command and hand out what it prints as it comes; a NodeError of this node only when it surely did not begin."""
+        self._breaker.admit()
+        _log.debug("%s: %s: begins", self.key, brief(command.argv))
+        begun = False
+        try:
+            async with self._transport.stream(command) as stream:
+                begun = True
+                yield stream
+        except NodeError as error:
+            if error.node == self.key and (isinstance(error, NodeUnreachable) or not begun):
+                self._failed(error)
+            raise
 
     async def _carried(self, command: Command[Any]) -> Result:
         """A claim is kept by the node's runner, or by a script where there is none."""

@@ -1,0 +1,113 @@
+"""Files into and out of containers: a shell inside does it, so that names and links mean what they mean there.
+
+Into: the whole file arrives beside its place, its checksum is compared there, and only then it takes the place: whoever looks sees
+the old file or the new one. Out of: the checksum is taken there too, and said behind the bytes.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from nexcage._core.command import Result, shown
+from nexcage._core.seen import Mark
+from nexcage.errors import CommandFailed, InvalidInput, InvalidPath, NexcageError, NodeNotUsable
+
+__all__ = ["DIGEST", "PULL", "PUSH", "Pulled", "checked_path", "digest", "pull", "push", "refusal", "said"]
+
+PUSH = r"""t=$1.nexcage-$5
+fail() { echo "nexcage: $2" >&2; exit "$1"; }
+for tool in cat sha256sum chmod mv rm; do command -v "$tool" >/dev/null || fail 71 "there is no $tool in it"; done
+[ ! -d "$1" ] || fail 72 'it is a directory'
+trap 'rm -f -- "$t"' EXIT
+trap 'exit 143' TERM INT HUP
+umask 077
+: > "$t" || fail 73 'its directory cannot be written to'
+cat > "$t" || fail 73 'it cannot be written'
+sum=$(sha256sum < "$t")
+[ "${sum%% *}" = "$4" ] || fail 74 "what arrived is not what was sent"
+[ -z "$3" ] || chown -- "$3" "$t" || fail 75 "its owner cannot be set"
+chmod -- "$2" "$t" || fail 75 'its mode cannot be set'
+mv -f -- "$t" "$1" || fail 73 'it cannot be put in its place'
+trap - EXIT
+"""
+
+PULL = r"""fail() { echo "nexcage: $2" >&2; exit "$1"; }
+for tool in cat sha256sum stat; do command -v "$tool" >/dev/null || fail 71 "there is no $tool in it"; done
+[ -e "$1" ] || fail 76 'it does not exist'
+[ ! -d "$1" ] || fail 72 'it is a directory'
+[ -f "$1" ] || fail 72 'it is not a regular file'
+exec < "$1" || fail 73 'it cannot be read'
+cat || exit
+sum=$(sha256sum < "$1")
+about=$(stat -L -c '%a %u %g' -- "$1")
+echo "@nexcage file ${sum%% *} $about" >&2
+"""
+
+DIGEST = r"""rm -f -- "$1.nexcage-$2"
+[ ! -f "$1" ] || sha256sum < "$1"
+"""
+
+_SAID = re.compile(rb"@nexcage file ([0-9a-f]{64}) ([0-7]{1,4}) ([0-9]{1,10}) ([0-9]{1,10})\n\Z")
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_-]{0,31})?")
+_MODE = re.compile(r"[0-7]{3,4}")
+
+
+class Pulled(msgspec.Struct, frozen=True):
+    """What is known of a file that came out of a container."""
+
+    sha256: str
+    mode: int
+    uid: int
+    gid: int
+
+
+def checked_path(path: str) -> str:
+    """A path inside a container; raises InvalidPath."""
+    if not path.startswith("/") or "\0" in path or path.endswith("/") or len(path.encode("utf-8", "replace")) > 4000:
+        raise InvalidPath("path", path, "the absolute path of a file inside the container")
+    return path
+
+
+def push(path: str, *, mode: int, owner: str, sha256: str, nonce: str) -> tuple[str, ...]:
+    """The words that run inside: standard input becomes the file ``path``; raises InvalidInput."""
+    octal = f"{mode:o}".rjust(3, "0")
+    if not _MODE.fullmatch(octal):
+        raise InvalidInput("mode", mode, "file permissions from 0 to 0o7777")
+    if owner and not _OWNER.fullmatch(owner):
+        raise InvalidInput("owner", owner, "USER, UID, USER:GROUP or UID:GID, known inside")
+    return ("sh", "-c", PUSH, "push", checked_path(path), octal, owner, sha256, nonce)
+
+
+def pull(path: str) -> tuple[str, ...]:
+    """The words that run inside: the file ``path`` comes out of standard output."""
+    return ("sh", "-c", PULL, "pull", checked_path(path))
+
+
+def digest(path: str, nonce: str) -> tuple[str, ...]:
+    """The words that run inside: the checksum of the file, or nothing when there is none. What a push left half done goes."""
+    return ("sh", "-c", DIGEST, "digest", checked_path(path), nonce)
+
+
+def said(stderr: bytes) -> Pulled:
+    """What a pull said of the file behind its bytes; raises ValueError."""
+    match = _SAID.search(stderr)
+    if match is None:
+        raise ValueError("its checksum is missing")
+    return Pulled(match[1].decode(), int(match[2], 8), int(match[3]), int(match[4]))
+
+
+def refusal(mark: Mark, verb: str, path: str, result: Result, node: str) -> NexcageError:
+    """The error of a push or pull that ended with a status of its own."""
+    text = shown(result.stderr).strip()
+    reason = text.rpartition("nexcage: ")[2]
+    match result.exit:
+        case 71 if "nexcage: there is no" in text:
+            return NodeNotUsable(node, f"{reason}: container '{mark.id}' lacks what {verb} needs")
+        case 72 | 76 if "nexcage: " in text:
+            return InvalidPath("path", path, f"{'a file' if result.exit == 72 else 'one that exists'}: {reason}")
+        case 127 if 'Failed to exec "sh"' in text:
+            return NodeNotUsable(node, f"there is no shell in container '{mark.id}', which {verb} needs")
+        case _:
+            return CommandFailed(node, (verb, path), result.exit or 0, text)

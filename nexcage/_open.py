@@ -26,6 +26,7 @@ from nexcage._core.seen import Look
 from nexcage._engine.bus import Events
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
+from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
@@ -309,7 +310,9 @@ async def open_fleet(
             alive=lambda other: owner_alive(where, other),
             random=chance,
         )
+        images = Images(nodes, settings)
         driver = Driver(
+            images=images,
             fleet=journal.fleet,
             owner=owner,
             journal=journal,
@@ -344,6 +347,7 @@ async def open_fleet(
             fed.append(anyio.Event())
             tasks.start_soon(_feed, bus, sink, fed[-1])
         fleet = Fleet(
+            images=images,
             id=journal.fleet,
             owner=owner,
             state_dir=where,

@@ -23,6 +23,7 @@ class Lxc(Inside):
     """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
 
     name: str = "lxc"
+    templates: bool = True  # made from what lies on the node's storages: the engine sees to it that it is there
     holds_created: bool = False  # a PVE container that was created has no process, so there is nothing to signal
 
     def accepts(self, image: ImageRef) -> bool:

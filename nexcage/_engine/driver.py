@@ -26,6 +26,7 @@ from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.attempt import Attempt
 from nexcage._engine.gate import Gate
+from nexcage._engine.images import Images
 from nexcage._engine.hooks import Around
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
@@ -81,6 +82,7 @@ class Driver:
         alive: Callable[[str], bool],
         random: Random,
         strict_oci: bool,
+        images: Images | None = None,
         hooks: Around | None = None,
     ) -> None:
         self._hooks = hooks
@@ -99,6 +101,7 @@ class Driver:
         self._alive = alive
         self._random = random
         self._strict = strict_oci
+        self._images = images
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
@@ -273,6 +276,8 @@ class Driver:
                 check(intent.id, wanted.spec)
             intent = msgspec.structs.replace(intent, spec=wanted.spec)
             node = await self._place(intent, wanted.nodes)
+            if self._images is not None and getattr(backend, "templates", False):
+                await self._images.ready(node, wanted)
             self._coming[node.key] = self._coming.get(node.key, 0) + 1
             try:
                 return await self._at(op, intent, machine, cell, node, backend)

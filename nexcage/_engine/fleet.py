@@ -25,6 +25,7 @@ from nexcage import names
 from nexcage._core.config import Config
 from nexcage._core.drift import Difference
 from nexcage._core.finding import Finding
+from nexcage._core.images import Image, Template
 from nexcage._core.inside import Addresses, Stats
 from nexcage._core.intents import Intent
 from nexcage._core.machine import Machine
@@ -41,6 +42,7 @@ from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
 from nexcage._engine.driver import Driver
 from nexcage._engine.inside import Insider
+from nexcage._engine.images import Images
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.rebuild import Rebuilder
@@ -74,6 +76,7 @@ class Fleet:
         observer: Observer,
         recovery: Recovery,
         driver: Driver,
+        images: Images,
         insider: Insider,
     ) -> None:
         self.id: str = id
@@ -88,6 +91,7 @@ class Fleet:
         self._observer = observer
         self._recovery = recovery
         self._driver = driver
+        self._images = images
         self.insider: Insider = insider
         self._reconciler = Reconciler(observer, recovery, driver.do, config.on_drift)
 
@@ -366,6 +370,29 @@ class Fleet:
         found, errors = await insight.addresses(self.insider, machines)
         _tell_away(errors, found)
         return found
+
+    # ---- images ------------------------------------------------------------------------------------------------------------
+
+    async def images(self, *keys: str) -> dict[str, tuple[Image, ...] | NexcageError]:
+        """The images that these nodes have (all without ``keys``), one command each; an error in the place of a node that failed."""
+        return await self._images.images(keys)
+
+    async def available(self, *keys: str) -> dict[str, tuple[Template, ...] | NexcageError]:
+        """The templates that Proxmox VE offers these nodes for download."""
+        return await self._images.available(keys)
+
+    async def pull(self, image: str, *keys: str, storage: str = "") -> dict[str, Image | NexcageError]:
+        """See to it that these nodes have ``image``: a template (``STORAGE:vztmpl/NAME``), an alias of ``[images]``, or ``NAME:TAG`` of a
+        registry (Proxmox VE 9.1). What is there already is not fetched again. An error in the place of a node that failed.
+
+        ``storage`` instead of the configured one. Raises InvalidInput for what cannot be pulled. A cancel ends the download; the node
+        cleans up after it.
+        """
+        return await self._images.pull(image, keys, storage)
+
+    async def rmi(self, image: str, *keys: str, storage: str = "") -> dict[str, bool | NexcageError]:
+        """See to it that these nodes do not have ``image``; True where one had it. Containers that were made from it stay."""
+        return await self._images.remove(image, keys, storage)
 
     # ---- finding -----------------------------------------------------------------------------------------------------------
 

@@ -34,9 +34,13 @@ PENDING = "pve:pending"
 _HEADER = re.compile(r"\[(pve:pending|[a-z][a-z0-9_-]+)\]\s*", re.IGNORECASE | re.ASCII)
 _RAW = re.compile(r"(lxc\.[a-z0-9_.-]+)(?::|\s*=)\s*(.*?)\s*", re.ASCII)
 _LINE = re.compile(r"([a-z][a-z_]*[0-9]*):\s*(.+?)\s*", re.ASCII)
+_KEY = re.compile(r"[a-z][a-z_]*[0-9]*", re.ASCII)
+_RAW_KEY = re.compile(r"lxc\.[a-z0-9_.-]+", re.ASCII)
+_SNAPSHOT = re.compile(r"[a-z][a-z0-9_-]+", re.IGNORECASE | re.ASCII)
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25, 0x3A}
 _SAFE = re.compile(r"[ -$&-9;-~]*")
 _ESCAPE = re.compile(rb"%([0-9a-fA-F]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _KEYS = frozenset(
     (
@@ -72,13 +76,22 @@ class Section(NamedTuple):
     raw: tuple[tuple[str, str], ...] = ()
 
     def render(self) -> str:
-        """The lines of this section without its header, in PVE's order."""
+        """The lines of this section without its header, in PVE's order. Raises InvalidInput for what would be another line."""
         lines = ["#" + encode_text(line) for line in _lines(self.description)]
         values = self.values
         lines += [f"{key}: {values[key]}" for key in sorted(values)]
         lines += [f"{key}: {value}" for key, value in self.raw]
         lines.append("")
-        return "\n".join(lines)
+        text = "\n".join(lines)
+        if text.count("\n") != len(lines) - 1:
+            raise InvalidInput("config", dict(values), "each value on one line")
+        for key in values:
+            if key not in _KEYS and not _KEY.fullmatch(key):
+                raise InvalidInput("config", key, "keys of a-z and _ with a number behind")
+        for key, _ in self.raw:
+            if not _RAW_KEY.fullmatch(key):
+                raise InvalidInput("config", key, "raw keys that begin with lxc.")
+        return text
 
 
 _NO_SNAPSHOTS: Mapping[str, Section] = MappingProxyType({})
@@ -122,7 +135,10 @@ class Config(NamedTuple):
         pending = self.pending
         if pending is not None and (pending.values or pending.description or pending.raw):
             parts.append(f"\n[{PENDING}]\n{pending.render()}")
-        parts += [f"\n[{name}]\n{self.snapshots[name].render()}" for name in sorted(self.snapshots)]
+        for name in sorted(self.snapshots):
+            if not _SNAPSHOT.fullmatch(name):
+                raise InvalidInput("config", name, "names of snapshots")
+            parts.append(f"\n[{name}]\n{self.snapshots[name].render()}")
         return "".join(parts)
 
 
@@ -192,7 +208,7 @@ def _names(text: str) -> list[str]:
 def property_string(text: str, default_key: str = "", field: str = "property string") -> dict[str, str]:
     """``a=1,b=2`` as a dict in the written order; a part without ``=`` is the value of ``default_key``.
 
-    :raises InvalidInput: a key appears twice, a part has no key, or there is no default key to take it.
+    :raises InvalidInput: a key appears twice, a part has no key or no value, or there is no default key to take it.
     """
     found: dict[str, str] = {}
     for part in text.split(","):
@@ -205,8 +221,8 @@ def property_string(text: str, default_key: str = "", field: str = "property str
             key, value = default_key, part
             if key in found:
                 raise InvalidInput(field, text, f"duplicate key in comma-separated list property: {key}")
-        elif not key:
-            raise InvalidInput(field, text, "value without key")
+        elif not key or not value:
+            raise InvalidInput(field, text, "a key and a value on both sides of each =")
         elif key in found:
             raise InvalidInput(field, text, f"duplicate key in comma-separated list property: {key}")
         found[key] = value
@@ -216,13 +232,13 @@ def property_string(text: str, default_key: str = "", field: str = "property str
 def format_property_string(values: Mapping[str, str], default_key: str = "", required: tuple[str, ...] = ()) -> str:
     """``values`` in the order PVE writes: the default key bare, required keys, then the rest by name.
 
-    :raises InvalidInput: a key or value holds a comma, which the format cannot express.
+    :raises InvalidInput: a key or value holds what would end it: a comma, a line break or another control character.
     """
     first = [default_key] if default_key and default_key in values else []
     middle = sorted(key for key in required if key in values and key not in first)
     rest = sorted(key for key in values if key not in first and key not in middle)
     parts = [values[default_key]] if first else []
     parts += [f"{key}={values[key]}" for key in (*middle, *rest)]
-    if any("," in part for part in parts):
-        raise InvalidInput("property string", parts, "a value must not contain a comma")
+    if any("," in part or _CONTROL.search(part) for part in parts):
+        raise InvalidInput("property string", parts, "a value must not contain a comma or a control character")
     return ",".join(parts)

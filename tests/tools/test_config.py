@@ -111,6 +111,67 @@ def test_any_text_is_parsed_without_an_error(text: str) -> None:
     parse(text)
 
 
+VALUE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp")), min_size=1, max_size=20)
+KEY = st.from_regex(r"[a-z][a-z_]{1,8}[0-9]{0,3}", fullmatch=True).filter(lambda key: not key.startswith("description"))
+RAW = st.from_regex(r"lxc\.[a-z]{2,8}(\.[a-z]{2,8})?", fullmatch=True)
+PROSE = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=20), max_size=3
+).map(lambda lines: "".join(f"{line}\n" for line in lines))
+SECTION = st.builds(
+    Section, st.dictionaries(KEY, VALUE, max_size=4), PROSE, st.lists(st.tuples(RAW, VALUE), max_size=3).map(tuple)
+)
+NAME = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{1,12}", fullmatch=True)
+CONFIG = st.builds(
+    lambda main, pending, snapshots: Config(main.values, main.description, main.raw, pending, snapshots),
+    SECTION,
+    st.none() | SECTION.filter(lambda part: part != Section()),
+    st.dictionaries(NAME, SECTION, max_size=2),
+)
+
+
+@given(CONFIG)
+def test_what_pve_writes_is_read_and_written_back_byte_for_byte(config: Config) -> None:
+    text = config.render()
+
+    assert parse(text) == config
+    assert parse(text).render() == text
+
+
+@given(
+    st.dictionaries(st.text(max_size=12) | KEY, st.text(max_size=12), max_size=2),
+    st.lists(st.tuples(st.text(max_size=9) | RAW, st.text(max_size=9)), max_size=2),
+)
+def test_no_value_begins_another_line(values: dict[str, str], raw: list[tuple[str, str]]) -> None:
+    try:
+        text = Config(values, raw=tuple(raw)).render()
+    except InvalidInput:
+        return
+
+    assert len(text.splitlines()) >= text.count("\n") == len(values) + len(raw)
+    read = parse(text)
+    assert set(read.values) <= set(values)
+    assert {key for key, _ in read.raw} <= {key for key, _ in raw}
+    assert not read.snapshots
+    assert read.pending is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config({"hostname": "a\nlock: backup"}),
+        Config({"hostname: x\nlock": "backup"}),
+        Config({"[s1]": "x"}),
+        Config(raw=(("lxc.x", "1\n[s1]"),)),
+        Config(raw=(("lock", "1"),)),
+        Config(snapshots={"s1]\nlock: x\n[s2": Section()}),
+        Config(pending=Section({"memory": "1\n2"})),
+    ],
+)
+def test_what_would_be_another_line_is_not_written(config: Config) -> None:
+    with pytest.raises(InvalidInput):
+        config.render()
+
+
 @given(st.text())
 def test_what_was_written_is_read_back(text: str) -> None:
     once = parse(parse(text).render())
@@ -137,7 +198,7 @@ def test_a_property_string_is_a_dict_in_the_written_order() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["a=1,a=2", "bare", "=1", "a=1,=2"])
+@pytest.mark.parametrize("text", ["a=1,a=2", "bare", "=1", "a=1,=2", "a=", "a=1,b="])
 def test_a_property_string_that_pve_refuses_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         property_string(text)

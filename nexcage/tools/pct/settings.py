@@ -248,7 +248,7 @@ def set_(
 ) -> Command[None]:
     """Change a config. What cannot be changed while it runs waits for its next start: compare ``pending``.
 
-    With ``digest``, only if the file is still the one that was read: else Busy, which a new look resolves. ``rootfs`` is
+    With ``digest``, only if the file is still the one that was read, else Changed. ``rootfs`` is
     refused: ``pct set`` would put any text there and the container would not start again (pct-observed 5).
     """
     for key in ("rootfs", "unprivileged"):

@@ -14,6 +14,7 @@ from nexcage.errors import (
     AlreadyExists,
     Blocked,
     Busy,
+    Changed,
     CommandFailed,
     IllegalTransition,
     InvalidInput,
@@ -51,12 +52,6 @@ class _Said(NamedTuple):
 _Meaning: TypeAlias = Callable[[_Said], NexcageError]
 
 
-def _modified(said: _Said) -> NexcageError:
-    error = Busy(said.what, "somebody changed its configuration meanwhile; read it again")
-    error.retryable = False  # the same digest would be refused for ever
-    return error
-
-
 def _bad_option(said: _Said) -> NexcageError:
     found = re.search(
         r"^([a-z0-9-]+)(?:\.[a-z0-9_-]+)?: (?!invalid format - format error)(.*)", said.text, re.MULTILINE
@@ -73,7 +68,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "taken": lambda said: AlreadyExists("VMID", said.vmid, f"already exists on node '{said.name}'"),
     "flock": lambda said: Busy(said.what, f"another PVE task holds {said.name}"),
     "lock": lambda said: Busy(said.what, f"it is locked ({said.name})"),
-    "modified": _modified,
+    "modified": lambda said: Changed(said.what),
     "quorum": lambda said: NoQuorum(said.node, "its cluster is not quorate; it can be read but not changed"),
     "pmxcfs": lambda said: NodeNotUsable(
         said.node, "pmxcfs does not answer; check `systemctl status pve-cluster` there"

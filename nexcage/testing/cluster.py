@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nexcage.abc import Transport
     from nexcage.testing._model.claims import Held, Order
     from nexcage.testing._model.tool import Ctx
+    from nexcage.testing.real_lxc import RealLxc
     from nexcage.testing.sshd import Served
 
 __all__ = ["SimCluster", "SimNode", "node_names"]
@@ -217,6 +218,9 @@ class SimCluster:
     at all otherwise. ``rtt`` is the round trip of a link in memory, by the same rule. ``runner``: whether nodes in memory keep
     claims and fences natively, as those with a runner do; else scripts keep claims, and there are no fences. A directory that holds
     a cluster is taken as it is.
+
+    ``kind="real"``, for a cluster on disk: its containers are real ones of LXC (`nexcage.testing.real_lxc` says what that needs), until
+    `close`.
     """
 
     def __init__(
@@ -228,8 +232,11 @@ class SimCluster:
         dir: str | Path | None = None,
         rtt: float | None = None,
         runner: bool = True,
+        kind: Literal["model", "real"] = "model",
     ) -> None:
         self.seed: int = seed
+        self.lxc: RealLxc | None = None
+        """The ground of its real containers."""
         self.runner: bool = runner
         self.dir: Path | None = None if dir is None else Path(dir)
         self._pace = pace
@@ -238,6 +245,8 @@ class SimCluster:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._fleets = 0
         names = node_names(nodes)
+        if kind == "real" and dir is None:
+            raise ValueError("real containers need a cluster on disk: make it with SimCluster(dir=..., kind='real')")
         if self.dir is None:
             models = make_cluster(names, clock=self.clock, seed=seed, pace=pace or 0.0)
         else:
@@ -248,6 +257,11 @@ class SimCluster:
                 whole.touch()
             names = tuple(sorted(path.name for path in (self.dir / "nodes").iterdir()))
             install(self.dir, names)
+            if kind == "real":
+                from nexcage.testing.real_lxc import RealLxc
+
+                self.lxc = RealLxc(self.dir, names)
+                self.lxc.start()
             models = {name: disk_node(self.dir, name) for name in names}
         self.nodes: Mapping[str, SimNode] = {name: SimNode(model, self.settle_pace) for name, model in models.items()}
 
@@ -261,7 +275,10 @@ class SimCluster:
         self.close()
 
     def close(self) -> None:
-        """Throw away the directory that its fleets had in common. A cluster on disk stays."""
+        """Throw away the directory that its fleets had in common, and end real containers. A cluster on disk stays."""
+        if self.lxc is not None:
+            self.lxc.stop()
+            self.lxc = None
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None

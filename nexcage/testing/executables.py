@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from nexcage.testing import faults
 from nexcage.testing._model import ON_DISK, TOOLS
 from nexcage.testing._model.drive import drive_process, leave
-from nexcage.testing._model.files import DiskFiles
+from nexcage.testing._model.files import REAL, DiskFiles
 from nexcage.testing._model.tool import Ctx
 from nexcage.testing._model.world import disk_node
 
@@ -31,6 +31,7 @@ __all__ = ["bin_dir", "install", "main"]
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from nexcage.testing.executables import main; main(sys.argv[1:])"
 )
+_OF_LXC = ("lxc-info", "lxc-ls", "lxc-freeze", "lxc-unfreeze", "lxc-stop", "lxc-start", "lxc-monitor")
 _LAUNCHER = """\
 #!/bin/sh
 NEXCAGE_NODE_ROOT={root}
@@ -45,16 +46,31 @@ def bin_dir(directory: Path, node: str) -> Path:
 
 
 def install(directory: Path, nodes: tuple[str, ...]) -> None:
-    """Write the launchers of every node, for this Python and this nexcage."""
+    """Write the launchers of every node, for this Python and this nexcage. A node with real containers has LXC's own tools."""
     import shlex
 
     for name in nodes:
         place = bin_dir(directory, name)
         place.mkdir(parents=True, exist_ok=True)
-        root = shlex.quote(str(directory / "nodes" / name / "root"))
+        root = directory / "nodes" / name / "root"
+        inside = _inside(root)
         for program in (*ON_DISK, "sh"):
+            if inside and program in _OF_LXC:  # the machine's own
+                (place / program).unlink(missing_ok=True)
+                continue
             words = ["/bin/sh"] if program == "sh" else [*_python(), str(directory), name, program]
-            _write(str(place / program), _LAUNCHER.format(root=root, command=shlex.join(words)))
+            command = shlex.join([*inside, *words])
+            _write(str(place / program), _LAUNCHER.format(root=shlex.quote(str(root)), command=command))
+
+
+def _inside(root: Path) -> list[str]:
+    """The words that lead into the namespaces of a node with real containers."""
+    if not os.path.exists(f"{root}{REAL}"):
+        return []
+    from nexcage.testing._model.real import entering, ground_of
+
+    ground = ground_of(str(root))
+    return entering(ground) if ground is not None else []
 
 
 def _python() -> list[str]:
@@ -85,7 +101,8 @@ def main(argv: list[str]) -> NoReturn:
         sys.stderr.write(f"nexcage sim: node {name} is down\n")
         leave(255)
     stdin = b""
-    if program == "pct" and (arguments[:1] == ["exec"] or "/dev/stdin" in arguments):
+    inside = arguments[:1] == ["exec"] and not os.path.exists(f"{directory}/nodes/{name}/root{REAL}")
+    if program == "pct" and (inside or "/dev/stdin" in arguments):
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)

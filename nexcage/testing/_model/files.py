@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SIM", "DiskFiles", "Files", "MemoryFiles", "SharedTree"]
+__all__ = ["REAL", "SIM", "DiskFiles", "Files", "MemoryFiles", "SharedTree"]
 
 SIM = "/var/lib/nexcage-sim"
 """The node's directory for what the model knows and a real node would keep in its kernel."""
+REAL = f"{SIM}/real.json"
+"""What a node with real containers stands on."""
 
 _GUEST = re.compile(r"/etc/pve/nodes/([^/]+)/(lxc|qemu-server)/([0-9]+)\.conf")
 

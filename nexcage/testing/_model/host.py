@@ -90,7 +90,9 @@ def kill(ctx: Ctx) -> Steps:
 
 
 def deliver(node: Node, pid: int, number: int) -> None:
-    """A signal arrives at a process of the model."""
+    """A signal arrives at a process of the model, or at a real one."""
+    if node.delivered(pid, number):
+        return
     cgroup = node.files.read(f"/proc/{pid}/cgroup") or ""
     found = re.search(r"/lxc/([0-9]+)/ns", cgroup)
     name = NAMES.get(number, str(number))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from nexcage.testing._model.files import SIM, DiskFiles, Files, MemoryFiles, SharedTree
+from nexcage.testing._model.files import REAL, SIM, DiskFiles, Files, MemoryFiles, SharedTree
 from nexcage.testing._model.node import EFFECTS, SETTINGS, Node
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def restart(node: Node) -> None:
     files.write(f"{SIM}/booted", repr(node.steady()))
     boot = node.uuid()
     files.write("/proc/sys/kernel/random/boot_id", f"{boot}\n")
-    files.stale("/proc/net/unix")
+    node.sockets_changed()
     files.stale("/proc/uptime")
 
 
@@ -116,8 +117,13 @@ def make_cluster(
 
 
 def disk_node(directory: Path | str, name: str, *, clock: Callable[[], float] = time.time) -> Node:
-    """A node of a cluster on disk."""
+    """A node of a cluster on disk, with real containers where it stands on ground for them."""
     files = DiskFiles(f"{directory}/nodes/{name}/root")
+    if os.path.exists(f"{files.root}{REAL}"):
+        from nexcage.testing._model.real import RealNode, ground_of
+
+        if (ground := ground_of(files.root)) is not None:
+            return RealNode(files, name, clock=clock, random=Random(), ground=ground)
     return Node(files, name, clock=clock, random=Random())
 
 

@@ -30,12 +30,13 @@ def enter(job: Job) -> Steps:
 
 
 def exec_(job: Job) -> Steps:
-    """``pct exec``: a few programs; the exit status is theirs."""
+    """``pct exec``: a few programs, or whatever a real container has; the exit status is theirs."""
     _running(job)
     if not job.extra:
         job.ctx.err("missing command at /usr/share/perl5/PVE/CLI/pct.pm line 246.\n")
         return 126
     yield from job.took(0.09)
+    job.node.attach(job.vmid, job.extra, job.param.get("keep-env", "1") == "1")
     return _run(job, job.extra)
 
 

@@ -161,7 +161,7 @@ def _halt(job: Job, timeout: float, kill: bool) -> Work:
     pid = node.init_pid(vmid)
     if pid is not None:
         node.effect("signal", str(vmid), "halt")
-    if pid is not None and init not in ("stubborn", "broken"):
+    if pid is not None and not node.asked_to_halt(vmid) and init not in ("stubborn", "broken"):
         delay = halt_seconds(node.random.random())
         node.later(delay * node.pace, "halt", vmid, pid)
     yield from _wait_gone(job, timeout)
@@ -180,15 +180,14 @@ def _halt(job: Job, timeout: float, kill: bool) -> Work:
 def _wait_gone(job: Job, timeout: float) -> Work:
     """Wait until the monitor is gone or the time is over, in steps of a second."""
     node = job.node
-    pace = node.pace
-    end = node.steady() + timeout * pace
+    end = node.steady() + timeout * node.waits
     while True:
         due = node.next_due()
         left = end - node.steady()
         if due is not None:
             left = min(left, max(0.0, due - node.steady()))
         if left > 0:
-            yield Sleep(min(left, 1.0))
+            yield Sleep(min(left, node.nap))
         node.settle()
         if job.task is not None and node.aborted(job.task):
             raise Die("got unexpected control message")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -26,6 +26,7 @@ __all__ = [
     "Health",
     "Hooks",
     "Journal",
+    "Keeper",
     "Lease",
     "Node",
     "Placement",
@@ -170,6 +171,46 @@ class Backend(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """What a backend may do besides (its `Look.details` must show settings and snapshots then): any of these verbs. An operation whose
+    verb it lacks raises Unsupported before it begins.
+    """
+
+    async def snapshot(self, node: Node, ref: Ref, name: str, *, description: str) -> None:
+        """Keep disks and settings under ``name``, with exactly that description: it says whose it is."""
+        ...
+
+    async def delsnapshot(self, node: Node, ref: Ref, name: str) -> None: ...
+
+    async def mend_snapshot(self, node: Node, ref: Ref, name: str, *, lock: str, op: str) -> None:
+        """Remove what a killed snapshot (``lock`` "snapshot", made by ``op``) or its removal ("snapshot-delete") left, by a command that
+        proves in the same breath that it may go, or raises NotOurs.
+        """
+        ...
+
+    async def rollback(self, node: Node, ref: Ref, name: str, *, start: bool) -> None: ...
+
+    async def update(
+        self, node: Node, ref: Ref, values: Mapping[str, str], *, unset: Sequence[str], digest: str
+    ) -> None:
+        """Set ``values`` (PVE's keys and spelling) and unset others, if the config still has this digest; raises Changed."""
+        ...
+
+    async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
+        """Let it grow to so many bytes."""
+        ...
+
+    async def move_volume(self, node: Node, ref: Ref, disk: str, storage: str, *, delete: bool) -> None: ...
+
+    async def template(self, node: Node, ref: Ref) -> None: ...
+
+    async def migrate(
+        self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None
+    ) -> None:
+        """Move it to the PVE node ``target`` of the same cluster."""
+        ...
+
+
 Draft: TypeAlias = Event | Callable[[Mapping[str, Machine]], Event]
 """An event to append, or a function that makes it from the machines as they are under the journal's lock (raising refuses it)."""
 
@@ -281,9 +322,14 @@ class Verb(Protocol):
     ``options`` is flags to help: ``{"-n, --count N": "how many"}``; a value is expected where a word in capitals follows.
     """
 
-    summary: ClassVar[str]
-    usage: ClassVar[str]
-    options: ClassVar[Mapping[str, str]]
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def usage(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, str]: ...
 
     async def run(
         self, fleet: Fleet, words: Sequence[str], options: Mapping[str, str | bool], say: Callable[[str], None]

@@ -49,6 +49,7 @@ GLOBAL: tuple[Option, ...] = (
     Option(("--version",), "print the version and do nothing else"),
     Option(("--config",), "read this configuration file after the usual ones", "FILE", complete="file"),
     Option(("--hosts",), "drive these nodes: 'pve-[01-50].lan', commas between several", "HOSTS", many=True),
+    Option(("--discover",), "drive all nodes of the cluster that this node is in: 'root@pve-01'", "HOST"),
     Option(("--state-dir",), "where journal and fleet id live", "DIR", complete="dir"),
     Option(("--run-dir",), "where ID/state.json files are written", "DIR", complete="dir"),
     Option(
@@ -113,6 +114,7 @@ _CREATE = (
     Option(("--tag",), "tag it; several times for several", "TAG", many=True),
     Option(("--description",), "notes shown by PVE", "TEXT"),
     Option(("--node",), "on this node", "NODE", complete="node"),
+    Option(("--pull",), "download the image when the node does not have it"),
     Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
     Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
     _OP_ID,
@@ -124,6 +126,9 @@ _CREATE = (
 
 _DIR = Option(("--dir",), "directory of the simulated cluster", "DIR", complete="dir")
 _SIM_NODE = Option(("--node",), "name of the simulated node, such as pve-01", "NODE")
+
+_ON_NODES = Option(("--node",), "on this node; several times for several (all)", "NODE", many=True, complete="node")
+_PLACE = Option(("--storage",), "the storage that has it (defaults.image_storage)", "STORAGE")
 
 _LIST: tuple[Command, ...] = (
     Command(
@@ -328,6 +333,33 @@ _LIST: tuple[Command, ...] = (
         outputs=OUTPUTS,
     ),
     Command(
+        "images",
+        "[--node NODE]... [--available]",
+        "the images on the nodes: templates, ISO images, disks to import",
+        options=(_ON_NODES, Option(("--available",), "the templates that Proxmox VE offers for download instead")),
+        examples=("nexcage images", "nexcage images --available --node pve-01", "nexcage images --output name"),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "pull",
+        "IMAGE [--node NODE]... [--storage STORAGE]",
+        "see to it that nodes have an image",
+        "IMAGE is a template of Proxmox VE's index, an alias of [images], or NAME:TAG of a registry (Proxmox VE 9.1). What is there "
+        "already is not fetched again.",
+        (_ON_NODES, _PLACE),
+        ("nexcage pull debian-12-standard_12.12-1_amd64.tar.zst", "nexcage pull docker.io/library/nginx:1.29 --node pve-02"),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "rmi",
+        "IMAGE... [--node NODE]... [--storage STORAGE]",
+        "remove images from nodes",
+        "Containers that were made from it stay.",
+        (_ON_NODES, _PLACE, Option(("-f", "--force"), "no error for one that no node has")),
+        ("nexcage rmi local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst --node pve-01",),
+        outputs=OUTPUTS,
+    ),
+    Command(
         "route",
         "ID [--image IMAGE]",
         "explain which backend and node a create would take",
@@ -356,6 +388,19 @@ _LIST: tuple[Command, ...] = (
         "read the configuration and say whether it is valid",
         examples=("nexcage config check ./config.toml",),
         words="file",
+    ),
+    Command(
+        "config convert",
+        "OLD.json",
+        "NexCage's config.json (or the older proxmox-lxcri.json) as TOML; on stderr what has no counterpart",
+        examples=("nexcage config convert /etc/nexcage/config.json > /etc/nexcage/config.toml",),
+        words="file",
+    ),
+    Command(
+        "config schema",
+        "",
+        "the JSON schema of the configuration, for editors",
+        examples=("nexcage config schema > config.schema.json",),
     ),
     Command(
         "sim up",
@@ -412,7 +457,22 @@ _LIST: tuple[Command, ...] = (
             "storage-full storage-free clock-jump".split()
         ),
     ),
-    Command("version", "", "print the version", outputs=("table", "json"), examples=("nexcage version --output json",)),
+    Command(
+        "plugins",
+        "",
+        "installed plugins with their packages and versions, and whether they are on",
+        "A plugin is on unless [plugins.NAME] in the configuration says enabled = false. Exit status: 1 when one cannot be used.",
+        examples=("nexcage plugins", "nexcage plugins --output json"),
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "version",
+        "[--hosts HOSTS]",
+        "print the version; as JSON also those of Python, the libraries and the nodes' tools",
+        "The nodes are asked only when --hosts names them.",
+        outputs=("table", "json"),
+        examples=("nexcage version --output json", "nexcage version --output json --hosts 'pve-[01-03].lan'"),
+    ),
     Command("help", "[COMMAND]", "show the help of a command", examples=("nexcage help create",)),
     Command(
         "completion",

@@ -22,7 +22,9 @@ def help_for(words: Sequence[str]) -> str:
         return help_of(COMMANDS[name])
     if name in GROUPS:
         return _group(name)
-    raise Usage(f"unknown command {ascii(name)[1:-1]}", command="help", hint=close_to(name, COMMANDS))
+    error = Usage(f"unknown command {ascii(name)[1:-1]}", command="help", hint=close_to(name, COMMANDS))
+    error.unknown = name
+    raise error
 
 
 def overview() -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO, cast
 
+from nexcage._cli.commands import COMMANDS
 from nexcage._cli.parser import Call, Usage, parse
 from nexcage._cli.streams import Streams, hold_standard_descriptors, one_line
 
@@ -50,7 +51,29 @@ def _run(argv: list[str], streams: Streams) -> int:
             streams.write(help_for(call.words))
             return 0
     except Usage as error:
+        return _from_plugin(argv, error, streams)
+    return _logged(call, streams)
+
+
+def _from_plugin(argv: list[str], error: Usage, streams: Streams) -> int:
+    """A command that is none of ours may be one of an installed plugin."""
+    if not error.unknown or error.oci:
         return _usage(error, streams)
+    from nexcage._cli import verbs_plugins
+
+    try:
+        call = verbs_plugins.find(argv, error)
+    except Usage as usage:
+        return _usage(usage, streams)
+    except Exception as trouble:
+        return tell(Call(COMMANDS["help"], (), {}), trouble, streams)
+    if isinstance(call, str):
+        streams.write(call)
+        return 0
+    return _logged(call, streams)
+
+
+def _logged(call: Call, streams: Streams) -> int:
     from nexcage._cli.log import Logs
 
     with Logs(call, streams):
@@ -79,10 +102,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             return (
                 verbs_local.completion(call, streams) if call.name == "completion" else verbs_local.man(call, streams)
             )
-        case "config show" | "config check":
-            from nexcage._cli import verbs_config
+        case "config show" | "config check" | "config convert" | "config schema":
+            from nexcage._cli.verbs_config import config
 
-            return verbs_config.show(call, streams) if call.name == "config show" else verbs_config.check(call, streams)
+            return config(call, streams)
         case "sim up" | "sim down" | "sim effects" | "sim path" | "sim fault":
             from nexcage._cli.verbs_sim import sim
 
@@ -91,6 +114,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_doctor import doctor
 
             return doctor(call, streams)
+        case "plugins":
+            from nexcage._cli.verbs_plugins import plugins
+
+            return plugins(call, streams)
         case "events":
             from nexcage._cli.verbs_events import events
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from nexcage._cli.commands import COMMANDS, GLOBAL, GROUPS, Command, Option, options_of
 
-__all__ = ["Call", "Usage", "close_to", "parse"]
+__all__ = ["Call", "Usage", "close_to", "config_of", "parse"]
 
 _OCI = ("root", "log", "log_format", "systemd_cgroup")
 
@@ -22,7 +22,9 @@ Value = str | bool | list[str] | None
 
 
 class Usage(Exception):
-    """The command line cannot be understood; ``hint`` says what may have been meant."""
+    """The command line cannot be understood; ``hint`` says what may have been meant. ``unknown`` is a command that is none of ours."""
+
+    unknown: str = ""
 
     def __init__(self, message: str, *, command: str = "", hint: str = "", oci: bool = False) -> None:
         super().__init__(message)
@@ -67,14 +69,15 @@ class Call:
         return Usage(message, command=self.name, hint=hint, oci=self.oci)
 
 
-def parse(argv: Sequence[str]) -> Call:
-    """The call that ``argv`` (without the program's name) makes; raises `Usage`.
+def parse(argv: Sequence[str], more: Mapping[str, Command] | None = None) -> Call:
+    """The call that ``argv`` (without the program's name) makes; raises `Usage`. ``more`` commands are those of plugins.
 
     ``--help`` anywhere gives a call of ``help`` with the command as its words, ``--version`` one of ``version``, whatever else is
     missing or wrong.
     """
-    name, rest = _find(list(argv))
-    for part, value in _tokens(rest, options_of(COMMANDS[name]) if name in COMMANDS else GLOBAL):
+    commands = COMMANDS | dict(more or {})
+    name, rest = _find(list(argv), commands)
+    for part, value in _tokens(rest, options_of(commands[name]) if name in commands else GLOBAL):
         if part in ("-h", "--help") and value is None:
             return Call(COMMANDS["help"], name.split(), {})
     if name in GROUPS:
@@ -84,14 +87,14 @@ def parse(argv: Sequence[str]) -> Call:
             return Call(COMMANDS["version"], (), {})
         _parse(None, rest)
         raise Usage("no command", hint="'nexcage help' lists them", oci=_is_oci(argv))
-    call = _parse(COMMANDS[name], rest)
+    call = _parse(commands[name], rest)
     if call.flag("version"):
         return Call(COMMANDS["version"], (), {"output": call.text("output")})
     _check_choices(call)
     return call
 
 
-def _find(argv: list[str]) -> tuple[str, list[str]]:
+def _find(argv: list[str], commands: Mapping[str, Command]) -> tuple[str, list[str]]:
     """The command's name (empty when there is none; a group alone when its second word is missing) and argv without it."""
     rest = list(argv)
     first = _next_word(rest, 0)
@@ -106,13 +109,15 @@ def _find(argv: list[str]) -> tuple[str, list[str]]:
         if sub not in GROUPS[word]:
             raise _unknown("command", f"{word} {sub}", (f"{word} {known}" for known in GROUPS[word]), oci=_is_oci(argv))
         return f"{word} {sub}", rest
-    if word not in COMMANDS:
+    if word not in commands:
         if first and argv[first - 1].startswith("--"):  # its value is what was taken for the command
             flag, flags = argv[first - 1], [flag for option in GLOBAL for flag in option.flags]
             if flag.partition("=")[0] not in flags and flag != "--":
                 raise _unknown("option", flag.partition("=")[0], flags, oci=_is_oci(argv))
         known = [name for name in COMMANDS if " " not in name] + list(GROUPS)
-        raise _unknown("command", word, known, oci=_is_oci(argv))
+        error = _unknown("command", word, known, oci=_is_oci(argv))
+        error.unknown = word
+        raise error
     return word, rest
 
 
@@ -132,6 +137,16 @@ def _next_word(argv: list[str], start: int) -> int | None:
         else:
             return position
     return None
+
+
+def config_of(argv: Sequence[str]) -> str | None:
+    """What ``--config`` says, wherever it stands; for what must be known before the command is."""
+    found: str | None = None
+    for part, value in _tokens(argv, GLOBAL):
+        flag, equals, rest = part.partition("=")
+        if flag == "--config":
+            found = rest if equals else value
+    return found
 
 
 def _tokens(argv: Sequence[str], options: Iterable[Option]) -> Iterable[tuple[str, str | None]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 import nexcage
+from nexcage._cli.commands import COMMANDS
 from nexcage._cli.main import INTERRUPTED
 from nexcage._cli.parser import Call
 from nexcage._cli.settings import fleet_options
@@ -32,7 +33,7 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
-    if call.name in ("health", "list", "route") or (call.name == "reconcile" and call.flag("dry_run")):
+    if call.name in ("health", "list", "route", "version") or (call.name == "reconcile" and call.flag("dry_run")):
         options["recover"] = False  # a list finds it out for what it shows; the others change nothing
 
     async def work() -> int:
@@ -59,6 +60,12 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_health import prepare
         case "reconcile":
             from nexcage._cli.verbs_reconcile import prepare
+        case "images" | "pull" | "rmi":
+            from nexcage._cli.verbs_images import prepare
+        case name if name not in COMMANDS:
+            from nexcage._cli.verbs_plugins import prepare
+        case "version":
+            from nexcage._cli.verbs_local import prepare_version as prepare
         case _:
             from nexcage._cli.verbs_life import prepare
     return prepare(call, streams)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+import nexcage
 from nexcage import Look, NexcageError, NodeError
 from nexcage._cli.parser import Call
 from nexcage._cli.render import print_rows
@@ -22,10 +23,12 @@ from nexcage.tools.health import Check
 
 if TYPE_CHECKING:
     from nexcage import Fleet
+    from nexcage.abc import Health
 
 __all__ = ["prepare"]
 
 _HERE = "this machine"
+_PATIENCE = 30.0  # seconds for a plugin's check of one node
 _NEEDED = 64 << 20  # bytes; a journal segment and room to go on
 
 
@@ -38,6 +41,7 @@ def prepare(call: Call, streams: Streams) -> Verb:
         found: dict[str, list[Check]] = {_HERE: _this_machine(fleet)}
         away: list[str] = []
         looks = await fleet.look()
+        more: Mapping[str, Health] = nexcage.plugged("health", fleet.config.plugins)
 
         async def one(key: str) -> None:
             look = looks[key]
@@ -49,7 +53,12 @@ def prepare(call: Call, streams: Streams) -> Verb:
                     return
                 found[key] += await _ask(fleet, key)
                 return
-            found[key] = [_seen(look), await _runner(fleet, key), *await _ask(fleet, key)]
+            found[key] = [
+                _seen(look),
+                await _runner(fleet, key),
+                *await _ask(fleet, key),
+                *await _plugins(fleet, key, more),
+            ]
 
         async with anyio.create_task_group() as tasks:
             for key in fleet.nodes:
@@ -94,6 +103,23 @@ async def _ask(fleet: Fleet, key: str) -> list[Check]:
     for storage in health.template_storages(tuple(where))[:4]:
         checks += await _one(fleet, key, health.template_list(storage))
     return checks + [check for check in where if check.verdict != "PASS"]
+
+
+async def _plugins(fleet: Fleet, key: str, more: Mapping[str, Health]) -> list[Check]:
+    """What the checks of plugins find on a node; one that breaks is a finding of its own."""
+    checks: list[Check] = []
+    for name, one in more.items():
+        why = ""
+        with anyio.move_on_after(_PATIENCE) as scope:
+            try:
+                checks += await one.check(fleet.nodes[key])
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+        if scope.cancelled_caught:
+            why = f"no answer in {_PATIENCE:g} s"
+        if why:
+            checks.append(Check(name, "WARN", f"the plugin's check failed: {why}", f"[plugins.{name}] enabled = false"))
+    return checks
 
 
 async def _runner(fleet: Fleet, key: str) -> Check:

@@ -22,6 +22,7 @@ __all__ = [
     "disk",
     "free_space",
     "lease",
+    "packages",
     "perl",
     "pools",
     "probes",
@@ -88,6 +89,16 @@ def version() -> Probe:
         "pve", "FAIL", "no pveversion", "this is no Proxmox VE node; `nexcage sim up` starts a simulated cluster"
     )
     return Probe("pve", _ask("pveversion", parse=_version), missing)
+
+
+def packages() -> Command[dict[str, str]]:
+    """The parts of Proxmox VE that a node has, with their versions, and its kernel."""
+
+    def parse(result: Result) -> dict[str, str]:
+        parts = (line.partition(": ") for line in text(result).splitlines())
+        return {name: version.split(" ")[0] for name, _, version in parts if version}
+
+    return Command(("pveversion", "--verbose"), parse, safe=True, timeout=30.0)
 
 
 def pools() -> Probe:

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, assert_type
 
 import nexcage
 from nexcage import names
-from nexcage.abc import Backend, Candidate, Node, Placement, Ref, Sink, Transport
+from nexcage.abc import Asked, Backend, Candidate, Health, Hooks, Node, Placement, Ref, Sink, Transport, Verb
 from nexcage.testing import (
     Aftermath,
     CrashDisk,
@@ -26,6 +26,7 @@ from nexcage.testing import (
     every_crash,
     explore,
 )
+from nexcage.tools.health import Check
 
 
 async def one_container() -> None:
@@ -53,6 +54,8 @@ async def one_container() -> None:
 
 async def many(bar: list[str]) -> None:
     spec = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", nets=(nexcage.Net(ip="dhcp"),))
+    vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
+    assert_type(vm.vm, nexcage.Vm | None)
     hosts = nexcage.hosts("pve-[01-50].lan")
     assert_type(hosts, tuple[str, ...])
     limits = nexcage.Limits(total=200, per_node=8)
@@ -219,6 +222,54 @@ class Lines:
 
 def fits(one: Nspawn, other: First, sink: Lines) -> tuple[Backend, Placement, Sink]:
     return one, other, sink
+
+
+class Balancer(Hooks):
+    """Hooks of one's own."""
+
+    timeout = 10.0
+    policy = "retry"
+
+    async def pre_stop(self, intent: nexcage.Stop, machine: nexcage.Machine) -> None:
+        assert_type(machine.state, nexcage.State)
+
+    def failed(self, failure: nexcage.Failure) -> None:
+        assert_type(failure.error, nexcage.NexcageError)
+
+
+class Kernel:
+    """A check of one's own."""
+
+    async def check(self, node: Asked) -> Sequence[Check]:
+        return [Check("kernel", "PASS", await node.run(nexcage.Command(("uname", "-r"), nexcage.text, safe=True)))]
+
+
+class Census:
+    """A command of one's own."""
+
+    summary = "count"
+    usage = ""
+    options: Mapping[str, str] = {}
+
+    async def run(
+        self, fleet: nexcage.Fleet, words: Sequence[str], options: Mapping[str, str | bool], say: Callable[[str], None]
+    ) -> int:
+        say(f"{len(list(fleet))}")
+        return 0
+
+
+async def plugged_in() -> tuple[Health, Verb]:
+    assert_type(nexcage.plugins(), tuple[nexcage.Plugin, ...])
+    settings = {"quota": nexcage.PluginConfig(policy="abort", settings={"memory": 512})}
+    assert_type(nexcage.plugged("hooks", settings), dict[str, Any])
+    async with nexcage.open_fleet(config=nexcage.Config(plugins=settings, placement="first")) as fleet:
+        checks = await Kernel().check(fleet.nodes["local"])
+        assert_type(checks, Sequence[Check])
+        try:
+            await fleet["web-1"].start()
+        except nexcage.Refused as refused:
+            assert_type(refused.plugin, str)
+    return Kernel(), Census()
 
 
 async def tests_of_their_own(sim: SimCluster) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nexcage._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nexcage._core.changes import Change as Change
     from nexcage._core.command import Claim as Claim
     from nexcage._core.command import Command as Command
     from nexcage._core.command import Result as Result
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nexcage._core.config import Limits as Limits
     from nexcage._core.config import NodeConfig as NodeConfig
     from nexcage._core.config import Route as Route
+    from nexcage._core.details import Details as Details
+    from nexcage._core.details import Snap as Snap
     from nexcage._core.drift import Difference as Difference
     from nexcage._core.events import Attempted as Attempted
     from nexcage._core.events import Began as Began
@@ -45,6 +48,14 @@ if TYPE_CHECKING:
     from nexcage._core.intents import Resume as Resume
     from nexcage._core.intents import Start as Start
     from nexcage._core.intents import Stop as Stop
+    from nexcage._core.keeping import DelSnapshot as DelSnapshot
+    from nexcage._core.keeping import MakeTemplate as MakeTemplate
+    from nexcage._core.keeping import Migrate as Migrate
+    from nexcage._core.keeping import MoveVolume as MoveVolume
+    from nexcage._core.keeping import Resize as Resize
+    from nexcage._core.keeping import Rollback as Rollback
+    from nexcage._core.keeping import Snapshot as Snapshot
+    from nexcage._core.keeping import Update as Update
     from nexcage._core.machine import Checkpointed as Checkpointed
     from nexcage._core.machine import Event as Event
     from nexcage._core.machine import Machine as Machine
@@ -90,6 +101,7 @@ if TYPE_CHECKING:
     from nexcage.errors import AuthRejected as AuthRejected
     from nexcage.errors import Blocked as Blocked
     from nexcage.errors import Busy as Busy
+    from nexcage.errors import Changed as Changed
     from nexcage.errors import CommandFailed as CommandFailed
     from nexcage.errors import Fenced as Fenced
     from nexcage.errors import HostKeyRejected as HostKeyRejected
@@ -112,6 +124,7 @@ if TYPE_CHECKING:
     from nexcage.errors import Refused as Refused
     from nexcage.errors import SinkError as SinkError
     from nexcage.errors import Uncertain as Uncertain
+    from nexcage.errors import Unsupported as Unsupported
     from nexcage.errors import UnsupportedImage as UnsupportedImage
     from nexcage.names import ImageRef as ImageRef
     from nexcage.names import Mount as Mount
@@ -124,6 +137,8 @@ __all__ = [
     "Began",
     "Blocked",
     "Busy",
+    "Change",
+    "Changed",
     "Checkpointed",
     "Claim",
     "Command",
@@ -132,7 +147,9 @@ __all__ = [
     "Container",
     "Create",
     "Defaults",
+    "DelSnapshot",
     "Delete",
+    "Details",
     "Difference",
     "Done",
     "Event",
@@ -162,8 +179,11 @@ __all__ = [
     "LogSink",
     "Look",
     "Machine",
+    "MakeTemplate",
     "Mark",
+    "Migrate",
     "Mount",
+    "MoveVolume",
     "Net",
     "NexcageError",
     "NoQuorum",
@@ -189,12 +209,16 @@ __all__ = [
     "Ref",
     "Refused",
     "Report",
+    "Resize",
     "Result",
     "Resume",
+    "Rollback",
     "Route",
     "Selector",
     "Settled",
     "SinkError",
+    "Snap",
+    "Snapshot",
     "Spec",
     "Start",
     "State",
@@ -203,7 +227,9 @@ __all__ = [
     "TakenOver",
     "Task",
     "Uncertain",
+    "Unsupported",
     "UnsupportedImage",
+    "Update",
     "__version__",
     "examine",
     "failed",
@@ -226,6 +252,7 @@ __all__ = [
 ]
 
 _HOME: dict[str, str] = {
+    "Change": "nexcage._core.changes",
     "Claim": "nexcage._core.command",
     "Command": "nexcage._core.command",
     "Result": "nexcage._core.command",
@@ -239,6 +266,8 @@ _HOME: dict[str, str] = {
     "Limits": "nexcage._core.config",
     "NodeConfig": "nexcage._core.config",
     "Route": "nexcage._core.config",
+    "Details": "nexcage._core.details",
+    "Snap": "nexcage._core.details",
     "Difference": "nexcage._core.drift",
     "Attempted": "nexcage._core.events",
     "Began": "nexcage._core.events",
@@ -261,6 +290,14 @@ _HOME: dict[str, str] = {
     "Resume": "nexcage._core.intents",
     "Start": "nexcage._core.intents",
     "Stop": "nexcage._core.intents",
+    "DelSnapshot": "nexcage._core.keeping",
+    "MakeTemplate": "nexcage._core.keeping",
+    "Migrate": "nexcage._core.keeping",
+    "MoveVolume": "nexcage._core.keeping",
+    "Resize": "nexcage._core.keeping",
+    "Rollback": "nexcage._core.keeping",
+    "Snapshot": "nexcage._core.keeping",
+    "Update": "nexcage._core.keeping",
     "Checkpointed": "nexcage._core.machine",
     "Event": "nexcage._core.machine",
     "Machine": "nexcage._core.machine",
@@ -329,6 +366,8 @@ _HOME: dict[str, str] = {
     "SinkError": "nexcage.errors",
     "Uncertain": "nexcage.errors",
     "UnsupportedImage": "nexcage.errors",
+    "Changed": "nexcage.errors",
+    "Unsupported": "nexcage.errors",
     "ImageRef": "nexcage.names",
     "Mount": "nexcage.names",
 }

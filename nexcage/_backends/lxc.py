@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from zlib import crc32
 
 from nexcage._backends.inside import Inside
+from nexcage._backends.keeping import Keeps
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Settled
 from nexcage._core.spec import Spec
@@ -19,7 +20,7 @@ __all__ = ["Lxc", "candidates"]
 TRIES = 32  # VMIDs that one create tries before it gives up
 
 
-class Lxc(Inside):
+class Lxc(Inside, Keeps):
     """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
 
     name: str = "lxc"

@@ -10,17 +10,24 @@ from typing import Literal
 
 import msgspec
 
+from nexcage._core.changes import incomplete
 from nexcage._core.events import Attempted, Began
+from nexcage._core.keeping import DelSnapshot, Snapshot
 from nexcage._core.machine import Machine
-from nexcage._core.seen import Guest, Look, Settled, probe
+from nexcage._core.seen import Guest, Look, Settled, Verdict, probe
 from nexcage._core.states import Op
 
 __all__ = ["LOCKS", "Judgement", "half", "judge", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
-LOCKS = {Op.CREATE: "create", Op.DELETE: "destroyed"}
-"""What PVE writes into a config while it makes or deletes a container; all that a killed one leaves there."""
+LOCKS = {
+    Op.CREATE: "create",
+    Op.DELETE: "destroyed",
+    Op.SNAPSHOT: "snapshot",
+    Op.DELSNAPSHOT: "snapshot-delete",
+}
+"""What PVE writes into a config while it makes or deletes a container (all that a killed one leaves there) or a snapshot."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -55,12 +62,15 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     verdict = probe(began, machine, look, fleet)
     if verdict == "wait":
         return Judgement("wait", "task", "a task on the node still works on it")
+    if began.op is Op.ROLLBACK:
+        return _rolled_back(verdict, last)
     if half(began, machine, look) is not None:
         if last is not None and not never and _ours(last):
             return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
         if began.op is Op.DELETE:
             return Judgement("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")
-        return Judgement("not", "probe", f"half-made {machine.vmid} is left on {look.node}")
+        what = "half-made" if began.op is Op.CREATE else "an incomplete snapshot of"
+        return Judgement("not", "probe", f"{what} {machine.vmid} is left on {look.node}")
     known = last is not None and last.kind == "ended"
     return Judgement(verdict, "claim" if known else "probe")
 
@@ -73,11 +83,29 @@ def rebooted(step: Attempted, known: Settled) -> bool:
 def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     """The container that a create or a delete left half done, as far as it shows: a config with PVE's lock and without a mark."""
     guest = look.guests.get(machine.vmid)
+    if isinstance(began.intent, (Snapshot, DelSnapshot)):
+        return _half_snapshot(began, began.intent, machine, look)
     lock = LOCKS.get(began.op)
     if guest is None or lock is None or guest.mark is not None:
         return None
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
     return guest if guest.lock == lock or mended else None
+
+
+def _half_snapshot(began: Began, intent: Snapshot | DelSnapshot, machine: Machine, look: Look) -> Guest | None:
+    guest, details = look.guests.get(machine.vmid), look.details.get(machine.vmid)
+    if guest is None or details is None or guest.mark is None or guest.mark.op != machine.mark:
+        return None
+    return guest if incomplete(intent, began.op_id, details, guest.lock) is not None else None
+
+
+def _rolled_back(verdict: Verdict, last: Settled | None) -> Judgement:
+    """Only its command knows: a rollback that was stopped in the middle looks like a whole one, and is never repeated."""
+    if last is None or last.result is None or last.result.exit is None:
+        return Judgement("unknown", "", "nobody knows how far a rollback came")
+    if last.result.exit == 0:
+        return Judgement(verdict if verdict == "done" else "unknown", "claim", "its snapshot is not the current one")
+    return Judgement("not" if verdict != "unknown" else verdict, "claim")
 
 
 def proof(machine: Machine, last: Settled) -> Settled:

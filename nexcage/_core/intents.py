@@ -7,6 +7,7 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from nexcage import names
+from nexcage._core.keeping import Keeping
 from nexcage._core.spec import Spec
 from nexcage._core.states import Op
 from nexcage.errors import InvalidInput
@@ -135,7 +136,7 @@ class Push(_Plain, frozen=True, omit_defaults=True, tag="push"):
 
 Inside: TypeAlias = Exec | Push
 """What goes on beside a container's life."""
-Intent: TypeAlias = Create | Start | Stop | Kill | Pause | Resume | Delete
+Intent: TypeAlias = Create | Start | Stop | Kill | Pause | Resume | Delete | Keeping
 
 
 def force_of(intent: Intent | Inside) -> bool:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from nexcage._core.changes import applied
 from nexcage._core.events import (
     Attempted,
     Began,
@@ -21,8 +22,9 @@ from nexcage._core.events import (
     _Event,  # pyright: ignore[reportPrivateUsage]
 )
 from nexcage._core.intents import Create, Inside, Intent, force_of
+from nexcage._core.keeping import Update
 from nexcage._core.spec import Spec
-from nexcage._core.states import BESIDE, Op, Rule, State, allowed, rule
+from nexcage._core.states import BESIDE, KEEPING, Op, Rule, State, allowed, rule
 from nexcage.errors import AlreadyExists, Busy, IllegalTransition, JournalError, NexcageError, NotFound
 
 __all__ = ["Checkpointed", "Event", "Machine", "fold"]
@@ -209,12 +211,18 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.structs.replace(ended, wanted=State.ABSENT)
         return msgspec.structs.replace(
             ended,
-            wanted=None if event.op is Op.KILL else event.state,  # a signal may well end it
+            wanted=self._wanted(event),
+            spec=applied(ended.spec, began.intent) if ended.spec and isinstance(began.intent, Update) else ended.spec,
             node=event.node or ended.node,
             vmid=event.vmid or ended.vmid,
             backend=event.backend or ended.backend,
             mark=event.mark or ended.mark,
         )
+
+    def _wanted(self, event: Succeeded) -> State | None:
+        if event.op is Op.KILL:
+            return None  # a signal may well end it
+        return self.wanted if event.op in KEEPING and event.op is not Op.ROLLBACK else event.state
 
     def _observed(self, event: Observed) -> Machine:
         if event.rebuilt:

@@ -7,10 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from nexcage._core.changes import happened
 from nexcage._core.command import Result
+from nexcage._core.details import Details
 from nexcage._core.events import Began
+from nexcage._core.keeping import Keeping, Migrate
 from nexcage._core.machine import Machine
-from nexcage._core.states import Op, State
+from nexcage._core.states import KEEPING, Op, State
 
 __all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "probe", "task_of", "unchanged"]
 
@@ -109,6 +112,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 class Look(msgspec.Struct, frozen=True):
     """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
     operations among the ones asked for that still have a process there. ``memory``: MiB available. ``uptime``: seconds since boot.
+    ``details``: the rest of a guest's config, where the backend shows it.
     """
 
     node: str
@@ -122,6 +126,7 @@ class Look(msgspec.Struct, frozen=True):
     memory: int = 0
     at: float = 0.0
     uptime: float = 0.0
+    details: Mapping[int, Details] = {}
 
     def find(self, fleet: str, id: str, op: str = "") -> Guest | None:
         """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count."""
@@ -177,6 +182,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
         return "unknown" if elsewhere else "not"
     # Where the backend has no VMIDs, the mark alone says which one it is.
     guest = look.guests.get(vmid) if vmid else look.find(fleet, began.id, machine.mark)
+    if guest is None and began.op is Op.MIGRATE:
+        return _moved(began, machine, look)
     ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
     if began.op is Op.DELETE:
         if guest is None:
@@ -184,6 +191,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
         return "not" if ours and guest.lock != "destroyed" else "unknown"
     if not ours or guest is None:
         return "unknown"
+    if began.op in KEEPING:
+        return _kept(began, guest, look)
     state = observed(guest, machine)
     if guest.silent and began.op in (Op.PAUSE, Op.RESUME):
         return "unknown"
@@ -198,3 +207,19 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
             return "done" if state is State.RUNNING else "not"
         case _:
             return "unknown"
+
+
+def _kept(began: Began, guest: Guest, look: Look) -> Verdict:
+    details = look.details.get(guest.vmid)
+    if details is None or not isinstance(began.intent, Keeping):
+        return "unknown"
+    mark = str(guest.mark)
+    return happened(began.intent, began.op_id, details, lock=guest.lock, running=guest.running, mark=mark)
+
+
+def _moved(began: Began, machine: Machine, look: Look) -> Verdict:
+    """It is not here any more: it may be on its way, or somebody destroyed it."""
+    if not isinstance(began.intent, Migrate):
+        return "unknown"
+    there = look.vmids.get(machine.vmid, "")
+    return "done" if there and there != look.pve else "unknown"

@@ -83,7 +83,7 @@ def _cidr(field: str, value: object, low: int, high: int) -> None:
 
 
 class Net(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One network interface (PVE's ``netN``, pve-commands 2.3). ``rate`` is in megabytes per second."""
+    """One network interface (PVE's ``netN``, pve-commands 2.3; ``str`` spells it so). ``rate`` is in megabytes per second."""
 
     name: str = "eth0"
     bridge: str | None = "vmbr0"
@@ -120,6 +120,14 @@ class Net(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.firewall is not None:
             _flag("net.firewall", self.firewall)
 
+    def __str__(self) -> str:
+        parts = [f"name={self.name}"]
+        for key in ("bridge", "firewall", "gw", "gw6", "hwaddr", "ip", "ip6", "mtu", "rate", "tag"):
+            given: object = getattr(self, key)
+            if given is not None:
+                parts.append(f"{key}={_word(given)}")
+        return ",".join(parts)
+
     @classmethod
     def parse(cls, value: str) -> Net:
         """From PVE's own spelling, ``name=eth0,bridge=vmbr0,ip=dhcp``; raises InvalidSpec for keys that are not known here."""
@@ -152,6 +160,12 @@ class Net(msgspec.Struct, frozen=True, omit_defaults=True):
             if isinstance(error, InvalidSpec):
                 raise
             raise InvalidSpec("net", value, "numbers for tag, mtu and rate, 0 or 1 for firewall") from None
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 class Spec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -27,7 +27,20 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["BESIDE", "DRIVEN", "OBSERVABLE", "TABLE", "TRANSITIONAL", "Op", "Rule", "State", "allowed", "rule"]
+__all__ = [
+    "BESIDE",
+    "DRIVEN",
+    "KEEPING",
+    "LIFECYCLE",
+    "OBSERVABLE",
+    "TABLE",
+    "TRANSITIONAL",
+    "Op",
+    "Rule",
+    "State",
+    "allowed",
+    "rule",
+]
 
 
 @unique
@@ -67,9 +80,12 @@ class Op(str, Enum):
     PUSH = "push"
     PULL = "pull"
     SNAPSHOT = "snapshot"
+    DELSNAPSHOT = "delsnapshot"
     ROLLBACK = "rollback"
     CLONE = "clone"
     RESIZE = "resize"
+    MOVE_VOLUME = "move-volume"
+    TEMPLATE = "template"
     MIGRATE = "migrate"
 
     def __str__(self) -> str:
@@ -79,7 +95,13 @@ class Op(str, Enum):
 TRANSITIONAL: frozenset[State] = frozenset(
     {State.CREATING, State.STARTING, State.PAUSING, State.RESUMING, State.STOPPING, State.DELETING}
 )
-DRIVEN: frozenset[Op] = frozenset({Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE, Op.KILL})
+LIFECYCLE: frozenset[Op] = frozenset({Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE, Op.KILL})
+"""What a hint about what is possible now names."""
+KEEPING: frozenset[Op] = frozenset(
+    {Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.UPDATE, Op.RESIZE, Op.MOVE_VOLUME, Op.TEMPLATE, Op.MIGRATE}
+)
+"""What changes disks, settings or place and keeps the state (a rollback leaves it stopped)."""
+DRIVEN: frozenset[Op] = LIFECYCLE | KEEPING
 """The operations that intents exist for; the table already has the cells of the others."""
 BESIDE: frozenset[Op] = frozenset({Op.EXEC, Op.PUSH})
 """What goes on inside a container beside its life: any number at once, and none of it changes where the machine is."""
@@ -117,8 +139,9 @@ _DELETE = Rule("go", State.DELETING, State.ABSENT)
 _DELETE_FORCED = Rule("go", State.DELETING, State.ABSENT, forced=True)
 _CREATE = Rule("go", State.CREATING, State.CREATED)
 
-_AT_REST = {Op.UPDATE, Op.SNAPSHOT, Op.ROLLBACK, Op.CLONE, Op.RESIZE, Op.MIGRATE}
-_ALIVE = _AT_REST | {Op.KILL, Op.EXEC, Op.PUSH, Op.PULL}
+_ANY_TIME = {Op.UPDATE, Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.CLONE, Op.RESIZE, Op.MIGRATE}
+_AT_REST = _ANY_TIME | {Op.MOVE_VOLUME, Op.TEMPLATE}
+_ALIVE = _ANY_TIME | {Op.KILL, Op.EXEC, Op.PUSH, Op.PULL}
 _QUEUED = {Op.STOP: _QUEUE, Op.DELETE: _QUEUE}
 
 # What is not named here is refused; CREATE of what exists is `exists`; that makes the table total.
@@ -189,7 +212,7 @@ def allowed(state: State, *, strict_oci: bool = False) -> tuple[str, ...]:
     if state is State.UNKNOWN:
         return ("reconcile",)
     words: list[str] = []
-    for op in (op for op in Op if op in DRIVEN):
+    for op in (op for op in Op if op in LIFECYCLE):
         cell = TABLE[state, op]
         if cell.kind in ("go", "keep", "queue") and rule(state, op, force=True, strict_oci=strict_oci).kind != "refuse":
             words.append(f"{op} --force" if cell.forced else str(op))

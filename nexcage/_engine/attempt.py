@@ -13,22 +13,26 @@ import msgspec
 from nexcage import names
 from nexcage._core.config import Limits
 from nexcage._core.events import Began, Ended
+from nexcage._core.evidence import LOCKS
 from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
+from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Verdict, observed, probe, unchanged
-from nexcage._core.states import Op, Rule, State
+from nexcage._core.states import KEEPING, Op, Rule, State
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation
 from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
 from nexcage._engine.steps import Steps
+from nexcage._engine.verbs import carry_out
 from nexcage.abc import Backend, Ref
 from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
 
 __all__ = ["Attempt"]
 
-_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME})  # after the probe (design 8)
+# After the probe (design 8).
+_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING - {Op.ROLLBACK}
 
 
 _ALREADY = re.compile(r"already running|not running")  # what pct says when somebody else was first
@@ -81,6 +85,8 @@ class Attempt:
                     return op.given_up(began, error)
                 machine, by = self._machine, self._steps.resolved_by
                 return op.succeeded(began, machine, began.before, machine.pid, resolved_by=by), None
+            if began.op is Op.ROLLBACK and lost:  # one that was stopped in the middle looks like a whole one
+                return op.given_up(began, error)
             if error is not None and not self._steps.touched:  # nothing was started, so all is as it was
                 verdict, state, pid = "not", began.before, self._machine.pid
             else:
@@ -93,10 +99,12 @@ class Attempt:
                     verdict, state, pid = await self._verdict(certain=False)
                 except NexcageError as blind:
                     return op.given_up(began, error or blind)
+            if began.op is Op.ROLLBACK and error is not None:
+                verdict = self._refused_rollback()
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 by = "probe" if lost else self._steps.resolved_by
-                state = self._cell.to or began.before
+                state = self._cell.to or state
                 machine = self._machine
                 if self._made is not None and self._made.vmid:
                     machine = msgspec.structs.replace(machine, vmid=self._made.vmid)
@@ -111,10 +119,15 @@ class Attempt:
             await anyio.sleep(pause(attempt, self._limits, self._random))
         raise AssertionError
 
+    def _refused_rollback(self) -> Verdict:
+        """The tool said no; its lock tells that it had begun to change the disks."""
+        guest = self._node.seen.guests.get(self._machine.vmid) if self._node.seen is not None else None
+        return "unknown" if guest is not None and guest.lock == "rollback" else "not"
+
     async def _mended(self) -> bool:
         """A killed tool may leave a container half made or half deleted; what is provably ours goes."""
         look = self._node.seen
-        if look is None or self._began.op not in (Op.CREATE, Op.DELETE):
+        if look is None or self._began.op not in LOCKS:
             return False
         proof = await self._recovery.proof(self._node, self._began, self._machine, look)
         if proof is None:
@@ -145,6 +158,9 @@ class Attempt:
                     await backend.resume(steps, ref)
                 case Delete(force=force, purge=purge):
                     await backend.delete(steps, ref, force=force, purge=purge)
+                case _:
+                    assert isinstance(began.intent, Keeping)
+                    await carry_out(backend, steps, ref, began.intent, began.op_id)
         except Lost as answer:
             return Uncertain(self._op.op_id, str(answer)), True
         except JournalError:

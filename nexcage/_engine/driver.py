@@ -19,6 +19,7 @@ import msgspec
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Problem, Succeeded
 from nexcage._core.intents import Create, Intent, Kill, Stop
+from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
 from nexcage._core.route import plan
@@ -35,6 +36,7 @@ from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
 from nexcage._engine.turns import Turns
+from nexcage._engine.verbs import ready
 from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
@@ -336,7 +338,7 @@ class Driver:
             op.at = anyio.current_time()  # waiting for its turn is not what an operation takes
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
-            look = await node.look(within=FRESH)
+            look = await node.look(within=0.0 if isinstance(intent, Keeping) else FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if isinstance(intent, Create):
@@ -345,6 +347,11 @@ class Driver:
                 look = await node.look()  # what was seen a moment ago may be older than the record that it differs from
                 if await self._observer.record(machine, look) is not None:
                     return None
+            if isinstance(intent, Keeping):
+                wanted = await ready(intent, machine, self._fleet, look, backend, self._nodes)
+                if wanted is None:
+                    return op.done(machine, changed=False)
+                intent = wanted
             if self._hooks is not None and await self._hooks.before(op, intent, machine):
                 return None  # that took its time: decide and look again
             began = await self._begin(op, intent, machine, node, backend, look)

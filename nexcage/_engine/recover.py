@@ -18,6 +18,7 @@ import anyio
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
 from nexcage._core.evidence import LOCKS, Judgement, half, judge, proof
+from nexcage._core.keeping import DelSnapshot, Migrate, Snapshot
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Settled, observed, unchanged
 from nexcage._core.states import Op, State
@@ -39,6 +40,10 @@ _RESULT = {
     Op.CREATE: State.CREATED,
     Op.DELETE: State.ABSENT,
 }
+
+
+def _mender(began: Began) -> str:
+    return "mend_snapshot" if isinstance(began.intent, (Snapshot, DelSnapshot)) else "mend"
 
 
 class Recovery:
@@ -145,7 +150,9 @@ class Recovery:
     async def _settle(
         self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Judgement
     ) -> Event | None:
-        if finding.verdict == "half" and (last is None or not hasattr(self._backends.get(began.backend), "mend")):
+        if finding.verdict == "half" and (
+            last is None or not hasattr(self._backends.get(began.backend), _mender(began))
+        ):
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
         if finding.verdict == "half" and last is not None:
             mended = await self._mended(began, machine, node, look, last)
@@ -170,14 +177,14 @@ class Recovery:
     ) -> Succeeded | Failed:
         guest = look.find(self._fleet, began.id, began.mark)
         if finding.verdict == "done":
-            # A signal wants no state of its own: it is as it is seen.
-            as_seen = began.op is Op.KILL and guest is not None
+            # A signal or a snapshot wants no state of its own: it is as it is seen.
+            as_seen = began.op not in _RESULT and guest is not None
             return Succeeded(
                 id=began.id,
                 op=began.op,
                 op_id=began.op_id,
                 state=observed(guest, machine) if as_seen else _RESULT.get(began.op, began.before),
-                node=began.node,
+                node=began.intent.node if isinstance(began.intent, Migrate) else began.node,
                 vmid=guest.vmid if guest else machine.vmid,
                 backend=began.backend,
                 mark=began.mark,
@@ -256,13 +263,17 @@ class Recovery:
         """Remove what a create or delete that is being driven here left half done; whether that was tried with success."""
         guest = half(began, machine, look)
         backend = self._backends.get(began.backend)
-        do = getattr(backend, "mend", None)
+        do = getattr(backend, _mender(began), None)
         if guest is None or do is None:
             return False
+        ref, lock = Ref(began.id, machine.vmid, began.node), LOCKS[began.op]
         turns = self._turns.setdefault(began.node, anyio.Semaphore(self._limits.creates_per_node))
         try:
             async with turns:  # a dead driver may have left many
-                await do(steps, Ref(began.id, machine.vmid, began.node), LOCKS[began.op], proof(machine, last))
+                if isinstance(began.intent, (Snapshot, DelSnapshot)):
+                    await do(steps, ref, began.intent.name, lock=lock, op=began.op_id)
+                else:
+                    await do(steps, ref, lock, proof(machine, last))
         except (NexcageError, Lost) as error:
             _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
             return False

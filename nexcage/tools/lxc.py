@@ -6,6 +6,7 @@ shell may print a banner first; a look without its last marker is not an answer.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from nexcage._core.command import Command, Result, nothing, shown
+from nexcage._core.details import Details, Snap
 from nexcage._core.seen import Guest, Look, Mark, Task
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeNotUsable, NotOurs
 from nexcage.tools import config, kvm
@@ -84,7 +86,20 @@ env kill "-$3" "$pid" && echo "$pid"
 """
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
-_SECTIONS = "boot uptime name memory members vmlist running frozen tasks ops configs texts".split()
+_SECTIONS = [
+    "boot",
+    "uptime",
+    "name",
+    "memory",
+    "members",
+    "vmlist",
+    "running",
+    "frozen",
+    "tasks",
+    "ops",
+    "configs",
+    "texts",
+]
 _SECTIONS += [*kvm.SECTIONS, "vmstates"]
 _OPTIONAL = ("uptime", "vmstates")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
@@ -105,7 +120,8 @@ def unfreeze(vmid: int) -> Command[None]:
 def guarded(mark: Mark, command: Command[None]) -> Command[None]:
     """``command``, run only while the container still carries ``mark`` (or has no config at all)."""
     wrapped = ("sh", "-c", GUARD, "nexcage", str(mark), str(mark.vmid), *command.argv)
-    return msgspec.structs.replace(command, argv=wrapped, classify=_guard_errors(mark, command))
+    check = None if command.check is None else _guard_check(command)
+    return msgspec.structs.replace(command, argv=wrapped, classify=_guard_errors(mark, command), check=check)
 
 
 def signal(mark: Mark, number: int) -> Command[int]:
@@ -135,6 +151,13 @@ def look(node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         timeout=30.0,
         cap=64 << 20,
     )
+
+
+def _guard_check(inner: Command[None]) -> Callable[[Command[Any], Result, str], NexcageError | None]:
+    def check(_: Command[Any], result: Result, node: str) -> NexcageError | None:
+        return None if inner.check is None else inner.check(inner, result, node)
+
+    return check
 
 
 def _guard_errors(mark: Mark, inner: Command[None]) -> Callable[[Command[Any], Result, str], NexcageError]:
@@ -191,6 +214,7 @@ def _look(node: str, result: Result) -> Look:
         quorate=_quorate(parts["members"]),
         memory=_kib(parts["memory"]) // 1024,
         uptime=_seconds(parts["uptime"]),
+        details=_AllDetails(parts["texts"]),
     )
 
 
@@ -309,17 +333,21 @@ def _is_number(word: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
+def _files(texts: bytes) -> Mapping[bytes, bytes]:
+    return {match[1]: match[0] for match in _FILE.finditer(texts)}
+
+
+@lru_cache(maxsize=256)
 def _configured(configs: bytes, texts: bytes, kind: Literal["lxc", "vm"]) -> Mapping[int, Guest]:
     """What the config files of a node say; cached whole, because between two looks it is mostly the running ones that change."""
-    lines = {match[1]: match[0] for match in _FILE.finditer(texts)}
+    lines = _files(texts)
     return {int(vmid): _known(int(vmid), lines.get(vmid, b""), kind) for vmid in _CONF.findall(configs)}
 
 
 @lru_cache(maxsize=20_000)
 def _known(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Guest:
     """What one config file says, of whose lines each is still behind its name; cached, because most files have not changed."""
-    bare = (b"\n" + text).replace(b"\n%d.conf:" % vmid, b"\n")[1:]
-    parsed = config.parse(bare.decode("utf-8", "backslashreplace"))
+    parsed = config.parse(_bare(vmid, text).decode("utf-8", "backslashreplace"))
     main = parsed.values
     memory = main.get("memory", "").removeprefix("current=")
     named = main.get("name", f"VM {vmid}") if kind == "vm" else main.get("hostname", f"CT{vmid}")
@@ -333,4 +361,44 @@ def _known(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Guest:
         memory=int(memory) if memory.isascii() and memory.isdigit() and len(memory) < 12 else 0,
         broken=bool(parsed.broken),
         kind=kind,
+    )
+
+
+def _bare(vmid: int, text: bytes) -> bytes:
+    """The file without its name in front of each line."""
+    return (b"\n" + text).replace(b"\n%d.conf:" % vmid, b"\n")[1:]
+
+
+class _AllDetails(Mapping[int, Details]):
+    """Read when somebody asks: most looks are about states."""
+
+    def __init__(self, texts: bytes) -> None:
+        self._texts = texts
+
+    def __getitem__(self, vmid: int) -> Details:
+        text = _files(self._texts).get(b"%d" % vmid)
+        if text is None:
+            raise KeyError(vmid)
+        return _details(vmid, text)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, _files(self._texts))
+
+    def __len__(self) -> int:
+        return len(_files(self._texts))
+
+
+@lru_cache(maxsize=1000)
+def _details(vmid: int, text: bytes) -> Details:
+    data = _bare(vmid, text) + b"\n"  # as PVE writes it: every line ends
+    parsed = config.parse(data.decode("utf-8", "backslashreplace"))
+    waiting: Mapping[str, str] = parsed.pending.values if parsed.pending is not None else {}
+    dropped = [name.lstrip("!") for name in re.split(r"[,;\s]+", waiting.get("delete", "")) if name]
+    snaps = {name: Snap.read(name, part.values, part.description) for name, part in parsed.snapshots.items()}
+    return Details(
+        digest=hashlib.sha1(data).hexdigest(),  # noqa: S324 (what PVE takes)
+        values=parsed.effective(),
+        pending=tuple(sorted({*(key for key in waiting if key != "delete"), *dropped})),
+        description=parsed.description,
+        snapshots=snaps,
     )

@@ -7,11 +7,11 @@ from itertools import product
 import pytest
 
 from nexcage import Op, State
-from nexcage._core.states import DRIVEN, OBSERVABLE, TABLE, TRANSITIONAL, allowed, rule
+from nexcage._core.states import DRIVEN, LIFECYCLE, OBSERVABLE, TABLE, TRANSITIONAL, allowed, rule
 
 CELLS = list(product(State, Op))
 EXISTING = [state for state in State if state not in {State.ABSENT, State.UNKNOWN}]
-LIFECYCLE = [Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE]
+CHANGES = [Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE]
 
 
 def test_the_table_answers_every_question():
@@ -73,7 +73,7 @@ def test_create_is_never_already_so(state):
 @pytest.mark.parametrize("state", EXISTING)
 def test_already_so_is_said_only_where_it_is_so(state):
     ends = {Op.START: State.RUNNING, Op.PAUSE: State.PAUSED, Op.RESUME: State.RUNNING}
-    for op in LIFECYCLE:
+    for op in CHANGES:
         if TABLE[state, op].kind == "already":
             assert state in ({State.CREATED, State.STOPPED} if op is Op.STOP else {ends[op]})
 
@@ -102,7 +102,7 @@ def test_the_hint_names_what_the_table_takes_and_nothing_else(state):
         return
     assert words
     for op in Op:
-        taken = op in DRIVEN and rule(state, op, force=True).kind in ("go", "keep", "queue")
+        taken = op in LIFECYCLE and rule(state, op, force=True).kind in ("go", "keep", "queue")
         assert (str(op) in words or f"{op} --force" in words) == taken
 
 

@@ -69,11 +69,13 @@ def delsnapshot(job: Job) -> Steps:
 
     def begin() -> Work:
         conf = job.load()
-        if name not in conf.snapshots:
+        part = conf.snapshots.get(name)
+        if part is None:
             raise Die(f"snapshot '{name}' does not exist")
         if conf.values.get("template") == "1":
             raise Die("you can't delete a snapshot if vm is a template")
         job.check_lock(conf)
+        conf.snapshots[name] = part._replace(values={**part.values, "snapstate": "delete"})
         conf.values["lock"] = "snapshot-delete"
         job.save(conf)
         yield from job.took(0.05)

@@ -1,0 +1,57 @@
+"""What the lxc backend does to a container that goes on being what it is: snapshots, settings, disks, place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nexcage._core.command import Command
+from nexcage.abc import Node, Ref
+from nexcage.tools import lxc, mend_snapshot, pct
+from nexcage.tools.config import Section
+
+__all__ = ["Keeps"]
+
+
+class Keeps:
+    """The verbs of `nexcage.abc.Keeper`."""
+
+    async def snapshot(self, node: Node, ref: Ref, name: str, *, description: str) -> None:
+        await node.run(_ours(node, ref, pct.snapshot(ref.vmid, name, description)))
+
+    async def delsnapshot(self, node: Node, ref: Ref, name: str) -> None:
+        await node.run(_ours(node, ref, pct.delsnapshot(ref.vmid, name)))
+
+    async def mend_snapshot(self, node: Node, ref: Ref, name: str, *, lock: str, op: str) -> None:
+        await node.run(mend_snapshot.mend(node.mark(ref.id, ref.vmid), name, lock, op))
+
+    async def rollback(self, node: Node, ref: Ref, name: str, *, start: bool) -> None:
+        await node.run(_ours(node, ref, pct.rollback(ref.vmid, name)))
+        if start:  # rollback --start 1 succeeds even when the start fails
+            await node.run(_ours(node, ref, pct.start(ref.vmid)))
+
+    async def update(
+        self, node: Node, ref: Ref, values: Mapping[str, str], *, unset: Sequence[str], digest: str
+    ) -> None:
+        plain = {key: value for key, value in values.items() if key != "description"}
+        settings = pct.Settings.read(Section(plain, values.get("description", "")))
+        await node.run(_ours(node, ref, pct.set_(ref.vmid, settings, delete=unset, digest=digest)))
+
+    async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
+        await node.run(_ours(node, ref, pct.resize(ref.vmid, disk, size)))
+
+    async def move_volume(self, node: Node, ref: Ref, disk: str, storage: str, *, delete: bool) -> None:
+        await node.run(_ours(node, ref, pct.move_volume(ref.vmid, disk, storage=storage, delete=delete)))
+
+    async def template(self, node: Node, ref: Ref) -> None:
+        await node.run(_ours(node, ref, pct.template(ref.vmid)))
+
+    async def migrate(
+        self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None
+    ) -> None:
+        seconds = timeout if restart else None
+        command = pct.migrate(ref.vmid, target, restart=restart, timeout=seconds, storage=storage or "")
+        await node.run(_ours(node, ref, command))
+
+
+def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:
+    return lxc.guarded(node.mark(ref.id, ref.vmid), command)

@@ -1,0 +1,93 @@
+"""From an intent that keeps the state to the verb of its backend, if that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import msgspec
+
+from nexcage._core import changes
+from nexcage._core.details import Details, Snap, mebibytes
+from nexcage._core.keeping import (
+    DelSnapshot,
+    Keeping,
+    MakeTemplate,
+    Migrate,
+    MoveVolume,
+    Resize,
+    Rollback,
+    Snapshot,
+    Update,
+)
+from nexcage._core.machine import Machine
+from nexcage._core.seen import Look, Mark
+from nexcage._engine.node import FleetNode
+from nexcage.abc import Backend, Keeper, Node, Ref
+from nexcage.errors import IllegalTransition, NoRoute, NotFound, Unsupported
+
+__all__ = ["carry_out", "details_of", "ready", "verb_of"]
+
+
+def verb_of(intent: Keeping) -> str:
+    """What the method of a backend for it is called."""
+    return str(intent.op).replace("-", "_")
+
+
+def details_of(machine: Machine, look: Look, backend: str, op: str) -> Details:
+    """Its config as the look shows it; raises Unsupported where its backend shows none, NotFound when it is gone."""
+    details = look.details.get(machine.vmid)
+    if details is None and machine.vmid in look.guests and look.guests[machine.vmid].mark is not None:
+        raise Unsupported(machine.id, op, backend, "does not show settings and snapshots")
+    if details is None:
+        raise NotFound("container", machine.id, f"is not on {machine.node}")
+    return details
+
+
+async def ready(
+    intent: Keeping, machine: Machine, fleet: str, look: Look, backend: Backend, nodes: Mapping[str, FleetNode]
+) -> Keeping | None:
+    """The intent as it is to be begun, None when it is so already; raises what makes it impossible. Changes nothing."""
+    if not callable(getattr(backend, verb_of(intent), None)):
+        raise Unsupported(machine.id, str(intent.op), backend.name)
+    details = details_of(machine, look, backend.name, str(intent.op))
+    guest = look.guests.get(machine.vmid)
+    mark = str(Mark(fleet, machine.id, machine.vmid, machine.mark))
+    running = guest is not None and guest.running
+    wanted = changes.ready(intent, details, mark=mark, running=running, node=machine.node)
+    if isinstance(wanted, Migrate):
+        return await _with_target(wanted, look, nodes)
+    return wanted
+
+
+async def _with_target(intent: Migrate, look: Look, nodes: Mapping[str, FleetNode]) -> Migrate:
+    node = nodes.get(intent.node)
+    if node is None:
+        raise NoRoute(f"node '{intent.node}' is not in this fleet, so '{intent.id}' would be lost to it")
+    there = await node.look()
+    if there.vmids.keys() != look.vmids.keys():
+        raise IllegalTransition(intent.id, "migrate", "", reason=f"{node.key} is not in the cluster of {look.node}")
+    return msgspec.structs.replace(intent, target=there.pve)
+
+
+async def carry_out(backend: Backend, node: Node, ref: Ref, intent: Keeping, op_id: str) -> None:
+    """Run the backend's verb."""
+    keeper = cast("Keeper", backend)  # `ready` has seen that it has this verb
+    match intent:
+        case Snapshot(name=name, description=text):
+            await keeper.snapshot(node, ref, name, description=Snap.said(op_id, text))
+        case DelSnapshot(name=name):
+            await keeper.delsnapshot(node, ref, name)
+        case Rollback(name=name, start=start):
+            await keeper.rollback(node, ref, name, start=start)
+        case Resize(disk=disk, size=size):
+            await keeper.resize(node, ref, disk, mebibytes(size) or 0)
+        case MoveVolume(disk=disk, storage=storage, delete=delete):
+            await keeper.move_volume(node, ref, disk, storage, delete=delete)
+        case MakeTemplate():
+            await keeper.template(node, ref)
+        case Update():
+            values = changes.settings(intent, mark=str(node.mark(ref.id, ref.vmid)))
+            await keeper.update(node, ref, values, unset=intent.unset, digest=intent.digest)
+        case Migrate(target=target, restart=restart, timeout=timeout, storage=storage):
+            await keeper.migrate(node, ref, target, restart=restart, timeout=timeout, storage=storage)

@@ -1,0 +1,98 @@
+"""A driver dies at every point of an operation that keeps the state: nothing is done twice, nothing stays half done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+import pytest
+
+import nexcage
+from nexcage import AlreadyExists, Fleet, NotFound, Spec
+from nexcage.testing import Aftermath, SimCluster, every_crash
+from nexcage.testing.crashes import INVARIANTS
+
+SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01", storage="local-zfs")
+
+
+async def created(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet["web-1"].create(SPEC)
+
+
+async def running(fleet: Fleet) -> None:
+    await created(fleet)
+    await fleet["web-1"].start()
+
+
+async def kept(fleet: Fleet) -> None:
+    await running(fleet)
+    await snapshot(fleet)
+
+
+async def snapshot(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet.do(nexcage.Snapshot("web-1", "s1"))
+
+
+async def delsnapshot(fleet: Fleet) -> None:
+    with contextlib.suppress(NotFound):
+        await fleet.do(nexcage.DelSnapshot("web-1", "s1"))
+
+
+async def rollback(fleet: Fleet) -> None:
+    await fleet.do(nexcage.Rollback("web-1", "s1"))
+
+
+async def update(fleet: Fleet) -> None:
+    await fleet.do(nexcage.Update("web-1", memory=1024, tags=("web",), description="bigger"))
+
+
+async def resize(fleet: Fleet) -> None:
+    await fleet.do(nexcage.Resize("web-1", "rootfs", "6G"))
+
+
+async def move(fleet: Fleet) -> None:
+    await fleet.do(nexcage.MoveVolume("web-1", "rootfs", "local", delete=True))
+
+
+async def template(fleet: Fleet) -> None:
+    await fleet.do(nexcage.MakeTemplate("web-1"))
+
+
+SCENARIOS = {
+    "snapshot": (snapshot, running),
+    "delsnapshot": (delsnapshot, kept),
+    "rollback": (rollback, kept),
+    "update": (update, running),
+    "resize": (resize, running),
+    "move-volume": (move, created),
+    "template": (template, created),
+}
+
+
+def no_snapshot_is_incomplete(now: Aftermath) -> Iterable[str]:
+    for node in now.sim:
+        for vmid in node.model.containers():
+            if "snapstate" in (node.model.config(vmid) or ""):
+                yield f"{vmid} on {node.name} has a snapshot that is not whole"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_driver_may_die_at_any_point(name: str):
+    scenario, before = SCENARIOS[name]
+
+    swept = every_crash(scenario, before=before, invariants=[*INVARIANTS, no_snapshot_is_incomplete])
+
+    assert swept.cases == 3 * len(swept.points)
+    assert any(point.startswith("sent: ") for point in swept.points)
+
+
+@pytest.mark.parametrize("name", ["snapshot", "update"])
+def test_the_same_where_scripts_keep_the_claims(name: str):
+    scenario, before = SCENARIOS[name]
+
+    swept = every_crash(scenario, before=before, cluster=lambda: SimCluster(2, runner=False), most=30)
+
+    assert swept.cases == 30

@@ -247,6 +247,7 @@ class _Process:
             link=link,
             when_ended=self.notice,
         )
+        self._call.ctx.eof = False
         self._cut = False
 
     @property
@@ -300,9 +301,10 @@ class _Process:
         await self._news.wait()
 
     async def write(self, data: bytes) -> None:
-        self._call.ctx.stdin += data
+        self._call.ctx.feed(data)
 
-    async def write_eof(self) -> None: ...
+    async def write_eof(self) -> None:
+        self._call.ctx.end_input()
 
     def roomy(self) -> None: ...
 

@@ -14,6 +14,7 @@ from nexcage._transports.frames import Decoder, Frame, FrameError, Hello, Refuse
 from nexcage._transports.running import GRACE
 from nexcage.testing import claims, faults
 from nexcage.testing.calls import Call
+from nexcage.tools import attach
 
 if TYPE_CHECKING:
     from nexcage.testing.calls import Link
@@ -130,13 +131,15 @@ class _Order:
         run = self._run
         if self._call is not None:
             return
-        waits = len(self._input) < (run.total or 0) or (not self._eof and not _READS_INPUT.isdisjoint(run.argv))
+        streams = run.argv[2:3] == (attach.ATTACH,)
+        reads = not streams and not _READS_INPUT.isdisjoint(run.argv)
+        waits = len(self._input) < (run.total or 0) or (not self._eof and reads)
         if not waits:
             self._begin()
 
     def input(self, data: bytes) -> None:
         if self._call is not None:
-            self._call.ctx.stdin += data
+            self._call.ctx.feed(data)
         else:
             self._input += data
         if self._run.stream:
@@ -145,6 +148,8 @@ class _Order:
 
     def eof(self) -> None:
         self._eof = True
+        if self._call is not None:
+            self._call.ctx.end_input()
         self.go_on()
 
     def credit(self, taken: int) -> None:
@@ -191,6 +196,7 @@ class _Order:
             when_ended=self._ended,
             blocked=lambda: twin.held() or self._on_the_way >= frames.WINDOW,
         )
+        self._call.ctx.eof = self._eof
         self._call.begin()
         if run.stream:
             self._say(frames.frame(frames.BEGUN, self._number, frames.field(1)))

@@ -15,6 +15,7 @@ import asyncssh
 from nexcage._transports.wire import Ending, Starting, Wrapped, markers, split, unwrap
 from nexcage.testing.calls import Call
 from nexcage.testing.runner_twin import RunnerTwin
+from nexcage.tools import attach
 
 if TYPE_CHECKING:
     from nexcage.testing.sshd import Server
@@ -60,12 +61,17 @@ class Session(asyncssh.SSHServerSession[bytes]):
             words = split(self._line)
         except ValueError:
             words = []
-        if self._eof or not _READS_STDIN.intersection(words) or isinstance(unwrap(self._line), Starting):
+        order = unwrap(self._line)
+        streams = isinstance(order, Wrapped) and order.argv[2:3] == (attach.ATTACH,)
+        if self._eof or streams or not _READS_STDIN.intersection(words) or isinstance(order, Starting):
             self._begin()
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if self._twin is not None:
             self._twin.feed(data)
+            return
+        if self._call is not None:
+            self._call.ctx.feed(data)
             return
         self._stdin += data
         if self._program and len(self._stdin) >= self._program:
@@ -75,6 +81,8 @@ class Session(asyncssh.SSHServerSession[bytes]):
         self._eof = True
         if self._twin is not None or self._program:
             self._end_twin()
+        elif self._call is not None:
+            self._call.ctx.end_input()
         elif self._line:
             self._begin()
         return True  # its output is still to come
@@ -128,6 +136,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
                 write(marker)
             self._call = self._called(order.argv, order.env, lambda: self._finish(pid))
             self._door.running[pid] = self._call
+            self._call.ctx.eof = self._eof
             self._call.begin()
         else:
             asyncio.get_running_loop().create_task(self._shell()).add_done_callback(_raised)

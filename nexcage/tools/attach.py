@@ -156,7 +156,7 @@ def refused(mark: Mark, result: Result, node: str) -> NexcageError:
         case 8 if "has no init process" in said:
             return IllegalTransition(mark.id, "exec", "stopped", reason="it has no process")
         case 7 if "there is no user" in said:
-            return InvalidInput("user", said.rpartition("there is no user ")[2].removesuffix(" in it"), "a user in it")
+            return InvalidInput("user", said.rpartition("there is no user ")[2].removesuffix(" in it"), "a user that it knows")
         case 6 if "nexcage: there is no" in said:
             return NodeNotUsable(node, said.removeprefix("nexcage: "))
         case _:

@@ -106,7 +106,7 @@ def refusal(mark: Mark, verb: str, path: str, result: Result, node: str) -> Nexc
         case 71 if "nexcage: there is no" in text:
             return NodeNotUsable(node, f"{reason}: container '{mark.id}' lacks what {verb} needs")
         case 72 | 76 if "nexcage: " in text:
-            return InvalidPath("path", path, f"{'a file' if result.exit == 72 else 'one that exists'}: {reason}")
+            return InvalidPath("path", path, f"a file inside the container is wanted, and {reason}")
         case 127 if 'Failed to exec "sh"' in text:
             return NodeNotUsable(node, f"there is no shell in container '{mark.id}', which {verb} needs")
         case _:

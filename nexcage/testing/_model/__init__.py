@@ -19,6 +19,7 @@ _WHERE: dict[str, str] = {
         name: f"lxc:{name.replace('-', '_')}"
         for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()
     },
+    "lxc-attach": "attach:lxc_attach",
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
     "pveversion": "pve:pveversion",
     **{name: f"{name}:{name}" for name in "pvesm pveam pvesh".split()},

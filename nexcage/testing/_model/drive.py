@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nexcage.testing._model.files import SIM, DiskFiles
-from nexcage.testing._model.tool import Ctx, Flock, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
+from nexcage.testing._model.tool import Ctx, Flock, Input, Interrupted, Sleep, Steps, Tool, Unlock, Wait, tracked
 
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
@@ -213,12 +213,25 @@ async def drive(tool: Tool, ctx: Ctx, *, locks: Locks | DiskLocks, handle: Handl
                 answer = None
                 with anyio.CancelScope() as scope:
                     handle.attach(scope)
-                    answer = await _wait(wait, locks, owner)
+                    answer = await _heard(ctx) if isinstance(wait, Input) else await _wait(wait, locks, owner)
                 handle.attach(None)
         return 137
     finally:
         locks.release_all(owner)
         run.abandon()
+
+
+async def _heard(ctx: Ctx) -> object:
+    import anyio
+
+    if not ctx.stdin and not ctx.eof:
+        news = anyio.Event()
+        ctx.listener = news.set
+        try:
+            await news.wait()
+        finally:
+            ctx.listener = None
+    return None
 
 
 async def _wait(wait: Sleep | Flock, locks: Locks | DiskLocks, owner: object) -> object:
@@ -337,12 +350,27 @@ class _Process:
         if isinstance(wait, Unlock):
             self.locks.release(wait.path, self)
             return None
+        if isinstance(wait, Input):
+            self._read(handled)
+            return None
         end = time.monotonic() + wait.timeout
         while not self.locks.take(wait.path, self):
             if time.monotonic() >= end or self.signals.pending > handled:
                 return False
             time.sleep(_POLL)
         return True
+
+    def _read(self, handled: int) -> None:
+        import select
+
+        while self.signals.pending == handled:
+            if select.select([0], [], [], 0.1)[0]:
+                data = os.read(0, 1 << 16)
+                if data:
+                    self.ctx.feed(data)
+                else:
+                    self.ctx.end_input()
+                return
 
     def _sleep(self, seconds: float, handled: int) -> None:
         end = time.monotonic() + seconds

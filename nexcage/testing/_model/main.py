@@ -22,4 +22,5 @@ def main(argv: list[str]) -> int:
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)
+    ctx.eof = program != "lxc-attach"  # its standard input is read as it comes
     return drive_process(TOOLS[program], ctx)

@@ -233,6 +233,9 @@ class Node:
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.procs", f"{pid}\n")
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.events", "populated 1\nfrozen 0\n")
         files.write(f"{SIM}/init/{vmid}", init)
+        from nexcage.testing._model.inside import show
+
+        show(self, vmid, pid)
         self.sockets_changed()
         self.effect("process", str(vmid), f"started {pid}")
         return pid

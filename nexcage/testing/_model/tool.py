@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
 
-__all__ = ["Ctx", "Flock", "Interrupted", "Sleep", "Steps", "Tool", "Unlock", "Wait", "tracked"]
+__all__ = ["Ctx", "Flock", "Input", "Interrupted", "Sleep", "Steps", "Tool", "Unlock", "Wait", "tracked"]
 
 
 class Sleep(NamedTuple):
@@ -38,11 +38,15 @@ class Unlock(NamedTuple):
     path: str
 
 
+class Input(NamedTuple):
+    """Wait until there is more standard input, or its end is known (`Ctx.stdin`, `Ctx.eof`)."""
+
+
 class Interrupted(Exception):
     """SIGTERM or SIGINT reached the tool."""
 
 
-Wait: TypeAlias = Sleep | Flock | Unlock
+Wait: TypeAlias = Sleep | Flock | Unlock | Input
 Steps: TypeAlias = Generator[Wait, Any, int]  # Any: what a wait is answered with depends on the wait
 
 
@@ -56,7 +60,9 @@ class Ctx:
         "changed",
         "claim",
         "env",
+        "eof",
         "line",
+        "listener",
         "node",
         "pids",
         "real",
@@ -83,6 +89,10 @@ class Ctx:
         """Whether a process of this machine stands behind the call: then its environment can be read in the real /proc."""
         self.argv: tuple[str, ...] = argv
         self.stdin: bytes = stdin
+        self.eof: bool = True
+        """Whether no more standard input will come."""
+        self.listener: Callable[[], object] | None = None
+        """Told when more has come, or the end."""
         self.env: Mapping[str, str] = {} if env is None else env
         self.stdout: bytearray = bytearray()
         self.stderr: bytearray = bytearray()
@@ -108,6 +118,18 @@ class Ctx:
     def err(self, text: str | bytes) -> None:
         """Write to standard error."""
         self._err(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+
+    def feed(self, data: bytes) -> None:
+        """More standard input has come."""
+        self.stdin += data
+        if self.listener is not None:
+            self.listener()
+
+    def end_input(self) -> None:
+        """That was all of it."""
+        self.eof = True
+        if self.listener is not None:
+            self.listener()
 
     def called(self, argv: tuple[str, ...]) -> Ctx:
         """A program that this one starts: same output, other words; drive it with :func:`tracked`."""

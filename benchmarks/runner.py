@@ -119,7 +119,15 @@ class Runners:
 
 def tree(root: Path, name: str) -> None:
     """What a look reads of a node without containers."""
-    for folder in ("etc/pve/lxc", "proc/net", "proc/sys/kernel/random", "sys/fs/cgroup/lxc.monitor", "slots", "run"):
+    for folder in (
+        "etc/pve/lxc",
+        "etc/pve/qemu-server",
+        "proc/net",
+        "proc/sys/kernel/random",
+        "sys/fs/cgroup/lxc.monitor",
+        "slots",
+        "run",
+    ):
         (root / folder).mkdir(parents=True)
     (root / "proc/sys/kernel/random/boot_id").write_text(f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012}\n")
     (root / "etc/pve/local").symlink_to(f"nodes/{name}")

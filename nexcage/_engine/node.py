@@ -31,7 +31,8 @@ _log = logging.getLogger("nexcage.command")
 TOGETHER = 64  # operations that one command asks for
 SWEEPING = 1800.0  # seconds between sweeps of old claims
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
-GATHERED = 0.01  # seconds that a look waits for the other operations at work on the node to ask for it too
+GATHERED = 0.01  # seconds at least that a look waits for the other operations at work on the node to ask for it too
+AT_MOST = 0.1  # and at most: as long as half of the last one took, for on a busy node looks cost more than waiting
 
 
 class Lost(Exception):
@@ -101,6 +102,7 @@ class FleetNode:
         self._closed = False
         self._questions: list[_Question] = []
         self._sweeping = False
+        self._took = 0.0  # seconds, of the last look
         self._marks: tuple[Look | None, dict[tuple[str, str], int]] = (None, {})
 
     @property
@@ -288,7 +290,7 @@ class FleetNode:
         shared: Asked | None = None
         try:
             while self._next is not None:
-                gather = GATHERED if self.at_work > self._next.askers else 0.0
+                gather = min(AT_MOST, max(GATHERED, self._took / 2)) if self.at_work > self._next.askers else 0.0
                 await anyio.sleep(max(gather, self._looked + PERIOD - anyio.current_time()))
                 shared, self._next = self._next, None
                 try:
@@ -318,6 +320,7 @@ class FleetNode:
                 raise NodeTimeout(self.key, "it did not show its containers in time") from None
             raise NodeUnreachable(self.key, "the link was lost while looking") from None
         look = msgspec.structs.replace(look, at=self._clock())
+        self._took = anyio.current_time() - began
         if began > self._looked:  # a slow look must not replace a newer one
             self.seen, self._looked = look, began
         return look

@@ -9,6 +9,7 @@ from nexcage._core.intents import Intent, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done, Failure
 from nexcage._core.states import Op, State
+from nexcage._engine.hurry import Hurry
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
 
 __all__ = ["Operation", "repeated"]
@@ -28,7 +29,7 @@ class Operation:
         self.at: float = anyio.current_time()
         self.began: Began | None = None
         self.retries: int = 0
-        self.hurry: anyio.Event | None = anyio.Event() if isinstance(intent, Stop) else None
+        self.hurry: Hurry | None = Hurry() if isinstance(intent, Stop) else None
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
 

@@ -22,6 +22,7 @@ from nexcage._core.keeping import DelSnapshot, Migrate, Snapshot
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Settled, observed, unchanged
 from nexcage._core.states import Op, State
+from nexcage._engine.hurry import Hurry
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.steps import Steps
@@ -280,7 +281,7 @@ class Recovery:
         return True
 
     def steps(
-        self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: anyio.Event | None = None
+        self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: Hurry | None = None
     ) -> Steps:
         """The way to the node for an operation that this driver has in hand."""
         return Steps(

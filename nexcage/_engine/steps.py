@@ -15,6 +15,7 @@ from nexcage._core.events import Attempted, Began
 from nexcage._core.evidence import rebooted
 from nexcage._core.seen import Look, Mark
 from nexcage._core.states import Op
+from nexcage._engine.hurry import Hurry
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
 from nexcage.abc import Journal, Lease
@@ -41,7 +42,7 @@ class Steps:
         *,
         fleet: str,
         vmids: range,
-        hurry: anyio.Event | None,
+        hurry: Hurry | None,
         lease: Lease,
         limits: Limits,
         random: Random,
@@ -174,25 +175,16 @@ class Steps:
         if (hurry := self._hurry) is None:
             await self.run(command)
             return True
-        failure: list[Exception] = []
-        ended = False
-
-        async def work() -> None:
-            nonlocal ended
+        with hurry.scope():
             try:
                 await self.run(command)
-                ended = True
-            except Exception as error:  # noqa: BLE001 (carried out of the task group bare)
-                failure.append(error)
-            tasks.cancel_scope.cancel()
+            except Exception:
+                if not hurry.asked:
+                    raise
+            else:
+                return True
+        return False
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
-            await hurry.wait()
-            tasks.cancel_scope.cancel()
-        if failure and not hurry.is_set():
-            raise failure[0]
-        return ended
 
 
 _TOOLS = frozenset({"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})

@@ -42,8 +42,12 @@ class _Append(Call):
 
     def __init__(self, drafts: tuple[Draft, ...]) -> None:
         super().__init__(drafts)
-        self.woken = anyio.Event()
+        self.woken: anyio.Event | None = None  # there while it waits for whoever leads
         self.served = False
+
+    def wake(self) -> None:
+        if self.woken is not None:
+            self.woken.set()
 
 
 class FileJournal:
@@ -153,6 +157,7 @@ class FileJournal:
     async def _serve(self, call: _Append) -> None:
         self._waiting.append(call)
         if self._led:
+            call.woken = anyio.Event()
             try:
                 await call.woken.wait()
             except BaseException:  # asyncio's Task.cancel goes through shields
@@ -164,13 +169,13 @@ class FileJournal:
     def _withdraw(self, call: _Append) -> None:
         if call in self._waiting:
             self._waiting.remove(call)
-            if call.woken.is_set():
+            if call.woken is not None and call.woken.is_set():
                 self._hand_on()
 
     def _hand_on(self) -> None:
         self._led = bool(self._waiting)
         if self._waiting:
-            self._waiting[0].woken.set()
+            self._waiting[0].wake()
 
     async def _lead(self, own: _Append) -> None:
         self._led = True
@@ -186,7 +191,7 @@ class FileJournal:
                     self._publish(news[0])
                     for call in batch:
                         call.served = True
-                        call.woken.set()
+                        call.wake()
         finally:
             # Only a cancellation that goes through shields leaves some unserved: they go on without the one that was cancelled.
             self._waiting = [call for call in batch + self._waiting if not call.served and call is not own]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -20,25 +19,19 @@ from nexcage._core.spec import Spec
 from nexcage._core.states import State
 from nexcage._engine import copying, insight
 from nexcage._engine.inside import ExecStream
+from nexcage._engine.keeping import Keeps
 from nexcage.errors import NexcageError, NotFound
-
-if TYPE_CHECKING:
-    from nexcage._engine.fleet import Fleet
 
 __all__ = ["Container"]
 
 
-class Container:
+class Container(Keeps):
     """A handle: it holds the id and the fleet, nothing else, so it never goes stale. Made by ``fleet["web-1"]``.
 
     Every verb raises the library's typed errors; a cancel ends the running command by its class and leaves UNKNOWN.
     ``wait``: for an
     operation of another driver, instead of raising Busy.
     """
-
-    def __init__(self, fleet: Fleet, id: str) -> None:
-        self.id: str = id
-        self._fleet: Fleet = fleet
 
     @property
     def machine(self) -> Machine:

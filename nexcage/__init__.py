@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from nexcage._core.spec import Spec as Spec
     from nexcage._core.states import Op as Op
     from nexcage._core.states import State as State
+    from nexcage._core.vm import Vm as Vm
     from nexcage._engine.container import Container as Container
     from nexcage._engine.fleet import Fleet as Fleet
     from nexcage._open import load_config as load_config
@@ -230,6 +231,7 @@ __all__ = [
     "Unsupported",
     "UnsupportedImage",
     "Update",
+    "Vm",
     "__version__",
     "examine",
     "failed",
@@ -321,6 +323,7 @@ _HOME: dict[str, str] = {
     "Spec": "nexcage._core.spec",
     "Op": "nexcage._core.states",
     "State": "nexcage._core.states",
+    "Vm": "nexcage._core.vm",
     "Container": "nexcage._engine.container",
     "Fleet": "nexcage._engine.fleet",
     "load_config": "nexcage._open",

@@ -124,6 +124,7 @@ def run_dir_of(config: Config) -> Path:
 
 _OURS: dict[str, str] = {
     "lxc": "nexcage._backends.lxc:Lxc",
+    "vm": "nexcage._backends.vm:Vm",
 }
 """Our backends; they are found without asking the packages of the environment, which is slow."""
 

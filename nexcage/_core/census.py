@@ -150,5 +150,5 @@ def _half(key: str, look: Look, machines: Mapping[str, Machine]) -> Iterator[Fin
             why = f"left by {left.op if left else 'an operation'} of '{owner.id}'"
             yield _found("warning", how, where, why, REPAIR, id=owner.id, node=key)
         else:
-            fix = f"if nobody needs it: pct unlock {vmid} and pct destroy {vmid} there"
+            fix = f"if nobody needs it: {guest.tool} unlock {vmid} and {guest.tool} destroy {vmid} there"
             yield _found("note", how, where, "nothing shows that it is ours, so it is never removed", fix, node=key)

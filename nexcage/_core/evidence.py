@@ -86,7 +86,7 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     if isinstance(began.intent, (Snapshot, DelSnapshot)):
         return _half_snapshot(began, began.intent, machine, look)
     lock = LOCKS.get(began.op)
-    if guest is None or lock is None or guest.mark is not None:
+    if guest is None or lock is None or (guest.mark is not None and not _held(began, guest)):
         return None
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
     return guest if guest.lock == lock or mended else None
@@ -106,6 +106,12 @@ def _rolled_back(verdict: Verdict, last: Settled | None) -> Judgement:
     if last.result.exit == 0:
         return Judgement(verdict if verdict == "done" else "unknown", "claim", "its snapshot is not the current one")
     return Judgement("not" if verdict != "unknown" else verdict, "claim")
+
+
+def _held(began: Began, guest: Guest) -> bool:
+    """Whether its mark is that of this create, which has left the lock on because there was more to do."""
+    mark = guest.mark
+    return began.op is Op.CREATE and mark is not None and (mark.id, mark.op) == (began.id, began.op_id) and not guest.copy
 
 
 def proof(machine: Machine, last: Settled) -> Settled:

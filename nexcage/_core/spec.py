@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from nexcage import names
+from nexcage._core.vm import Vm
 from nexcage.errors import InvalidSpec
 
 __all__ = ["Net", "Spec"]
@@ -173,7 +174,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``memory`` and ``swap`` in MiB (PVE's floor is 16), ``cores`` whole cores (None = all of the node), ``size`` of the root file
     system in GiB on ``storage`` (None = the configured storage, else the node's ``local``). ``hostname`` None = the container id
-    where that is a valid host name. ``node`` pins it, ``backend`` names one explicitly (``lxc``), which also permits image
+    where that is a valid host name. ``vm``: what only a virtual machine has. ``node`` pins it, ``backend`` names one explicitly (``lxc``), which also permits image
     references. ``pull``: download the image when the node does not have it. ``ssh_public_keys`` are lines of an authorized_keys
     file. ``description`` follows our mark in PVE's notes.
     """
@@ -195,6 +196,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str | None = None
     bundle: str | None = None
     annotations: Mapping[str, str] = {}
+    vm: Vm | None = None
     pull: bool = False
 
     def __post_init__(self) -> None:
@@ -227,6 +229,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             _full(_NODE, "node", self.node, "the host string of a node of the fleet")
         if self.bundle is not None:
             names.path(self.bundle)
+        if self.vm is not None and not isinstance(self.vm, Vm):
+            _refuse("vm", self.vm, "a nexcage.Vm")
         _text("description", self.description)
         if len(self.description) > 4096 or _CONTROL.search(self.description):
             _refuse("description", self.description, "at most 4096 characters, newline as the only control character")

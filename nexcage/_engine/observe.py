@@ -181,7 +181,7 @@ class Observer:
             and lost is not None
             and lost.op is Op.DELETE
         ):
-            do = f"`pct unlock {half.vmid}` and `pct destroy {half.vmid}` there finish it"
+            do = f"`{half.tool} unlock {half.vmid}` and `{half.tool} destroy {half.vmid}` there finish it"
             raise Blocked(f"container '{machine.id}'", f"its half-deleted {half.vmid} on {look.node}; {do}")
         op = machine.unresolved.op_id if machine.unresolved and not machine.mark else machine.mark
         guest = look.find(self._fleet, machine.id, op)

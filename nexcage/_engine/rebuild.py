@@ -150,7 +150,7 @@ class Rebuilder:
             vmid=guest.vmid,
             pid=guest.pid,
             boot_id=look.boot_id,
-            backend=self._backend,
+            backend="vm" if guest.kind == "vm" else self._backend,
             mark=mark.op,
             adopted=True,
             rebuilt=True,

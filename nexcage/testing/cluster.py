@@ -19,7 +19,7 @@ from nexcage.testing._model.drive import DiskLocks, Locks, cluster_lock
 from nexcage.testing._model.files import SIM, DiskFiles, Files
 from nexcage.testing._model.node import DUE, SETTINGS, Node
 from nexcage.testing._model.others import words
-from nexcage.testing._model.world import DEBIAN, disk_node, effects, make_cluster, make_disk_cluster
+from nexcage.testing._model.world import DEBIAN, UBUNTU, disk_node, effects, make_cluster, make_disk_cluster
 from nexcage.testing.calls import Call, Link, finished
 from nexcage.testing.clock import is_virtual
 from nexcage.testing.executables import bin_dir, install
@@ -412,8 +412,9 @@ class SimCluster:
         return serve(self, **options)
 
 
-IMAGES: Mapping[str, str] = {
+IMAGES: Mapping[str, str | Mapping[str, str]] = {
     "debian:12": f"local:vztmpl/{DEBIAN}",
     "alpine:3.20": "local:vztmpl/alpine-3.20-default_20240908_amd64.tar.xz",
+    "ubuntu:20.04": {"vm": f"local:import/{UBUNTU}"},
 }
-"""Aliases for the templates that every simulated node has."""
+"""Aliases for the templates and the disk that every simulated node has."""

@@ -38,6 +38,7 @@ from nexcage._sinks.segments import read_journal
 from nexcage._sinks.statefile import read_state
 from nexcage.errors import JournalError, NexcageError
 from nexcage.testing._dying import DyingTransport
+from nexcage.testing._model import vms
 from nexcage.testing._model.files import SIM
 from nexcage.testing.clock import virtual_run
 from nexcage.testing.cluster import IMAGES, SimCluster
@@ -99,11 +100,14 @@ class _Found(msgspec.Struct, frozen=True):
         found: list[_Found] = []
         for node in now.sim:
             model = node.model
-            for vmid in model.containers():
-                main = (model.config(vmid) or "").split("\n[")[0]
+            for vmid in [*model.containers(), *vms.machines(model)]:
+                text = model.config(vmid)
+                main = (vms.config(model, vmid) or "" if text is None else text).split("\n[")[0]
                 mark, lock = _MARK.search(main), _LOCK.search(main)
-                running = model.is_running(vmid)
-                state = "at rest" if not running else "paused" if model.is_frozen(vmid) else "running"
+                said = vms.status(model, vmid)
+                running = model.is_running(vmid) or said in ("running", "paused")
+                paused = model.is_frozen(vmid) or said == "paused"
+                state = "at rest" if not running else "paused" if paused else "running"
                 ours = mark is not None and mark[1] == now.fleet.id and mark[3] == str(vmid)
                 found.append(cls(vmid, node.name, mark[2] if ours and mark else "", state, lock[1] if lock else ""))
         return found
@@ -168,9 +172,9 @@ def state_files_are_whole(now: Aftermath) -> Iterable[str]:
 
 def nothing_is_left_over(now: Aftermath) -> Iterable[str]:
     """No volume is there without its container."""
-    known = {vmid for node in now.sim for vmid in node.model.containers()}
+    known = {vmid for node in now.sim for vmid in [*node.model.containers(), *vms.machines(node.model)]}
     for node in now.sim:
-        datasets = re.findall(r"/subvol-(\d+)-disk-", node.files.read(f"{SIM}/zfs.json") or "")
+        datasets = re.findall(r"/(?:subvol|vm)-(\d+)-(?:disk-|cloudinit)", node.files.read(f"{SIM}/zfs.json") or "")
         images = node.files.names("/var/lib/vz/images")
         for vmid in sorted({int(word) for word in [*datasets, *images] if word.isdigit()} - known):
             yield f"there are volumes of {vmid} on {node.name}, and no such container"

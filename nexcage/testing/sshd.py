@@ -139,7 +139,9 @@ class Served:
             await door.close()
 
 
-def _toml(text: str) -> str:
+def _toml(text: str | Mapping[str, str]) -> str:
+    if not isinstance(text, str):
+        return f"{{ {', '.join(f'{key} = {_toml(value)}' for key, value in text.items())} }}"
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

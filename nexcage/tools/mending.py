@@ -12,18 +12,22 @@ from typing import Any
 import msgspec
 
 from nexcage._core.command import Command, Result
-from nexcage._core.seen import Settled
+from nexcage._core.seen import Mark, Settled
 from nexcage.errors import NexcageError, NotOurs
 from nexcage.tools import pct
 
 __all__ = ["MEND", "mend"]
 
-MEND = r"""R=${NEXCAGE_NODE_ROOT-} vmid=$1 lock=$2 kind=$3 at=$4 started=$5
-conf=$R/etc/pve/lxc/$vmid.conf
+MEND = r"""R=${NEXCAGE_NODE_ROOT-} vmid=$1 lock=$2 kind=$3 at=$4 started=$5 mark=${6-}
+case $kind in
+  qm*) tool=qm conf=$R/etc/pve/qemu-server/$vmid.conf ;;
+  *) tool=pct conf=$R/etc/pve/lxc/$vmid.conf ;;
+esac
 [ -e "$conf" ] || exit 0
 no() { echo "nexcage: $vmid is not provably ours: $1" >&2; exit 9; }
 text=$(cat "$conf")
-case $text in "lock: $lock"|'') ;; *) no 'its config has more than a lock' ;; esac
+marked() { [ "$mark" ] && sed '/^\[/q' "$conf" | grep -qxF -e "#$mark" && grep -qxF "lock: $lock" "$conf"; }
+case $text in "lock: $lock"|'') ;; *) marked || no 'its config has more than a lock' ;; esac
 own=0
 for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null |
   sed -n "s/^\(UPID:[^ ]*:$vmid:[^ ]*\).*/\1/p" | sort -u); do
@@ -35,17 +39,19 @@ for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null 
   if [ $((0x$5)) -ge $((at - 1)) ] || [ $((0x$4)) -ge "$started" ]; then own=$((own + 1)); fi
 done
 [ $own -le 1 ] || no 'another task of that kind came after ours'
+[ $tool = pct ] || exec qm destroy "$vmid" --skiplock 1 --destroy-unreferenced-disks 1
 [ -z "$text" ] || pct unlock "$vmid" || exit
 umount "$R/var/lib/lxc/$vmid/rootfs" 2>/dev/null
 exec pct destroy "$vmid" --destroy-unreferenced-disks 1
 """
 
 
-def mend(id: str, vmid: int, lock: str, proof: Settled) -> Command[None]:
+def mend(id: str, vmid: int, lock: str, proof: Settled, *, mark: Mark | None = None) -> Command[None]:
     """Remove the half-made (lock ``create``) or half-deleted (``destroyed``) container ``vmid``; nothing when it is gone already.
 
     ``proof``: what the node knows of our step that worked on it; it is journaled with this one, because whoever has to do this again
-    needs the same. Raises NotOurs when the node cannot prove that it is ours.
+    needs the same. ``mark``: it is a virtual machine, which may carry that beside the lock. Raises NotOurs when the node cannot prove
+    that it is ours.
     """
 
     def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
@@ -54,7 +60,10 @@ def mend(id: str, vmid: int, lock: str, proof: Settled) -> Command[None]:
         return pct.classify(command, result, node)
 
     kind = {"create": "vzcreate", "destroyed": "vzdestroy"}[lock]
-    argv = ("sh", "-c", MEND, "mend", str(vmid), lock, kind, str(proof.at), str(proof.started))
+    if mark is not None:
+        kind = kind.replace("vz", "qm")
+    facts = (str(vmid), lock, kind, str(proof.at), str(proof.started), *(() if mark is None else (str(mark),)))
+    argv = ("sh", "-c", MEND, "mend", *facts)
     destroy = pct.destroy(vmid)
     tries = {"at": proof.at, "started": proof.started}
     return msgspec.structs.replace(destroy, argv=argv, classify=classify, tries=tries)

@@ -56,6 +56,8 @@ async def many(bar: list[str]) -> None:
     spec = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", nets=(nexcage.Net(ip="dhcp"),))
     vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
     assert_type(vm.vm, nexcage.Vm | None)
+    vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
+    assert_type(vm.vm, nexcage.Vm | None)
     hosts = nexcage.hosts("pve-[01-50].lan")
     assert_type(hosts, tuple[str, ...])
     limits = nexcage.Limits(total=200, per_node=8)

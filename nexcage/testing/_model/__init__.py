@@ -15,6 +15,7 @@ __all__ = ["ON_DISK", "TOOLS", "find_tool"]
 
 _WHERE: dict[str, str] = {
     "pct": "pct:run",
+    "qm": "qm:run",
     **{
         name: f"lxc:{name.replace('-', '_')}"
         for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()

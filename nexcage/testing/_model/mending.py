@@ -11,14 +11,21 @@ __all__ = ["MENDING"]
 
 
 def _mend(ctx: Ctx) -> Steps:
-    vmid, lock, kind, at, started = ctx.argv[1:]
-    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
+    vmid, lock, kind, at, started, mark = (*ctx.argv[1:], "")[:6]
+    place = "qemu-server" if kind.startswith("qm") else "lxc"
+    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/{place}/{vmid}.conf")
     if text is None:
         return 0
-    why = _not_ours(ctx.node, text.rstrip("\n"), vmid, lock, kind, int(at), int(started))
+    main = text.split("\n[")[0].split("\n")
+    marked = mark != "" and f"#{mark}" in main and f"lock: {lock}" in text.split("\n")
+    said = f"lock: {lock}" if marked else text.rstrip("\n")
+    why = _not_ours(ctx.node, said, vmid, lock, kind, int(at), int(started))
     if why:
         ctx.err(f"nexcage: {vmid} is not provably ours: {why}\n")
         return 9
+    if place == "qemu-server":
+        words = ("qm", "destroy", vmid, "--skiplock", "1", "--destroy-unreferenced-disks", "1")
+        return (yield from TOOLS["qm"](_call(ctx, *words)))
     if text.strip():
         status = yield from TOOLS["pct"](_call(ctx, "pct", "unlock", vmid))
         if status:

@@ -16,7 +16,7 @@ from nexcage.testing._model.node import EFFECTS, SETTINGS, Node
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ALPINE", "DEBIAN", "disk_node", "effects", "make_cluster", "make_disk_cluster", "populate", "restart"]
+__all__ = ["ALPINE", "DEBIAN", "UBUNTU", "disk_node", "effects", "make_cluster", "make_disk_cluster", "populate", "restart"]
 
 ALPINE = "alpine-3.20-default_20240908_amd64.tar.xz"
 DEBIAN = "debian-12-standard_12.7-1_amd64.tar.zst"
@@ -24,10 +24,13 @@ TEMPLATES: Mapping[str, Mapping[str, object]] = {
     ALPINE: {"ostype": "alpine", "init": "busybox"},
     DEBIAN: {"ostype": "debian", "ssh_keys": ["rsa", "ed25519", "ecdsa"]},
 }
+UBUNTU = "ubuntu-20.04-server-cloudimg-amd64.qcow2"
+DISKS: Mapping[str, int] = {f"import/{UBUNTU}": 2_361_393_152, "template/iso/debian-12.7.0-amd64-netinst.iso": 661_651_456}
+"""What virtual machines are made from, and its bytes."""
 STORAGE_CFG = """\
 dir: local
 	path /var/lib/vz
-	content rootdir,images,vztmpl,iso,snippets,backup
+	content rootdir,images,vztmpl,iso,snippets,backup,import
 
 zfspool: local-zfs
 	pool rpool/data
@@ -54,6 +57,8 @@ def populate(
     for bridge in bridges:
         files.write(f"/sys/class/net/{bridge}/mtu", "1500\n")
         files.write(f"/sys/class/net/{bridge}/operstate", "up\n")
+    for path, size in DISKS.items():
+        files.write(f"/var/lib/vz/{path}", json.dumps({"size": size}))
     for name, template in TEMPLATES.items():
         files.write(f"/var/lib/vz/template/cache/{name}", json.dumps(template))
     files.write(f"{SIM}/zfs.json", json.dumps({"rpool": {"type": "filesystem"}, "rpool/data": {"type": "filesystem"}}))

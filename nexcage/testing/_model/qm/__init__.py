@@ -1,0 +1,125 @@
+"""The pretend ``qm``: PVE's tool for virtual machines, by PVE's rules as far as they are driven here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import cast
+
+from nexcage.testing._model import getopt
+from nexcage.testing._model.pct.job import BadParameter
+from nexcage.testing._model.qm.job import VmJob
+from nexcage.testing._model.qm.options import COMMANDS, Command, listing, option, option_names, short
+from nexcage.testing._model.schema import Errors, Prop, Refused, check, verification_failed
+from nexcage.testing._model.storage import Die
+from nexcage.testing._model.tool import Ctx, Sleep, Steps
+
+__all__ = ["run"]
+
+START_UP = 1.0  # seconds of Perl before anything happens
+
+_HANDLERS: Mapping[str, str] = {
+    "config": "shows:config",
+    "create": "create:create",
+    "destroy": "life:destroy",
+    "disk resize": "disks:resize",
+    "list": "shows:list_",
+    "monitor": "life:monitor",
+    "reboot": "life:reboot",
+    "reset": "life:reset",
+    "resume": "life:resume",
+    "set": "shows:set_",
+    "shutdown": "life:shutdown",
+    "start": "life:start",
+    "status": "shows:status",
+    "stop": "life:stop",
+    "suspend": "life:suspend",
+    "template": "disks:template",
+    "unlock": "shows:unlock",
+}
+_GROUPS = ("disk", "guest", "cloudinit")
+
+
+def run(ctx: Ctx) -> Steps:
+    """The program."""
+    node = ctx.node
+    cost = node.cost(START_UP)
+    if cost:
+        yield Sleep(cost)
+    words = ctx.argv[1:]
+    if not words:
+        ctx.err(listing("no command specified"))
+        return 255
+    command, rest = _command(words)
+    if command is None:
+        ctx.err(listing(f"unknown command 'qm {words[0]}'"))
+        return 255
+    try:
+        param = _parse(ctx, command, rest)
+    except Die as error:
+        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
+        return 2
+    job = VmJob(ctx, command, param)
+    try:
+        return (yield from _handler(command)(job))
+    except BadParameter as error:
+        job.warn(job.refused(error.errors))
+        return 2
+    except (Die, Refused) as error:
+        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
+        return node.random.choice((2, 4, 25, 255))
+
+
+def _command(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """A command by its name or as short as it stays unique; ``resize`` is an old name of ``disk resize``."""
+    word, rest = words[0], words[1:]
+    if word in _GROUPS and rest:
+        word, rest = f"{word} {rest[0]}", rest[1:]
+    if word == "resize":
+        return "disk resize", rest
+    if word in COMMANDS:
+        return word, rest
+    hits = [name for name in COMMANDS if name.startswith(word)]
+    return (hits[0] if word and len(hits) == 1 else None), rest
+
+
+def _handler(command: str) -> Callable[[VmJob], Steps]:
+    module, _, name = _HANDLERS[command].partition(":")
+    return cast("Callable[[VmJob], Steps]", getattr(import_module(f"{__name__}.{module}"), name))
+
+
+def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> dict[str, str]:
+    """The options and arguments of a call, checked; :class:`Die` with PVE's text when something is wrong."""
+    entry = COMMANDS[command]
+
+    def find(name: str) -> Prop | None:
+        return option(entry, name)
+
+    try:
+        parsed = getopt.parse(words, find, lambda: option_names(entry))
+        _arguments(entry, parsed.options, parsed.rest)
+        getopt.normalise_booleans(parsed.options, find)
+    except getopt.BadOption as error:
+        raise Die(f"{error}{short(command)}\n") from None
+    param = parsed.options
+    if "sshkeys" in param:
+        path = param["sshkeys"]
+        text = ctx.stdin.decode("utf-8", "replace") if path == "/dev/stdin" else ctx.node.files.read(path)
+        if text is None:
+            raise Die(f"can't open '{path}' - No such file or directory")
+        param["sshkeys"] = text
+    errors: Errors = {}
+    known = {name: prop for name in param if (prop := find(name)) is not None}
+    check(known, param, errors)
+    if errors:
+        raise Die(verification_failed(errors, short(command)))
+    return param
+
+
+def _arguments(entry: Command, param: dict[str, str], rest: list[str]) -> None:
+    """Give the words to the arguments in order."""
+    if len(rest) < len(entry.arguments):
+        raise getopt.BadOption("400 not enough arguments\n")
+    if len(rest) > len(entry.arguments):
+        raise getopt.BadOption("400 too many arguments\n")
+    param.update(zip(entry.arguments, rest, strict=True))

@@ -8,7 +8,7 @@ from zlib import crc32
 from nexcage._backends.inside import Inside
 from nexcage._backends.keeping import Keeps
 from nexcage._core.command import Command
-from nexcage._core.seen import Guest, Look, Settled
+from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, UnsupportedImage
@@ -40,13 +40,17 @@ class Lxc(Inside, Keeps):
         template, hostname = str(image(spec.image)), pct.hostname_for(ref.id, spec)
         for vmid in candidates(ref.id, node.vmids, node.seen):
             try:
-                await node.run(pct.create(node.mark(ref.id, vmid), template, spec, hostname))
+                await self.make(node, node.mark(ref.id, vmid), template, spec, hostname)
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
             return Ref(ref.id, vmid, ref.node)
         raise AlreadyExists(
             "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
         )
+
+    async def make(self, node: Node, mark: Mark, template: str, spec: Spec, hostname: str) -> None:
+        """Make the one with this VMID; raises AlreadyExists when somebody has that."""
+        await node.run(pct.create(mark, template, spec, hostname))
 
     async def start(self, node: Node, ref: Ref) -> int:
         await node.run(_ours(node, ref, pct.start(ref.vmid)))

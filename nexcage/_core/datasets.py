@@ -149,10 +149,11 @@ def _mountpoint(survey: Survey, base: str, node: str) -> str:
     for name in reversed(asked(base, base)[:-1]):
         if name in survey.found:
             path = survey.found[name].mountpoint + rest
-            if _PATH.fullmatch(path):
+            if survey.found[name].mountpoint and _PATH.fullmatch(path):
                 return path
             raise Blocked(
-                f"dataset {base} on {node}", f"the mountpoint of {name}, {path or 'none'!r}, which PVE cannot use"
+                f"dataset {base} on {node}",
+                f"the mountpoint of {name}, {survey.found[name].mountpoint or 'none'!r}, which PVE cannot use",
             )
         rest = f"/{name.rpartition('/')[2]}{rest}"
     raise Blocked(f"dataset {base} on {node}", "a pool that shows no datasets")

@@ -160,6 +160,7 @@ class TakenOver(_Event, frozen=True, kw_only=True, omit_defaults=True):
 class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
     """The wanted state was observed. ``resolved_by`` says what told when the answer itself was lost: ``claim`` (the node had
     kept it), ``task`` (PVE's task log), ``probe`` (looking), ``repair`` (recovery finished it). ``exit``: of a command that ran inside.
+    ``notes``: what else to know, such as that it was made without ZFS because the node has no such pool.
     """
 
     op: Op
@@ -174,6 +175,7 @@ class Succeeded(_Event, frozen=True, kw_only=True, omit_defaults=True):
     seconds: float = 0.0
     resolved_by: str = ""
     exit: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Failed(_Event, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,6 +21,8 @@ __all__ = ["LOCKS", "Judgement", "half", "judge", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
+_BESIDE = ("zfs", "pvesm")
+"""Tools of steps that do not work on the container itself."""
 LOCKS = {
     Op.CREATE: "create",
     Op.DELETE: "destroyed",
@@ -88,6 +90,8 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     lock = LOCKS.get(began.op)
     if guest is None or lock is None or (guest.mark is not None and not _held(began, guest)):
         return None
+    if machine.last is not None and machine.last.tool in _BESIDE:
+        return None  # our newest step had nothing to do with what is there
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
     return guest if guest.lock == lock or mended else None
 
@@ -111,7 +115,9 @@ def _rolled_back(verdict: Verdict, last: Settled | None) -> Judgement:
 def _held(began: Began, guest: Guest) -> bool:
     """Whether its mark is that of this create, which has left the lock on because there was more to do."""
     mark = guest.mark
-    return began.op is Op.CREATE and mark is not None and (mark.id, mark.op) == (began.id, began.op_id) and not guest.copy
+    return (
+        began.op is Op.CREATE and mark is not None and (mark.id, mark.op) == (began.id, began.op_id) and not guest.copy
+    )
 
 
 def proof(machine: Machine, last: Settled) -> Settled:

@@ -16,7 +16,7 @@ __all__ = ["Done", "Failure", "Outcome", "Report"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """The wanted state was observed. ``changed`` is False when it was so already. ``seconds`` from its
-    turn (the bounds in Limits) to the end.
+    turn (the bounds in Limits) to the end. ``notes``: what else to know.
     """
 
     intent: Intent
@@ -29,6 +29,7 @@ class Done:
     seconds: float = 0.0
     retries: int = 0
     resolved_by: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

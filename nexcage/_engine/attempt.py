@@ -25,6 +25,7 @@ from nexcage._engine.operation import Operation
 from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
 from nexcage._engine.steps import Steps
+from nexcage._engine.tidying import leaves, tidied
 from nexcage._engine.verbs import carry_out
 from nexcage.abc import Backend, Ref
 from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
@@ -101,6 +102,15 @@ class Attempt:
                     return op.given_up(began, error or blind)
             if began.op is Op.ROLLBACK and error is not None:
                 verdict = self._refused_rollback()
+            if leaves(began, verdict):
+                try:
+                    left = await tidied(self._backend, self._steps, began, self._machine)
+                except Lost as answer:
+                    return op.given_up(began, Uncertain(op.op_id, str(answer)))
+                if left is not None and verdict == "done":
+                    return op.failed(began, state, pid, left, lost=False)
+                if left is not None and error is not None:
+                    error.noted(f"and something is left of it: {left}")
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 by = "probe" if lost else self._steps.resolved_by

@@ -12,7 +12,7 @@ from nexcage._core.states import Op, State
 from nexcage._engine.hurry import Hurry
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
 
-__all__ = ["Operation", "repeated"]
+__all__ = ["Operation", "notes_of", "repeated"]
 
 
 class Operation:
@@ -50,6 +50,7 @@ class Operation:
             seconds=self.seconds,
             retries=self.retries,
             resolved_by=resolved_by,
+            notes=notes_of(machine, self.op_id),
         )
 
     def failure(self, machine: Machine, error: NexcageError) -> Failure:
@@ -80,6 +81,7 @@ class Operation:
             pid=pid,
             seconds=self.seconds,
             resolved_by=resolved_by,
+            notes=notes_of(machine, self.op_id),
         )
 
     def failed(
@@ -134,4 +136,12 @@ def repeated(op: Operation, machine: Machine, ended: Ended) -> Done:
         pid=ended.pid,
         seconds=ended.seconds,
         resolved_by=ended.resolved_by,
+        notes=ended.notes,
     )
+
+
+def notes_of(machine: Machine, op_id: str) -> tuple[str, ...]:
+    """What the newest step of an operation says to know about it."""
+    step = machine.last
+    note = step.tries.get("note") if step is not None and step.op_id == op_id else None
+    return (str(note),) if note else ()

@@ -25,9 +25,11 @@ from nexcage._core.states import Op, State
 from nexcage._engine.hurry import Hurry
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
+from nexcage._engine.operation import notes_of
 from nexcage._engine.steps import Steps
+from nexcage._engine.tidying import leaves, tidied
 from nexcage.abc import Backend, Journal, Lease, Ref
-from nexcage.errors import Busy, CommandFailed, NexcageError
+from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable
 from nexcage.tools.claims import KEPT
 
 __all__ = ["Recovery"]
@@ -164,8 +166,19 @@ class Recovery:
             began = machine.running
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Judgement(finding.verdict, "repair", finding.why)
+        left: NexcageError | None = None
+        if leaves(began, finding.verdict) and hasattr(self._backends.get(began.backend), "tidy") and machine.steps:
+            if not await self._take_over(began):
+                return None
+            machine = self._observer.machine(machine.id)
+            began = machine.running or began
+            left = await self._put_away(began, machine, node, look)
         if finding.verdict in ("done", "not"):
-            ended = await self._end(began, self._outcome(began, machine, look, last, finding))
+            outcome = self._outcome(began, machine, look, last, finding)
+            if left is not None:
+                problem = Problem.of(left)
+                outcome = Failed(id=began.id, op=began.op, op_id=began.op_id, state=outcome.state, error=problem)
+            ended = await self._end(began, outcome)
             await self._compared(ended, look)
             return ended
         if machine.running is not None:
@@ -191,6 +204,7 @@ class Recovery:
                 mark=began.mark,
                 pid=guest.pid if guest else 0,
                 resolved_by=finding.by,
+                notes=notes_of(machine, began.op_id),
             )
         return Failed(
             id=began.id,
@@ -241,6 +255,16 @@ class Recovery:
 
     async def _mended(self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled) -> Look | None:
         """Take the operation over and remove what it left half done; the look after that. None when somebody else has it now."""
+        if not await self._take_over(began):
+            return None
+        machine = self._observer.machine(began.id)
+        assert machine.running is not None
+        steps = self.steps(node, machine.running, look, count=machine.steps)
+        await self.mend(steps, machine.running, machine, look, last)
+        return await node.look((began.op_id,))
+
+    async def _take_over(self, began: Began) -> bool:
+        """Go on with it under our name, unless somebody else was faster."""
         epoch = await self._lease.hold()
 
         def draft(machines: Mapping[str, Machine]) -> Event:
@@ -253,12 +277,19 @@ class Recovery:
         try:
             await self._journal.append(draft)
         except Stale:
-            return None
-        machine = self._observer.machine(began.id)
-        assert machine.running is not None
-        steps = self.steps(node, machine.running, look, count=machine.steps)
-        await self.mend(steps, machine.running, machine, look, last)
-        return await node.look((began.op_id,))
+            return False
+        return True
+
+    async def _put_away(self, began: Began, machine: Machine, node: FleetNode, look: Look) -> NexcageError | None:
+        """What it left beside its container; the error when that could not be put away. Raises NodeError to be asked again later."""
+        steps = self.steps(node, began, look, count=machine.steps)
+        try:
+            left = await tidied(self._backends.get(began.backend), steps, began, machine)
+        except Lost as answer:
+            raise NodeUnreachable(node.key, str(answer)) from None
+        if isinstance(left, NodeError) and left.retryable:
+            raise left
+        return left
 
     async def mend(self, steps: Steps, began: Began, machine: Machine, look: Look, last: Settled) -> bool:
         """Remove what a create or delete that is being driven here left half done; whether that was tried with success."""
@@ -280,9 +311,7 @@ class Recovery:
             return False
         return True
 
-    def steps(
-        self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: Hurry | None = None
-    ) -> Steps:
+    def steps(self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: Hurry | None = None) -> Steps:
         """The way to the node for an operation that this driver has in hand."""
         return Steps(
             node,

@@ -20,7 +20,7 @@ from nexcage.errors import (
 __all__ = ["classify", "unusable"]
 
 _NO_ZFS = re.compile(
-    r"(?P<module>ZFS modules (?:are not|cannot be auto-)loaded)"
+    r"(?P<module>ZFS modules (?:are not |cannot be auto-)loaded)"
     r"|(?P<daemon>zfs-fuse daemon is running|failed to initialize ZFS library)"
     r"|(?P<root>Permission denied the ZFS utilities must be run as root)"
     r"|(?P<tool>(?:^|\s)'?(?:zfs|zpool)'?: (?:command )?not found|'?(?:zfs|zpool)'?: No such file or directory"

@@ -16,18 +16,21 @@ __all__ = ["pvesm"]
 
 
 def pvesm(ctx: Ctx) -> Steps:
-    """``pvesm status|list|path|free|alloc``."""
+    """``pvesm status|list|path|free|alloc|add``."""
     yield from took(ctx.node, START_UP)
-    handlers = {"status": _status, "list": _list, "path": _path, "free": _free, "alloc": _alloc}
+    handlers = {"status": _status, "list": _list, "path": _path, "free": _free, "alloc": _alloc, "add": _add}
     words = ctx.argv[1:]
     hits = [name for name in handlers if words and name.startswith(words[0])]
     if len(hits) != 1:
         return unknown(ctx)
-    options, rest = split(words[1:], ("storage", "content", "enabled", "target", "vmid", "format", "delay"))
+    options, rest = split(words[1:], _VALUED)
     try:
         return handlers[hits[0]](_Call(ctx, options, rest))
     except Die as error:
         return wrong(ctx, error)
+
+
+_VALUED = tuple("storage content enabled target vmid format delay path pool is_mountpoint nodes".split())
 
 
 class _Call(NamedTuple):
@@ -117,4 +120,23 @@ def _alloc(call: _Call) -> int:
     kib = int(found[1]) * {"": 1, "M": 1024, "G": 1024**2}[found[2]]
     vol = storage.allocate(ctx.node, storage.check(ctx.node, name), int(vmid), kib)
     ctx.out(f"successfully created '{vol.id}'\n")
+    return 0
+
+
+def _add(call: _Call) -> int:
+    ctx, options, rest = call
+    if len(rest) != 2 or rest[0] not in ("dir", "zfspool"):
+        ctx.err("400 not enough arguments\npvesm add <type> <storage> [OPTIONS]\n")
+        return 2
+    kind, name = rest
+    if name in storage.storages(ctx.node):
+        raise Die(f"create storage failed: storage ID '{name}' already defined")
+    if kind == "dir" and not options.get("path", "").startswith("/"):
+        raise Die(
+            "400 Parameter verification failed.\npath: invalid format - value does not look like a valid absolute path\n"
+        )
+    text = (ctx.node.files.read("/etc/pve/storage.cfg") or "").rstrip("\n")
+    lines = "".join(f"\n\t{key} {value}" for key, value in options.items())
+    ctx.node.files.write("/etc/pve/storage.cfg", f"{text}\n\n{kind}: {name}{lines}\n")
+    ctx.node.effect("storage", name, "added")
     return 0

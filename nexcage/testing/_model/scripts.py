@@ -19,6 +19,7 @@ from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.shelf import SHELVES
 from nexcage.testing._model.tool import Ctx, Steps, Tool
+from nexcage.testing._model.zfs_scripts import ON_ZFS
 from nexcage.tools import kvm, lxc
 
 __all__ = ["SCRIPTS"]
@@ -208,6 +209,7 @@ SCRIPTS: dict[str, Tool] = {
     **MENDING_SNAPSHOTS,
     **KEEPING,
     **LEASE,
+    **ON_ZFS,
     **SHELVES,
 }
 """Script text to its twin."""

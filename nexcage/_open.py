@@ -167,6 +167,15 @@ class Backends(Mapping[str, Backend]):
             _ = self[name]
 
 
+def _with_settings(config: Config) -> tuple[Backend, ...]:
+    """Those of our backends that settings make another one of."""
+    if not config.zfs.pool:
+        return ()
+    from nexcage._backends.zfs import LxcOnZfs
+
+    return (LxcOnZfs(config.zfs),)
+
+
 def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
     logins: Any = None  # Any: its module is imported when the first remote node is opened
 
@@ -242,7 +251,7 @@ async def open_fleet(
     settings = _replaced(settings, changes)
     logins = _logins(hosts, settings)
     chance = random or Random()  # seeded by the system once: asking it for every operation would be a system call each
-    known = Backends(backend, settings.plugins)
+    known = Backends((*_with_settings(settings), *backend), settings.plugins)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)
     chosen = Spread() if settings.placement in ("", "spread") else placement_of(settings.plugins, settings.placement)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nexcage._core.finding import Finding as Finding
     from nexcage._core.hosts import Host as Host
     from nexcage._core.hosts import hosts as hosts
+    from nexcage._core.images import Image as Image
+    from nexcage._core.images import Template as Template
     from nexcage._core.intents import Create as Create
     from nexcage._core.intents import Delete as Delete
     from nexcage._core.intents import Intent as Intent
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from nexcage._core.keeping import Rollback as Rollback
     from nexcage._core.keeping import Snapshot as Snapshot
     from nexcage._core.keeping import Update as Update
+    from nexcage._core.legacy import ConvertedConfig as ConvertedConfig
+    from nexcage._core.legacy import Dropped as Dropped
     from nexcage._core.machine import Checkpointed as Checkpointed
     from nexcage._core.machine import Event as Event
     from nexcage._core.machine import Machine as Machine
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from nexcage._core.plugin import Plugin as Plugin
     from nexcage._core.plugin import PluginConfig as PluginConfig
     from nexcage._core.route import Plan as Plan
+    from nexcage._core.schema import config_schema as config_schema
     from nexcage._core.seen import Guest as Guest
     from nexcage._core.seen import Look as Look
     from nexcage._core.seen import Mark as Mark
@@ -82,6 +87,7 @@ if TYPE_CHECKING:
     from nexcage._core.vm import Vm as Vm
     from nexcage._engine.container import Container as Container
     from nexcage._engine.fleet import Fleet as Fleet
+    from nexcage._legacy import convert_config as convert_config
     from nexcage._open import load_config as load_config
     from nexcage._open import open_fleet as open_fleet
     from nexcage._open import run_dir_of as run_dir_of
@@ -146,6 +152,7 @@ __all__ = [
     "CommandFailed",
     "Config",
     "Container",
+    "ConvertedConfig",
     "Create",
     "Defaults",
     "DelSnapshot",
@@ -153,6 +160,7 @@ __all__ = [
     "Details",
     "Difference",
     "Done",
+    "Dropped",
     "Event",
     "Examination",
     "Failed",
@@ -164,6 +172,7 @@ __all__ = [
     "Host",
     "HostKeyRejected",
     "IllegalTransition",
+    "Image",
     "ImageRef",
     "Intent",
     "Interrupted",
@@ -227,12 +236,15 @@ __all__ = [
     "Succeeded",
     "TakenOver",
     "Task",
+    "Template",
     "Uncertain",
     "Unsupported",
     "UnsupportedImage",
     "Update",
     "Vm",
     "__version__",
+    "config_schema",
+    "convert_config",
     "examine",
     "failed",
     "fold",
@@ -284,6 +296,8 @@ _HOME: dict[str, str] = {
     "Finding": "nexcage._core.finding",
     "Host": "nexcage._core.hosts",
     "hosts": "nexcage._core.hosts",
+    "Image": "nexcage._core.images",
+    "Template": "nexcage._core.images",
     "Create": "nexcage._core.intents",
     "Delete": "nexcage._core.intents",
     "Intent": "nexcage._core.intents",
@@ -300,6 +314,8 @@ _HOME: dict[str, str] = {
     "Rollback": "nexcage._core.keeping",
     "Snapshot": "nexcage._core.keeping",
     "Update": "nexcage._core.keeping",
+    "ConvertedConfig": "nexcage._core.legacy",
+    "Dropped": "nexcage._core.legacy",
     "Checkpointed": "nexcage._core.machine",
     "Event": "nexcage._core.machine",
     "Machine": "nexcage._core.machine",
@@ -313,6 +329,7 @@ _HOME: dict[str, str] = {
     "Plugin": "nexcage._core.plugin",
     "PluginConfig": "nexcage._core.plugin",
     "Plan": "nexcage._core.route",
+    "config_schema": "nexcage._core.schema",
     "Guest": "nexcage._core.seen",
     "Look": "nexcage._core.seen",
     "Mark": "nexcage._core.seen",
@@ -326,6 +343,7 @@ _HOME: dict[str, str] = {
     "Vm": "nexcage._core.vm",
     "Container": "nexcage._engine.container",
     "Fleet": "nexcage._engine.fleet",
+    "convert_config": "nexcage._legacy",
     "load_config": "nexcage._open",
     "open_fleet": "nexcage._open",
     "run_dir_of": "nexcage._open",

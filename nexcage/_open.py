@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from nexcage._core import config as _config
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
-from nexcage._core.hosts import LOCAL, Host, hosts
+from nexcage._core.hosts import LOCAL, Host, is_pattern, words
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
 from nexcage._core.seen import Look
@@ -32,6 +32,7 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import Spread
 from nexcage._engine.recover import Recovery
+from nexcage._hosts import discovered, expanded
 from nexcage._lease import make_lease
 from nexcage._plugins import hooks_of, placement_of, plugged, sinks_of
 from nexcage._sinks.disk import Disk
@@ -59,11 +60,11 @@ def load_config(
     origins: dict[str, str] | None = None,
 ) -> Config:
     """The settings: the system's file, the user's, then ``path``, then ``NEXCAGE_STATE_DIR``, ``_RUN_DIR``,
-    ``_HOSTS``, ``_FLEET``.
+    ``_HOSTS``, ``_DISCOVER``, ``_FLEET``.
 
-    ``path`` must exist; it also leaves out the other files when it names a complete fleet (``state_dir`` set).
-    ``origins`` is filled
-    with dotted key → where its value came from. Raises InvalidPath and InvalidSpec; a syntax error names file and line.
+    ``path`` (TOML, or NexCage's ``config.json``) must exist; it also leaves out the other files when it names a complete fleet
+    (``state_dir`` set). ``origins`` is filled with dotted key → where its value came from. Raises InvalidPath and
+    InvalidSpec; a syntax error names file and line.
     """
     documents: list[tuple[str, Mapping[str, Any]]] = []
     given = None if path is None else _toml(Path(path))
@@ -72,16 +73,17 @@ def load_config(
     if given is not None:
         documents.append((str(path), given))
     variables: dict[str, Any] = {}
-    for key in ("state_dir", "run_dir", "fleet"):
+    for key in ("state_dir", "run_dir", "fleet", "discover"):
         if environ.get(f"NEXCAGE_{key.upper()}"):
             variables[key] = environ[f"NEXCAGE_{key.upper()}"]
     if environ.get("NEXCAGE_HOSTS"):
-        variables["hosts"] = list(hosts(environ["NEXCAGE_HOSTS"]))
+        variables["hosts"] = words(environ["NEXCAGE_HOSTS"])
     documents.append(("environment", variables))
     if origins is not None:
         for origin, document in documents:
             origins.update(dict.fromkeys(_dotted(document), origin))
-    return _config.read(_config.merge(*(document for _, document in documents)))
+    settings = _config.read(_config.layered(*(document for _, document in documents)))
+    return _replaced(settings, {"hosts": expanded(settings.hosts, settings.ssh_config)} if settings.hosts else {})
 
 
 def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
@@ -93,6 +95,13 @@ def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def _toml(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".json":
+        from nexcage._legacy import convert_config
+
+        converted = convert_config(path)
+        for one in converted.dropped:
+            _log.warning("%s: %s has no effect: %s", path, one.key, one.reason)
+        return converted.config
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
@@ -212,6 +221,7 @@ def _local(config: Config) -> Transport:
 async def open_fleet(
     hosts: Iterable[str | Host] | str | None = None,
     *,
+    discover: str | None = None,
     config: Config | str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     state_dir: str | os.PathLike[str] | None = None,
@@ -227,7 +237,8 @@ async def open_fleet(
     recover: bool = True,
     disk: Disk | None = None,
 ) -> AsyncGenerator[Fleet]:
-    """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet.
+    """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet, or with ``discover`` every node of the
+    cluster of that node: ``"root@pve-01"``.
 
     A node is connected to when it is first needed. Where drivers have died, what became of their operations is found out first (and
     beside you, when that takes long); ``recover=False`` leaves that to whoever asks for those containers.
@@ -248,13 +259,19 @@ async def open_fleet(
         changes["limits"] = limits
     if strict_oci is not None:
         changes["strict_oci"] = strict_oci
+    if discover is not None:
+        if hosts is not None:
+            raise InvalidSpec("discover", discover, "either hosts or discover, not both")
+        changes |= {"discover": discover, "hosts": ()}
     settings = _replaced(settings, changes)
-    logins = _logins(hosts, settings)
     chance = random or Random()  # seeded by the system once: asking it for every operation would be a system call each
     known = Backends((*_with_settings(settings), *backend), settings.plugins)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)
     chosen = Spread() if settings.placement in ("", "spread") else placement_of(settings.plugins, settings.placement)
+
+    make = connect or _connect(settings, chance)
+    logins = await discovered(settings, make) if hosts is None and settings.discover else _logins(hosts, settings)
 
     failure: BaseException | None = None
     async with AsyncExitStack() as stack:
@@ -289,7 +306,6 @@ async def open_fleet(
         def changed(key: str, error: NexcageError | None, boot_id: str) -> None:
             tasks.start_soon(_tell, journal, key, error, boot_id)
 
-        make = connect or _connect(settings, chance)
         nodes = {
             host.key: FleetNode(
                 host,
@@ -429,13 +445,15 @@ def _replaced(settings: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def _logins(given: Iterable[str | Host] | str | None, settings: Config) -> tuple[Host, ...]:
+    if given is None and any(map(is_pattern, settings.hosts)):
+        given = settings.hosts
     if given is None:
         return settings.logins() or (Host(LOCAL),)
     if isinstance(given, str):
-        given = hosts(given)
+        given = expanded(given, settings.ssh_config)
     found: dict[str, Host] = {}
     for one in given:
-        for host in [one] if isinstance(one, Host) else map(settings.login, hosts([one])):
+        for host in [one] if isinstance(one, Host) else map(settings.login, expanded([one], settings.ssh_config)):
             found[host.key] = host
     if not found:
         raise InvalidSpec("hosts", [], "at least one host, or None for this machine")

@@ -113,6 +113,8 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         fields["unprivileged"] = False
     if call.flag("onboot"):
         fields["onboot"] = True
+    if call.flag("pull"):
+        fields["pull"] = True
     if tags := _tags(call):
         fields["tags"] = tags
     return id, Spec(image=image, bundle=bundle, **fields)
@@ -210,7 +212,7 @@ def runc_message(call: Call, error: Exception) -> str:
 
 def _runc_words(verb: str, error: Exception) -> str | None:
     match error:
-        case NotFound():
+        case NotFound(what="container"):
             return "container does not exist"
         case AlreadyExists(what="container"):
             return "container with given ID already exists"

@@ -19,7 +19,12 @@ def fleet_options(call: Call) -> dict[str, Any]:  # Any: the keywords of open_fl
     """The keywords for ``open_fleet``."""
     options: dict[str, Any] = {}
     if hosts := call.many("hosts"):
-        options["hosts"] = nexcage.hosts(hosts)
+        # Names with * or ? are those of ssh_config, which is read when the fleet is opened.
+        options["hosts"] = hosts if any(c in word for word in hosts for c in "*?") else nexcage.hosts(hosts)
+    if (discover := call.text("discover")) is not None:
+        if hosts:
+            raise call.usage("--hosts and --discover both say which nodes")
+        options["discover"] = discover
     if (config := call.text("config")) is not None:
         options["config"] = config
     for name in ("state_dir", "run_dir"):
@@ -40,7 +45,11 @@ def settings(call: Call, origins: dict[str, str] | None = None) -> Config:
 
     options = fleet_options(call)
     config = nexcage.load_config(options.get("config"), origins=origins)
-    changes = {key: options[key] for key in ("state_dir", "run_dir", "strict_oci", "hosts") if key in options}
+    known = ("state_dir", "run_dir", "strict_oci", "hosts", "discover")
+    changes = {key: options[key] for key in known if key in options}
+    for one, other in (("hosts", "discover"), ("discover", "hosts")):
+        if one in changes:
+            changes[other] = () if other == "hosts" else ""
     if origins is not None:
         origins.update(dict.fromkeys(changes, "command line"))
     return msgspec.structs.replace(config, **changes) if changes else config

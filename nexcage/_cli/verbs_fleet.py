@@ -33,8 +33,11 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
-    if call.name in ("health", "list", "route", "version") or (call.name == "reconcile" and call.flag("dry_run")):
+    if call.name in ("health", "list", "route", "version", "images", "pull", "rmi") or (
+        call.name == "reconcile" and call.flag("dry_run")
+    ):
         options["recover"] = False  # a list finds it out for what it shows; the others change nothing
+    options["watch"] = False  # a command ends before there is much to hear; `watch` follows by itself
 
     async def work() -> int:
         async with nexcage.open_fleet(**options) as fleet:
@@ -60,6 +63,8 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_health import prepare
         case "reconcile":
             from nexcage._cli.verbs_reconcile import prepare
+        case "watch":
+            from nexcage._cli.verbs_watch import prepare
         case "images" | "pull" | "rmi":
             from nexcage._cli.verbs_images import prepare
         case name if name not in COMMANDS:
@@ -124,7 +129,9 @@ async def until_interrupted(work: Callable[[], Awaitable[int]], call: Call, stre
                 failure = error  # raised below, out of the task group, so that it stays bare
         tasks.cancel_scope.cancel()
     if got and (inner.cancelled_caught or failure is not None):
-        looking = call.name in ("list", "state", "health", "route", "doctor")
+        if call.name == "watch":  # following ends that way
+            return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]
+        looking = call.name in ("list", "state", "health", "route", "doctor", "images", "pull", "rmi")
         recorded = "" if looking else "; what had begun is recorded, 'nexcage state ID' looks how it ended"
         streams.say(f"nexcage: {call.name}: interrupted{recorded}")
         return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]

@@ -192,7 +192,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``/var/lib/nexcage`` and ``/run/nexcage`` for root, else those below the XDG directories. ``runner``: ``auto`` runs the
     commands of remote nodes through one runner on each, and without it where that cannot run; ``always`` also on this
     machine, and a node where it cannot run is not usable; ``off`` never. ``on_drift``: what a reconcile does about a
-    container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it. ``discover``: host strings of
+    container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it. ``watch``: a program that has the
+    fleet open notices such changes by itself. ``discover``: host strings of
     nodes; the first that answers names the nodes of its cluster. ``pull``: images that a node lacks are downloaded by a create.
     ``images``: alias to image, or to a table of backend to image. ``placement``: ``spread``, the default, or the name of a plugin.
     """
@@ -216,6 +217,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strict_oci: bool = False
     runner: Literal["auto", "always", "off"] = "auto"
     on_drift: Literal["report", "adopt", "revert"] = "report"
+    watch: bool = False
     lease: LeaseConfig = LeaseConfig()
     zfs: ZfsConfig = ZfsConfig()
     placement: str = ""

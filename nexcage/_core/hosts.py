@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 import msgspec
 
 from nexcage.errors import InvalidInput, InvalidName
 
-__all__ = ["LOCAL", "Host", "hosts"]
+__all__ = ["LOCAL", "Host", "hosts", "is_pattern", "matching", "ssh_hosts", "words"]
 
 LOCAL = "local"
 """The key of the node that is this machine."""
@@ -82,7 +83,7 @@ def hosts(pattern: str | Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     if isinstance(pattern, str):
         made = 0
-        for word in re.findall(r"(?:\[[^\[\]]*\]|[^\s,])+", pattern):
+        for word in words(pattern):
             if len(word) > LONGEST:
                 raise InvalidName("hosts", word, f"at most {LONGEST} characters for one pattern")
             for name in _expand(word, word):
@@ -104,6 +105,42 @@ def hosts(pattern: str | Iterable[str]) -> tuple[str, ...]:
     if not found:
         raise InvalidName("hosts", pattern, "at least one host, such as pve-[01-50].lan")
     return tuple(found)
+
+
+def words(text: str) -> list[str]:
+    """The patterns in a text: commas and blanks outside of brackets are between them."""
+    return re.findall(r"(?:\[[^\[\]]*\]|[^\s,])+", text)
+
+
+def is_pattern(word: object) -> bool:
+    """Whether a word stands for names of ssh_config."""
+    return isinstance(word, str) and ("*" in word or "?" in word)
+
+
+def matching(pattern: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The known names that ``[user@]GLOB[:port]`` matches, with its login. Raises InvalidName when there is none."""
+    user, at, rest = pattern.rpartition("@")
+    name, colon, port = rest.partition(":")
+    found = tuple(f"{user}{at}{one}{colon}{port}" for one in known if fnmatchcase(one, name))
+    if not found:
+        raise InvalidName("host", pattern, "a pattern that a name in ssh_config matches")
+    return found
+
+
+def ssh_hosts(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that ``Host`` lines of an ssh_config say (no patterns), and the files that it includes."""
+    names: dict[str, None] = {}
+    includes: list[str] = []
+    for line in text.splitlines():
+        match = re.match(r"\s*(host|include)(?:\s+|\s*=\s*)(.*)", line, re.IGNORECASE)
+        if match is None:
+            continue
+        words = [word.strip('"') for word in re.findall(r'"[^"]*"|[^\s"]+', match[2].split(" #")[0])]
+        if match[1].lower() == "include":
+            includes += words
+        else:
+            names |= dict.fromkeys(word for word in words if _NAME.fullmatch(word) or _V6.fullmatch(word))
+    return tuple(names), tuple(includes)
 
 
 def _expand(word: str, whole: str) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""The twin of the script that looks at the images of a node."""
+"""Twins of the scripts that look at the images of a node and at the members of its cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from nexcage.testing._model import storage
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.storage import Storage
 from nexcage.testing._model.tool import Ctx, Steps
+from nexcage.tools.members import MEMBERS
 from nexcage.tools.shelf import SHELF
 
 __all__ = ["SHELVES"]
@@ -37,5 +38,14 @@ def _images(node: Node, place: Storage) -> Iterator[str]:
                 yield f"{place.id} {kind} {len(text.encode())} 0 regular file/{name}\n"
 
 
-SHELVES = {SHELF: _shelf}
-"""The script to its twin."""
+def _members(ctx: Ctx) -> Steps:
+    read = ctx.node.files.read
+    ctx.out(
+        f"@nexcage members\n{read('/etc/pve/.members') or ''}@nexcage vmlist\n{read('/etc/pve/.vmlist') or ''}@nexcage end\n"
+    )
+    return 0
+    yield
+
+
+SHELVES = {SHELF: _shelf, MEMBERS: _members}
+"""The scripts to their twins."""

@@ -16,9 +16,10 @@ from typing import Any
 from nexcage._core.command import MIB, Command, Result, nothing, shown
 from nexcage._core.seen import Mark
 from nexcage.errors import CommandFailed, IllegalTransition, InvalidInput, NexcageError, NodeNotUsable, NotOurs
+from nexcage.tools.inside import IN_DIRECTORY
 from nexcage.tools.pty import PTY
 
-__all__ = ["ATTACH", "BEGUN", "IN_DIRECTORY", "attach", "header", "refused", "words"]
+__all__ = ["ATTACH", "BEGUN", "attach", "header", "refused", "words"]
 
 BEGUN = b"@nexcage inside\n"
 
@@ -58,9 +59,6 @@ echo '@nexcage inside' >&2
 [ -z "$nexcage_size" ] || exec "$nexcage_perl" -e "$nexcage_pty" "${nexcage_size%x*}" "${nexcage_size#*x}" "$@"
 exec "$@"
 """
-
-IN_DIRECTORY = 'cd -- "$1" || exit 126; shift; exec "$@"'
-"""LXC has no word for the directory a program starts in, so a shell inside goes there first."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OURS = re.compile(r"nexcage_", re.IGNORECASE)
@@ -156,7 +154,9 @@ def refused(mark: Mark, result: Result, node: str) -> NexcageError:
         case 8 if "has no init process" in said:
             return IllegalTransition(mark.id, "exec", "stopped", reason="it has no process")
         case 7 if "there is no user" in said:
-            return InvalidInput("user", said.rpartition("there is no user ")[2].removesuffix(" in it"), "a user that it knows")
+            return InvalidInput(
+                "user", said.rpartition("there is no user ")[2].removesuffix(" in it"), "a user that it knows"
+            )
         case 6 if "nexcage: there is no" in said:
             return NodeNotUsable(node, said.removeprefix("nexcage: "))
         case _:

@@ -8,9 +8,10 @@ from typing import Any
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.seen import Mark
 from nexcage.errors import InvalidInput, NexcageError, NotFound
+from nexcage.tools import inside
 from nexcage.tools.attach import refused
 
-__all__ = ["INNER", "LOGS", "logs", "unshown"]
+__all__ = ["LOGS", "logs", "unshown"]
 
 LOGS = r"""R=${NEXCAGE_NODE_ROOT-}
 fail() { echo "nexcage: $2" >&2; exit "$1"; }
@@ -30,20 +31,12 @@ echo '@nexcage inside' >&2
 exec lxc-attach -n "$2" --clear-env -- sh -c "$5" logs "$3" "$4" </dev/null
 """
 
-INNER = r"""if command -v journalctl >/dev/null; then exec journalctl --no-pager -q -n "$1" ${2:+-f}; fi
-for file in /var/log/syslog /var/log/messages; do
-  [ ! -f "$file" ] || exec tail -n "$1" ${2:+-F} "$file"
-done
-echo 'nexcage: it has neither a journal nor a log: set lxc.console.logfile in its config' >&2
-exit 5
-"""
-
 
 def logs(mark: Mark, lines: int, *, follow: bool = False) -> Command[None]:
     """The newest ``lines`` lines; with ``follow`` what comes after them, until it is ended. Raises NotFound, NotOurs."""
     if isinstance(lines, bool) or not 0 <= lines <= 1_000_000:
         raise InvalidInput("lines", lines, "a number from 0 to 1000000")
-    argv = ("sh", "-c", LOGS, "logs", str(mark), str(mark.vmid), str(lines), "follow" if follow else "", INNER)
+    argv = ("sh", "-c", LOGS, "logs", str(mark), str(mark.vmid), str(lines), "follow" if follow else "", inside.LOGS)
     return Command(argv, nothing, safe=True, cap=64 << 20, timeout=None if follow else 60.0, classify=_classify(mark))
 
 

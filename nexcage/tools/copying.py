@@ -13,41 +13,9 @@ import msgspec
 from nexcage._core.command import Result, shown
 from nexcage._core.seen import Mark
 from nexcage.errors import CommandFailed, InvalidInput, InvalidPath, NexcageError, NodeNotUsable
+from nexcage.tools.inside import DIGEST, PULL, PUSH
 
-__all__ = ["DIGEST", "PULL", "PUSH", "Pulled", "checked_path", "digest", "pull", "push", "refusal", "said"]
-
-PUSH = r"""t=$1.nexcage-$5
-fail() { echo "nexcage: $2" >&2; exit "$1"; }
-for tool in cat sha256sum chmod mv rm; do command -v "$tool" >/dev/null || fail 71 "there is no $tool in it"; done
-[ ! -d "$1" ] || fail 72 'it is a directory'
-trap 'rm -f -- "$t"' EXIT
-trap 'exit 143' TERM INT HUP
-umask 077
-: > "$t" || fail 73 'its directory cannot be written to'
-cat > "$t" || fail 73 'it cannot be written'
-sum=$(sha256sum < "$t")
-[ "${sum%% *}" = "$4" ] || fail 74 "what arrived is not what was sent"
-[ -z "$3" ] || chown -- "$3" "$t" || fail 75 "its owner cannot be set"
-chmod -- "$2" "$t" || fail 75 'its mode cannot be set'
-mv -f -- "$t" "$1" || fail 73 'it cannot be put in its place'
-trap - EXIT
-"""
-
-PULL = r"""fail() { echo "nexcage: $2" >&2; exit "$1"; }
-for tool in cat sha256sum stat; do command -v "$tool" >/dev/null || fail 71 "there is no $tool in it"; done
-[ -e "$1" ] || fail 76 'it does not exist'
-[ ! -d "$1" ] || fail 72 'it is a directory'
-[ -f "$1" ] || fail 72 'it is not a regular file'
-exec < "$1" || fail 73 'it cannot be read'
-cat || exit
-sum=$(sha256sum < "$1")
-about=$(stat -L -c '%a %u %g' -- "$1")
-echo "@nexcage file ${sum%% *} $about" >&2
-"""
-
-DIGEST = r"""rm -f -- "$1.nexcage-$2"
-[ ! -f "$1" ] || sha256sum < "$1"
-"""
+__all__ = ["Pulled", "checked_path", "digest", "pull", "push", "refusal", "said"]
 
 _SAID = re.compile(rb"@nexcage file ([0-9a-f]{64}) ([0-7]{1,4}) ([0-9]{1,10}) ([0-9]{1,10})\n\Z")
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_-]{0,31})?")

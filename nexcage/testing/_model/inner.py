@@ -7,7 +7,7 @@ import hashlib
 from nexcage.testing._model import guest as guests
 from nexcage.testing._model.guest import Guest, Program
 from nexcage.testing._model.tool import Interrupted, Steps
-from nexcage.tools import attach, console, copying
+from nexcage.tools import inside
 
 __all__ = ["INNER"]
 
@@ -84,10 +84,10 @@ def _logs(guest: Guest, words: tuple[str, ...]) -> Steps:
 
 
 INNER: dict[str, Program] = {
-    attach.IN_DIRECTORY: _in_directory,
-    copying.PUSH: _push,
-    copying.PULL: _pull,
-    copying.DIGEST: _digest,
-    console.INNER: _logs,
+    inside.IN_DIRECTORY: _in_directory,
+    inside.PUSH: _push,
+    inside.PULL: _pull,
+    inside.DIGEST: _digest,
+    inside.LOGS: _logs,
 }
 """Script text to its twin; they get what stands behind the script's own name."""

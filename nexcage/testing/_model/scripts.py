@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from nexcage.testing._model import TOOLS, find_tool, vms
-from nexcage.testing._model.attach import INSIDE
+from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,10 +14,14 @@ import pytest
 
 import nexcage
 from nexcage import AlreadyExists, Create, Fleet, Spec, Start
+from nexcage._core.config import ZfsConfig
 from nexcage.testing import Aftermath, CrashDisk, Death, Fate, SimCluster, every_crash
+from nexcage.testing.cluster import IMAGES
+from nexcage.testing.crashes import INVARIANTS
 
 SPEC = Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01")
 SOME = 60  # deaths of the batch
+ZFS = "/var/lib/nexcage-sim/zfs.json"
 
 
 async def create(fleet: Fleet) -> None:
@@ -93,6 +98,55 @@ def test_the_same_where_scripts_keep_the_claims(name: str):
     swept = every_crash(scenario, before=before, cluster=lambda: SimCluster(2, runner=False), most=40)
 
     assert swept.cases == 40
+
+
+# With datasets of their own
+
+
+def with_a_pool() -> SimCluster:
+    made = SimCluster(2)
+    for node in made:
+        known = json.loads(node.files.read(ZFS) or "{}")
+        node.files.write(ZFS, json.dumps({**known, "tank": {"type": "filesystem"}}))
+    return made
+
+
+def datasets_are_where_their_containers_are(now: Aftermath) -> Iterable[str]:
+    """Each dataset with a mark has its container, and each container its dataset."""
+    for node in now.sim:
+        known = json.loads(node.files.read(ZFS) or "{}")
+        marked = {name for name in known if "org.nexcage:mark" in known[name] and "-deleted-" not in name}
+        wanted = {
+            f"tank/containers/{m.id}-{m.vmid}" for m in now.fleet.machines.values() if m.node == node.name and m.vmid
+        }
+        if marked != wanted:
+            yield f"{node.name} has the datasets {sorted(marked)}, and its containers want {sorted(wanted)}"
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("name", "zfs"),
+    [
+        ("create", ZfsConfig(pool="tank")),
+        ("create", ZfsConfig(pool="tank", mount="/data")),
+        ("delete", ZfsConfig(pool="tank")),
+        ("delete", ZfsConfig(pool="tank", on_delete="rename")),
+    ],
+)
+def test_no_death_costs_a_dataset_or_leaves_one(name: str, zfs: ZfsConfig, pytestconfig: pytest.Config):
+    scenario, before = SCENARIOS[name]
+    everything = pytestconfig.getoption("--all-crashes", default=False)
+
+    swept = every_crash(
+        scenario,
+        before=before,
+        cluster=with_a_pool,
+        invariants=[*INVARIANTS, datasets_are_where_their_containers_are],
+        config=nexcage.Config(images=IMAGES, fleet="crash", zfs=zfs),
+        most=None if everything else SOME,
+    )
+
+    assert any("sh -c on pve-01" in point for point in swept.points)
 
 
 # What it would find

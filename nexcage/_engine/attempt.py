@@ -10,12 +10,10 @@ from random import Random
 import anyio
 import msgspec
 
-from nexcage import names
 from nexcage._core.config import Limits
-from nexcage._core.events import Began, Ended
+from nexcage._core.events import Began, Ended, Succeeded
 from nexcage._core.evidence import LOCKS
-from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
-from nexcage._core.keeping import Keeping
+from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Verdict, observed, probe, unchanged
 from nexcage._core.states import KEEPING, Op, Rule, State
@@ -26,7 +24,7 @@ from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
 from nexcage._engine.steps import Steps
 from nexcage._engine.tidying import leaves, tidied
-from nexcage._engine.verbs import carry_out
+from nexcage._engine.verbs import perform
 from nexcage.abc import Backend, Ref
 from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
 
@@ -118,7 +116,8 @@ class Attempt:
                 machine = self._machine
                 if self._made is not None and self._made.vmid:
                     machine = msgspec.structs.replace(machine, vmid=self._made.vmid)
-                return op.succeeded(began, machine, state, pid, changed=changed, resolved_by=by), None
+                ended = op.succeeded(began, machine, state, pid, changed=changed, resolved_by=by)
+                return await self._arrived(ended), None
             if verdict == "unknown":
                 return op.given_up(began, error)
             repeat = began.op in _REPEATABLE and (lost or (error is not None and error.retryable))
@@ -128,6 +127,13 @@ class Attempt:
             self._steps.touched = False
             await anyio.sleep(pause(attempt, self._limits, self._random))
         raise AssertionError
+
+    async def _arrived(self, ended: Succeeded) -> Succeeded:
+        """After a migration it is as its new node shows it."""
+        if not isinstance(self._began.intent, Migrate):
+            return ended
+        state, pid = await self._observer.there(self._machine, self._began.intent.node)
+        return msgspec.structs.replace(ended, node=self._began.intent.node, state=state, pid=pid)
 
     def _refused_rollback(self) -> Verdict:
         """The tool said no; its lock tells that it had begun to change the disks."""
@@ -151,26 +157,8 @@ class Attempt:
     async def _verb(self) -> tuple[NexcageError | None, bool]:
         """Run the backend's verb; its error, and whether an answer was lost."""
         backend, steps, began, machine = self._backend, self._steps, self._began, self._machine
-        ref = Ref(machine.id, machine.vmid, began.node)
         try:
-            match began.intent:
-                case Create(spec=spec):
-                    self._made = await backend.create(steps, Ref(machine.id, 0, began.node), spec)
-                case Start():
-                    await backend.start(steps, ref)
-                case Stop(timeout=timeout, force=force):
-                    await backend.stop(steps, ref, timeout=timeout, force=force)
-                case Kill(signal=signal):
-                    await backend.kill(steps, ref, names.signal(signal))
-                case Pause():
-                    await backend.pause(steps, ref)
-                case Resume():
-                    await backend.resume(steps, ref)
-                case Delete(force=force, purge=purge):
-                    await backend.delete(steps, ref, force=force, purge=purge)
-                case _:
-                    assert isinstance(began.intent, Keeping)
-                    await carry_out(backend, steps, ref, began.intent, began.op_id)
+            self._made = await perform(backend, steps, began, machine) or self._made
         except Lost as answer:
             return Uncertain(self._op.op_id, str(answer)), True
         except JournalError:

@@ -12,31 +12,34 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
+from typing import Any
 
 import anyio
 import msgspec
 
+from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Problem, Succeeded
 from nexcage._core.intents import Create, Intent, Kill, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
-from nexcage._core.route import plan
+from nexcage._core.route import Plan, plan
 from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.attempt import Attempt
 from nexcage._engine.gate import Gate
-from nexcage._engine.images import Images
 from nexcage._engine.hooks import Around
+from nexcage._engine.images import Images
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
 from nexcage._engine.recover import Recovery
+from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
 from nexcage._engine.turns import Turns
-from nexcage._engine.verbs import ready
+from nexcage._engine.verbs import perform, ready
 from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
@@ -269,25 +272,58 @@ class Driver:
 
     # ---- where -------------------------------------------------------------------------------------------------------------
 
+    async def rehearse(self, intent: Intent) -> tuple[str, tuple[Command[Any], ...]]:
+        """The node and the commands that would change something there; runs none of them. Raises what refuses the intent."""
+        await self._journal.refresh()
+        machine = self._observer.machine(intent.id)
+        if machine.running is not None:
+            raise Busy(f"container '{machine.id}'", f"{machine.running.op} by {machine.running.owner}")
+        cell = machine.rule(intent, strict_oci=self._strict)
+        if cell.kind in ("already", "missing"):
+            return machine.node, ()
+        if isinstance(intent, Create):
+            intent, wanted, backend = self._planned(intent)
+            node = await self._place(intent, wanted.nodes)
+        else:
+            node, backend = self._observer.node(machine), self._backend(machine)
+        look = await node.look()
+        if isinstance(intent, Keeping):
+            ready_ = await ready(intent, machine, self._fleet, look, backend, self._nodes)
+            if ready_ is None:
+                return node.key, ()
+            intent = ready_
+        began = machine.begin(intent, op_id=intent.op_id or "OPERATION", node=node.key, strict_oci=self._strict)
+        vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
+        stage = Rehearsal(node, look, self._fleet, began.mark, vmids)
+        await perform(backend, stage, began, msgspec.structs.replace(machine, node=node.key))
+        return node.key, tuple(stage.commands)
+
+    def _planned(self, intent: Create) -> tuple[Create, Plan, Backend]:
+        """A create with its backend and the spec that this makes of it."""
+        wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
+        backend = self._backends[wanted.backend]
+        if (check := getattr(backend, "check", None)) is not None:  # a backend may leave it out
+            check(intent.id, wanted.spec)
+        return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
+
+    def _backend(self, machine: Machine) -> Backend:
+        if (known := self._backends.get(machine.backend)) is None:
+            raise NoRoute(f"container '{machine.id}' belongs to backend '{machine.backend}', which is not installed")
+        return known
+
     async def _perform(self, op: Operation, machine: Machine, cell: Rule) -> Done | None:
         intent = op.intent
         if isinstance(intent, Create):
-            wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
-            backend = self._backends[wanted.backend]
-            if (check := getattr(backend, "check", None)) is not None:  # a backend may leave it out
-                check(intent.id, wanted.spec)
-            intent = msgspec.structs.replace(intent, spec=wanted.spec)
+            intent, wanted, backend = self._planned(intent)
             node = await self._place(intent, wanted.nodes)
-            if self._images is not None and getattr(backend, "templates", False):
-                await self._images.ready(node, wanted)
             self._coming[node.key] = self._coming.get(node.key, 0) + 1
             try:
+                if self._images is not None and getattr(backend, "templates", False):
+                    await self._images.ready(node, wanted)
                 return await self._at(op, intent, machine, cell, node, backend)
             finally:
                 self._coming[node.key] -= 1
-        if (known := self._backends.get(machine.backend)) is None:
-            raise NoRoute(f"container '{machine.id}' belongs to backend '{machine.backend}', which is not installed")
-        backend = known
+        backend = self._backend(machine)
         if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
             raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)

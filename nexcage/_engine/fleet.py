@@ -17,11 +17,12 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import anyio
 
 from nexcage import names
+from nexcage._core.command import Command
 from nexcage._core.config import Config
 from nexcage._core.drift import Difference
 from nexcage._core.finding import Finding
@@ -122,6 +123,12 @@ class Fleet:
     async def do(self, intent: Intent, *, wait: bool = False) -> Done:
         """Drive one intent to its end; raises its error. ``wait``: for another driver's operation, instead of raising Busy."""
         return await self._driver.do(intent, wait=wait)
+
+    async def rehearse(self, intent: Intent) -> tuple[str, tuple[Command[Any], ...]]:
+        """The node and the commands that ``intent`` would run there now to change something (none: it is so already). Changes nothing,
+        and raises what would refuse it before it begins.
+        """
+        return await self._driver.rehearse(_intent(intent))
 
     async def run(self, intents: Iterable[Intent], *, wait: bool = False) -> Report:
         """Drive them all and wait; intents for one container run in the order given. Failures are in the report, never raised.

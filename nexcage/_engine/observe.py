@@ -88,6 +88,15 @@ class Observer:
             await anyio.sleep(pause * self._random.uniform(0.5, 1.5))
             pause = min(pause * 2, 5.0)
 
+    async def there(self, machine: Machine, key: str) -> tuple[State, int]:
+        """Its state and pid as that node shows it; as they were, where that node cannot be asked or does not have it."""
+        try:
+            look = await self._nodes[key].look()
+        except (KeyError, NexcageError):
+            return machine.was, 0
+        guest = look.find(self._fleet, machine.id, machine.mark)
+        return (machine.was, 0) if guest is None else (observed(guest, machine), guest.pid)
+
     async def record(self, machine: Machine, look: Look, why: str = "") -> Observed | None:
         """Compare ``look`` with ``machine`` and record the difference; None when there is none, or when it moved on meanwhile."""
         event = await self._difference(machine, look, why)

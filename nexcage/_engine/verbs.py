@@ -1,4 +1,4 @@
-"""From an intent that keeps the state to the verb of its backend, if that has one."""
+"""From an intent to the verb of its backend, where that has one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import cast
 
 import msgspec
 
+from nexcage import names
 from nexcage._core import changes
 from nexcage._core.details import Details, Snap, mebibytes
+from nexcage._core.events import Began
+from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.keeping import (
     DelSnapshot,
     Keeping,
@@ -26,7 +29,7 @@ from nexcage._engine.node import FleetNode
 from nexcage.abc import Backend, Keeper, Node, Ref
 from nexcage.errors import IllegalTransition, NoRoute, NotFound, Unsupported
 
-__all__ = ["carry_out", "details_of", "ready", "verb_of"]
+__all__ = ["carry_out", "details_of", "perform", "ready", "verb_of"]
 
 
 def verb_of(intent: Keeping) -> str:
@@ -68,6 +71,30 @@ async def _with_target(intent: Migrate, look: Look, nodes: Mapping[str, FleetNod
     if there.vmids.keys() != look.vmids.keys():
         raise IllegalTransition(intent.id, "migrate", "", reason=f"{node.key} is not in the cluster of {look.node}")
     return msgspec.structs.replace(intent, target=there.pve)
+
+
+async def perform(backend: Backend, node: Node, began: Began, machine: Machine) -> Ref | None:
+    """Run the backend's verb for what began; of a create the container that it made."""
+    ref = Ref(machine.id, machine.vmid, began.node)
+    match began.intent:
+        case Create(spec=spec):
+            return await backend.create(node, Ref(machine.id, 0, began.node), spec)
+        case Start():
+            await backend.start(node, ref)
+        case Stop(timeout=timeout, force=force):
+            await backend.stop(node, ref, timeout=timeout, force=force)
+        case Kill(signal=signal):
+            await backend.kill(node, ref, names.signal(signal))
+        case Pause():
+            await backend.pause(node, ref)
+        case Resume():
+            await backend.resume(node, ref)
+        case Delete(force=force, purge=purge):
+            await backend.delete(node, ref, force=force, purge=purge)
+        case _:
+            assert isinstance(began.intent, Keeping)
+            await carry_out(backend, node, ref, began.intent, began.op_id)
+    return None
 
 
 async def carry_out(backend: Backend, node: Node, ref: Ref, intent: Keeping, op_id: str) -> None:

@@ -42,11 +42,18 @@ if TYPE_CHECKING:
     from nexcage._core.hosts import hosts as hosts
     from nexcage._core.images import Image as Image
     from nexcage._core.images import Template as Template
+    from nexcage._core.inside import Addresses as Addresses
+    from nexcage._core.inside import Copied as Copied
+    from nexcage._core.inside import Executed as Executed
+    from nexcage._core.inside import Process as Process
+    from nexcage._core.inside import Stats as Stats
     from nexcage._core.intents import Create as Create
     from nexcage._core.intents import Delete as Delete
+    from nexcage._core.intents import Exec as Exec
     from nexcage._core.intents import Intent as Intent
     from nexcage._core.intents import Kill as Kill
     from nexcage._core.intents import Pause as Pause
+    from nexcage._core.intents import Push as Push
     from nexcage._core.intents import Resume as Resume
     from nexcage._core.intents import Start as Start
     from nexcage._core.intents import Stop as Stop
@@ -87,6 +94,7 @@ if TYPE_CHECKING:
     from nexcage._core.vm import Vm as Vm
     from nexcage._engine.container import Container as Container
     from nexcage._engine.fleet import Fleet as Fleet
+    from nexcage._engine.inside import ExecStream as ExecStream
     from nexcage._legacy import convert_config as convert_config
     from nexcage._open import load_config as load_config
     from nexcage._open import open_fleet as open_fleet
@@ -138,6 +146,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OCI_VERSION",
+    "Addresses",
     "AlreadyExists",
     "Attempted",
     "AuthRejected",
@@ -153,6 +162,7 @@ __all__ = [
     "Config",
     "Container",
     "ConvertedConfig",
+    "Copied",
     "Create",
     "Defaults",
     "DelSnapshot",
@@ -163,6 +173,9 @@ __all__ = [
     "Dropped",
     "Event",
     "Examination",
+    "Exec",
+    "ExecStream",
+    "Executed",
     "Failed",
     "Failure",
     "Fenced",
@@ -216,6 +229,8 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "Problem",
+    "Process",
+    "Push",
     "Ref",
     "Refused",
     "Report",
@@ -232,6 +247,7 @@ __all__ = [
     "Spec",
     "Start",
     "State",
+    "Stats",
     "Stop",
     "Succeeded",
     "TakenOver",
@@ -298,6 +314,11 @@ _HOME: dict[str, str] = {
     "hosts": "nexcage._core.hosts",
     "Image": "nexcage._core.images",
     "Template": "nexcage._core.images",
+    "Addresses": "nexcage._core.inside",
+    "Copied": "nexcage._core.inside",
+    "Executed": "nexcage._core.inside",
+    "Process": "nexcage._core.inside",
+    "Stats": "nexcage._core.inside",
     "Create": "nexcage._core.intents",
     "Delete": "nexcage._core.intents",
     "Intent": "nexcage._core.intents",
@@ -306,6 +327,8 @@ _HOME: dict[str, str] = {
     "Resume": "nexcage._core.intents",
     "Start": "nexcage._core.intents",
     "Stop": "nexcage._core.intents",
+    "Exec": "nexcage._core.intents",
+    "Push": "nexcage._core.intents",
     "DelSnapshot": "nexcage._core.keeping",
     "MakeTemplate": "nexcage._core.keeping",
     "Migrate": "nexcage._core.keeping",
@@ -343,6 +366,7 @@ _HOME: dict[str, str] = {
     "Vm": "nexcage._core.vm",
     "Container": "nexcage._engine.container",
     "Fleet": "nexcage._engine.fleet",
+    "ExecStream": "nexcage._engine.inside",
     "convert_config": "nexcage._legacy",
     "load_config": "nexcage._open",
     "open_fleet": "nexcage._open",

@@ -99,6 +99,12 @@ class SimNode:
         files = self.model.files
         return cluster_lock(files) if isinstance(files, DiskFiles) else nullcontext()
 
+    def listen(self, vmid: int, port: int, *, still: bool = True) -> None:
+        """Something in a running container listens on a TCP port from now on, or (``still=False``) no longer. Within a `step`."""
+        from nexcage.testing._model import inside
+
+        inside.listen(self.model, vmid, port, still=still)
+
     # What can go wrong.
 
     def crash(self) -> None:

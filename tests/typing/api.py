@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import nexcage
 from nexcage import names
@@ -50,6 +50,31 @@ async def one_container() -> None:
         await web.stop(force=True)
         assert_type(await web.reconcile(), nexcage.Difference | None)
         await web.delete(force=True, purge=True)
+
+
+async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
+    done = await web.exec(["id", b"-u"], stdin=b"", env={"A": "b"}, cwd="/tmp", user="www-data", timeout=5, op_id="id-1")
+    assert_type(done, nexcage.Executed)
+    assert_type((done.exit, done.stdout, done.repeated), tuple[int, bytes, bool])
+    async with web.exec_stream(["sh"], size=(24, 80)) as stream:
+        assert_type(stream, nexcage.ExecStream)
+        await stream.send(b"exit\n")
+        await stream.resize(50, 120)
+        async for kind, data in stream:
+            assert_type(kind, Literal["stdout", "stderr"])
+            assert_type(data, bytes)
+        assert_type(await stream.wait(), nexcage.Executed)
+    assert_type(await web.push(Path("/etc/hosts"), "/etc/hosts", mode=0o644, owner="root:root"), nexcage.Copied)
+    assert_type(await web.pull("/etc/hosts", "/tmp/hosts"), nexcage.Copied)
+    assert_type(await web.ps(), tuple[nexcage.Process, ...])
+    assert_type(await web.addresses(), nexcage.Addresses)
+    assert_type(await web.wait_ready(port=80, command=["true"], timeout=60), nexcage.Addresses)
+    async with web.logs(lines=10, follow=True) as lines:
+        assert_type(await anext(lines), bytes)
+    assert_type(await fleet.stats("tag=web"), list[nexcage.Stats])
+    assert_type(await fleet.addresses(), dict[str, nexcage.Addresses])
+    assert_type(nexcage.Exec("web-1", argv=("true",)).argv, tuple[str, ...])
+    assert_type(nexcage.Push("web-1", path="/etc/hosts").size, int)
 
 
 async def many(bar: list[str]) -> None:

@@ -78,7 +78,8 @@ class Images:
         others = [key for key in self._nodes if key != node.key and self._shelves.known(key, storage, volume)]
         there = f"it is on {', '.join(others[:5])}" if others else ""
         return error.noted(
-            there, f"'nexcage pull {volume} --node {node.key}' fetches it, and so does a create with --pull"
+            there,
+            "with --pull it is downloaded if Proxmox VE offers it; 'nexcage images --available' lists what it does",
         )
 
     # ---- for people --------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Doctor:
                     severity="warning", what="quorum", where=key, why="it can be read, not changed", fix=fix, node=key
                 )
         yield from census(self._fleet, machines, seen.looks, away=seen.errors, aside=aside)
-        open_ = {began.op_id: m.id for m in machines.values() if (began := m.running or m.unresolved) is not None}
+        open_ = _open(machines)
         doubled = twice(seen.looks)
         for key in seen.looks:
             if key not in doubled:
@@ -119,7 +119,9 @@ class Doctor:
         async def sweep(node: FleetNode) -> None:
             try:
                 await node.run(claims.sweep(self._fleet))
-                left = [claim.name for claim in await node.run(kept.listing(self._fleet)) if self._over(claim)]
+                held = await node.run(kept.listing(self._fleet))
+                open_ = _open(self._journal.machines)
+                left = [claim.name for claim in held if _over(claim, open_)]
                 if left:
                     await node.run(kept.drop(self._fleet, left))
             except (NexcageError, Lost) as error:
@@ -139,12 +141,15 @@ class Doctor:
         ]
         return mended + [_refused(finding, refused) for finding in after]
 
-    def _over(self, claim: Kept) -> bool:
-        """Whether nobody will ask for it: its operation is not under way in the journal."""
-        open_ = {
-            began.op_id for m in self._journal.machines.values() if (began := m.running or m.unresolved) is not None
-        }
-        return claim.op not in open_ and (claim.kind == "lost" or (claim.kind == "empty" and claim.age is None))
+
+def _open(machines: Mapping[str, Machine]) -> dict[str, str]:
+    """Operations that are under way or whose end nobody knows, and of what."""
+    return {began.op_id: m.id for m in machines.values() if (began := m.running or m.unresolved) is not None}
+
+
+def _over(claim: Kept, open_: Mapping[str, str]) -> bool:
+    """Whether nobody will ask for it: its operation is not under way in the journal."""
+    return claim.op not in open_ and (claim.kind == "lost" or (claim.kind == "empty" and claim.age is None))
 
 
 def away(key: str, error: NexcageError) -> Finding:

@@ -119,8 +119,7 @@ class Reconciler:
 
     async def _acted(self, now: Machine, wanted: Difference) -> Difference:
         if wanted.action == "adopt":
-            await self._observer.adopt(now)
-            return msgspec.structs.replace(wanted, done=True)
+            return msgspec.structs.replace(wanted, done=await self._observer.adopt(now) is not None)
         step = back(now)
         while step is not None:
             await self._do(step)

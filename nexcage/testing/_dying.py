@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from nexcage._core.command import Command, Result
+from nexcage.testing._around import Around
 from nexcage.testing.disk import Crash, Fate
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _LATER = 4.0
 """Most of a pretend tool's work is done within so many seconds."""
 
 
-class DyingTransport:
+class DyingTransport(Around):
     """A link of a program with that `Fate`. Three points per command that changes something: before it is sent; while it runs, at a
     moment of its own; after its answer has come. One for what only reads.
 
@@ -30,23 +31,11 @@ class DyingTransport:
     """
 
     def __init__(self, inner: Transport, node: str, fate: Fate, began: Callable[[], bool], random: Random) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._node = node
         self._fate = fate
         self._began = began
         self._random = random
-
-    @property
-    def claims(self) -> bool:
-        return bool(getattr(self._inner, "claims", False))
-
-    @property
-    def fencing(self) -> bool:
-        return bool(getattr(self._inner, "fencing", False))
-
-    @property
-    def mode(self) -> str:
-        return str(getattr(self._inner, "mode", ""))
 
     async def run(self, command: Command[Any]) -> Result:  # Any: of whatever type its answer is
         word = f"{' '.join(command.argv[:2])} on {self._node}"
@@ -84,6 +73,3 @@ class DyingTransport:
     def stream(self, command: Command[Any]) -> AbstractAsyncContextManager[Stream]:  # Any: as above
         self._fate.point(f"stream: {command.argv[0]} on {self._node}")
         return self._inner.stream(command)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,9 +13,10 @@ import msgspec
 
 from nexcage._core.command import Command, Result
 from nexcage._sinks.disk import Disk
+from nexcage.testing._around import Around
 
 if TYPE_CHECKING:
-    from nexcage.abc import Stream, Transport
+    from nexcage.abc import Transport
 
 __all__ = ["Plug", "Sent", "Wire"]
 
@@ -110,29 +111,17 @@ class Sent(msgspec.Struct, kw_only=True):
     refused: bool = False
 
 
-class Wire:
+class Wire(Around):
     """A link of a program: what passes is written down, and each step must be in the journal before it passes."""
 
     def __init__(
         self, inner: Transport, program: str, node: str, log: list[Sent], sending: Callable[[Sent], None]
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._program = program
         self._node = node
         self._log = log
         self._sending = sending
-
-    @property
-    def claims(self) -> bool:
-        return bool(getattr(self._inner, "claims", False))
-
-    @property
-    def fencing(self) -> bool:
-        return bool(getattr(self._inner, "fencing", False))
-
-    @property
-    def mode(self) -> str:
-        return str(getattr(self._inner, "mode", ""))
 
     async def run(self, command: Command[Any]) -> Result:  # Any: of whatever type its answer is
         sent = self._sent(command)
@@ -159,9 +148,3 @@ class Wire:
             safe=command.safe,
             began=anyio.current_time(),
         )
-
-    def stream(self, command: Command[Any]) -> AbstractAsyncContextManager[Stream]:  # Any: as above
-        return self._inner.stream(command)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

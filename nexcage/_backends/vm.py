@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signal import Signals
+
 from nexcage._backends.lxc import candidates
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Settled
@@ -81,7 +83,7 @@ class Vm:
         elif signal in _POWER:
             await node.run(_ours(node, ref, qm.power(ref.vmid)))
         else:
-            raise InvalidInput("signal", signal, _SIGNALS)
+            raise InvalidInput("signal", _named(signal), _SIGNALS)
 
     async def pause(self, node: Node, ref: Ref) -> None:
         await node.run(_ours(node, ref, qm.suspend(ref.vmid)))
@@ -99,6 +101,13 @@ class Vm:
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)
+
+
+def _named(signal: int) -> str:
+    try:
+        return Signals(signal).name
+    except ValueError:  # a real-time signal
+        return str(signal)
 
 
 async def _source(node: Node, ref: ImageRef) -> qm.Source:

@@ -227,6 +227,7 @@ async def open_fleet(
     state_dir: str | os.PathLike[str] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     strict_oci: bool | None = None,
+    watch: bool | None = None,
     placement: Placement | None = None,
     backend: Iterable[Backend] = (),
     sinks: Iterable[Sink] = (),
@@ -242,6 +243,8 @@ async def open_fleet(
 
     A node is connected to when it is first needed. Where drivers have died, what became of their operations is found out first (and
     beside you, when that takes long); ``recover=False`` leaves that to whoever asks for those containers.
+
+    ``watch``: as long as the fleet is open, what somebody else changes on its nodes is noticed and recorded (`Fleet.watch`).
 
     ``config`` is a file or a Config; the other options win over it. ``backend``: more backends besides the installed ones.
     ``connect``, ``random``, ``clock``, ``inline`` (journal without threads) and ``disk`` are for simulations. Leaving the context
@@ -259,6 +262,8 @@ async def open_fleet(
         changes["limits"] = limits
     if strict_oci is not None:
         changes["strict_oci"] = strict_oci
+    if watch is not None:
+        changes["watch"] = watch
     if discover is not None:
         if hosts is not None:
             raise InvalidSpec("discover", discover, "either hosts or discover, not both")
@@ -392,6 +397,8 @@ async def open_fleet(
             if recover:
                 await insider.settle()
                 await _recovered(fleet, tasks, settings)
+            if settings.watch:
+                tasks.start_soon(fleet.watch)
             yield fleet
         except BaseException as error:  # noqa: BLE001 (raised outside of the task group, so that it stays bare)
             failure = error

@@ -23,6 +23,7 @@ __all__ = [
     "Backend",
     "Candidate",
     "Draft",
+    "Follows",
     "Health",
     "Hooks",
     "Journal",
@@ -208,6 +209,19 @@ class Keeper(Protocol):
         self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None
     ) -> None:
         """Move it to the PVE node ``target`` of the same cluster."""
+        ...
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """What a backend may do besides: say how a node tells what changes there. Nodes of others are looked at now and then."""
+
+    def follow(self) -> Command[Any]:
+        """Prints a line whenever a container may have changed, until it is ended."""
+        ...
+
+    def changed(self, line: bytes) -> tuple[int, ...]:
+        """The VMIDs that a line is about: none when it says nothing, 0 for all of the node's."""
         ...
 
 

@@ -7,6 +7,7 @@ from zlib import crc32
 
 from nexcage._backends.inside import Inside
 from nexcage._backends.keeping import Keeps
+from nexcage._backends.monitored import Monitored
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.spec import Spec
@@ -20,7 +21,7 @@ __all__ = ["Lxc", "candidates"]
 TRIES = 32  # VMIDs that one create tries before it gives up
 
 
-class Lxc(Inside, Keeps):
+class Lxc(Inside, Keeps, Monitored):
     """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
 
     name: str = "lxc"

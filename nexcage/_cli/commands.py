@@ -84,7 +84,8 @@ _SELECT = Option(
 )
 _OP_ID = Option(("--op-id",), "idempotency key: the same key again gives the same outcome, no second effect", "KEY")
 _NO_WAIT = Option(("--no-wait",), "do not wait for another operation on the container, say who holds it")
-_TARGETS = (_NAME, _RUNTIME, _ALL, _SELECT, _OP_ID, _NO_WAIT)
+_DRY = Option(("-n", "--dry-run"), "only print the commands that would be run on the nodes")
+_TARGETS = (_NAME, _RUNTIME, _ALL, _SELECT, _OP_ID, _NO_WAIT, _DRY)
 _SELECTORS = (
     "Selectors: KEY=GLOB, KEY!=GLOB or KEY~REGEX with the keys id, tag, node, state, backend, vmid and image; blanks mean 'and'. "
     "They may stand without -l."
@@ -118,10 +119,35 @@ _CREATE = (
     Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
     Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
     _OP_ID,
+    _DRY,
     Option(("--console-socket",), "not supported", "PATH", hidden=True),
     Option(("--preserve-fds",), "not supported", "N", hidden=True),
     Option(("--no-pivot",), "accepted", hidden=True),
     Option(("--no-new-keyring",), "accepted", hidden=True),
+)
+
+_UPDATE = (
+    *_TARGETS,
+    Option(("--memory",), "memory in MiB, or with M or G", "MIB"),
+    Option(("--swap",), "swap in MiB, or with M or G", "MIB"),
+    Option(("--cores",), "whole cores", "N"),
+    Option(("--cpulimit",), "cores' worth of time, such as 1.5; 0 for no limit", "N"),
+    Option(("--cpuunits",), "weight against other containers", "N"),
+    Option(("--hostname",), "host name, from the next start on", "NAME"),
+    Option(("--onboot",), "start it when its node boots"),
+    Option(("--no-onboot",), "do not"),
+    Option(("--protection",), "let PVE refuse to destroy it or change its disks"),
+    Option(("--no-protection",), "do not"),
+    Option(("--tag",), "its tags from now on; several times for several", "TAG", many=True),
+    Option(("--description",), "notes shown by PVE", "TEXT"),
+    Option(("--net",), "an interface: net0=name=eth0,bridge=vmbr0,ip=dhcp", "KEY=NET", many=True),
+    Option(("--mount",), "a mount point: mp0=local-zfs:8,mp=/data", "KEY=MOUNT", many=True),
+    Option(("--unset",), "back to its default, or away with it: cores, cpulimit, net1, mp0", "KEY", many=True),
+    Option(("--digest",), "refuse when its config is another one than this (from snapshots or the API)", "SHA1"),
+    Option(("--cpu-quota",), "as runc takes it: microseconds of --cpu-period, -1 for no limit", "US"),
+    Option(("--cpu-period",), "microseconds (100000)", "US"),
+    Option(("--cpu-share",), "as runc takes it: 2 to 262144", "N"),
+    Option(("--memory-swap",), "as runc takes it: memory and swap together", "MIB"),
 )
 
 _DIR = Option(("--dir",), "directory of the simulated cluster", "DIR", complete="dir")
@@ -229,6 +255,102 @@ _LIST: tuple[Command, ...] = (
         outputs=OUTPUTS,
     ),
     Command(
+        "snapshot",
+        "ID... NAME | --all NAME | -l SELECTOR NAME",
+        "keep the disks and settings of containers as they are now",
+        f"A running container is frozen for a moment. {_SELECTOR_TEXT}",
+        (*_TARGETS, Option(("--description",), "what it is for", "TEXT")),
+        ("nexcage snapshot web-1 before-upgrade", "nexcage snapshot -l tag=web nightly"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "snapshots",
+        "ID",
+        "the snapshots of a container, oldest first",
+        options=(_NAME,),
+        examples=("nexcage snapshots web-1", "nexcage snapshots web-1 --output json"),
+        words="id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "delsnapshot",
+        "ID... NAME | --all NAME | -l SELECTOR NAME",
+        "forget a snapshot of containers",
+        _SELECTOR_TEXT,
+        _TARGETS,
+        ("nexcage delsnapshot web-1 before-upgrade",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "rollback",
+        "ID... NAME [--start] | -l SELECTOR NAME",
+        "make disks and settings as they were at a snapshot",
+        "What was written since is lost. A running container is killed for it and stays stopped, unless --start. ZFS takes the newest "
+        f"snapshot only. Never repeated by itself. {_SELECTOR_TEXT}",
+        (*_TARGETS, Option(("--start",), "start it afterwards")),
+        ("nexcage rollback web-1 before-upgrade --start",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "update",
+        "ID... | --all | -l SELECTOR OPTION...",
+        "change settings of containers",
+        "What a running container cannot take on waits for its next start; --dry-run says which. Nothing is changed when somebody else "
+        f"has changed the config meanwhile. {_SELECTOR_TEXT}",
+        _UPDATE,
+        ("nexcage update web-1 --memory 2G --tag web --dry-run", "nexcage update -l tag=web --cpulimit 1.5"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "resize",
+        "ID... DISK SIZE",
+        "let a disk of containers grow",
+        f"DISK is rootfs or mpN, SIZE is 10G, or +2G to grow by it. {_SELECTOR_TEXT}",
+        _TARGETS,
+        ("nexcage resize web-1 rootfs +2G", "nexcage resize web-1 mp0 20G"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "move-volume",
+        "ID... DISK STORAGE [--delete]",
+        "move a disk of containers at rest to another storage",
+        _SELECTOR_TEXT,
+        (*_TARGETS, Option(("--delete",), "remove the old volume; else it stays as unusedN")),
+        ("nexcage move-volume web-1 rootfs local-zfs --delete",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "migrate",
+        "ID... NODE [--restart]",
+        "move containers to another node of their cluster",
+        _SELECTOR_TEXT,
+        (
+            *_TARGETS,
+            Option(("--restart",), "shut running ones down for it and start them again there"),
+            Option(("-t", "--timeout"), "seconds to shut down (180)", "SECONDS"),
+            Option(("--storage",), "where their volumes go there", "STORAGE"),
+        ),
+        ("nexcage migrate web-1 pve-02", "nexcage migrate -l node=pve-01 pve-02 --restart"),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
+        "template",
+        "ID...",
+        "turn containers at rest into templates for clones, for good",
+        _SELECTOR_TEXT,
+        _TARGETS,
+        ("nexcage template base",),
+        "id",
+        outputs=OUTPUTS,
+    ),
+    Command(
         "list",
         "[-l SELECTOR] [--all-guests]",
         "containers, what the journal knows joined with a look at the nodes",
@@ -274,6 +396,16 @@ _LIST: tuple[Command, ...] = (
             ),
         ),
         ("nexcage events --follow --output jsonl | jq .event", "nexcage events --id web-1 --op start"),
+        outputs=("jsonl", "text"),
+    ),
+    Command(
+        "watch",
+        "[--node NODE]",
+        "notice what somebody else does to containers, and record it",
+        "Follows what the nodes say until interrupted: a container that is stopped, killed or paused behind our back is in the journal "
+        "(and in 'events --follow') a moment later, and on_drift is done about it. Prints what it notices: text on a terminal, else jsonl.",
+        (_ON_NODES,),
+        ("nexcage watch", "nexcage watch --node pve-01 --output jsonl"),
         outputs=("jsonl", "text"),
     ),
     Command(
@@ -347,7 +479,10 @@ _LIST: tuple[Command, ...] = (
         "IMAGE is a template of Proxmox VE's index, an alias of [images], or NAME:TAG of a registry (Proxmox VE 9.1). What is there "
         "already is not fetched again.",
         (_ON_NODES, _PLACE),
-        ("nexcage pull debian-12-standard_12.12-1_amd64.tar.zst", "nexcage pull docker.io/library/nginx:1.29 --node pve-02"),
+        (
+            "nexcage pull debian-12-standard_12.12-1_amd64.tar.zst",
+            "nexcage pull docker.io/library/nginx:1.29 --node pve-02",
+        ),
         outputs=OUTPUTS,
     ),
     Command(

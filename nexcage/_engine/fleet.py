@@ -17,6 +17,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any, get_args
 
 import anyio
@@ -42,14 +43,15 @@ from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
 from nexcage._engine.driver import Driver
-from nexcage._engine.inside import Insider
 from nexcage._engine.images import Images
+from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.rebuild import Rebuilder
 from nexcage._engine.reconcile import Reconciler
 from nexcage._engine.recover import Recovery
-from nexcage.abc import Backend, Journal
+from nexcage._engine.watch import Watcher
+from nexcage.abc import Backend, Follows, Journal
 from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
 
 __all__ = ["Fleet"]
@@ -400,6 +402,32 @@ class Fleet:
     async def rmi(self, image: str, *keys: str, storage: str = "") -> dict[str, bool | NexcageError]:
         """See to it that these nodes do not have ``image``; True where one had it. Containers that were made from it stay."""
         return await self._images.remove(image, keys, storage)
+
+    # ---- following ---------------------------------------------------------------------------------------------------------
+
+    async def watch(self, *keys: str) -> None:
+        """Follow what these nodes (all without ``keys``) say about their containers until cancelled: what somebody else changes is
+        recorded as Observed within a second or so, and ``on_drift`` is done about it. A node that cannot be followed is looked at every
+        few seconds instead. ``open_fleet(watch=True)`` does it for as long as the fleet is open.
+        """
+        backend = self.backends.get(ALIASES.get(self.config.defaults.backend, self.config.defaults.backend))
+
+        async def reconcile(ids: list[str]) -> None:
+            for difference in await self._reconciler.reconcile(ids, dry_run=False):
+                if difference.error is None:
+                    _log.info("container '%s' was %s: %s", difference.id, difference.was, difference.why)
+
+        async with anyio.create_task_group() as tasks:
+            for node in [self._node(key) for key in keys] or list(self.nodes.values()):
+                watcher = Watcher(
+                    node,
+                    backend if isinstance(backend, Follows) else None,
+                    machines=lambda: self.machines,
+                    refresh=self._journal.refresh,
+                    reconcile=reconcile,
+                    random=Random(f"{self.owner.rpartition('-')[2]}:{node.key}"),
+                )
+                tasks.start_soon(watcher.run)
 
     # ---- finding -----------------------------------------------------------------------------------------------------------
 

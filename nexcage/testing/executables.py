@@ -31,7 +31,6 @@ __all__ = ["bin_dir", "install", "main"]
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from nexcage.testing.executables import main; main(sys.argv[1:])"
 )
-_OF_LXC = ("lxc-info", "lxc-ls", "lxc-freeze", "lxc-unfreeze", "lxc-stop", "lxc-start", "lxc-monitor")
 _LAUNCHER = """\
 #!/bin/sh
 NEXCAGE_NODE_ROOT={root}
@@ -55,7 +54,7 @@ def install(directory: Path, nodes: tuple[str, ...]) -> None:
         root = directory / "nodes" / name / "root"
         inside = _inside(root)
         for program in (*ON_DISK, "sh"):
-            if inside and program in _OF_LXC:  # the machine's own
+            if inside and program.startswith("lxc-"):  # the machine's own
                 (place / program).unlink(missing_ok=True)
                 continue
             words = ["/bin/sh"] if program == "sh" else [*_python(), str(directory), name, program]

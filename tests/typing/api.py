@@ -109,6 +109,7 @@ async def many(bar: list[str]) -> None:
         assert_type(await fleet.find("104"), str)
         assert_type(fleet.select("tag=web node=pve-0* state=stopped id~^web-"), list[str])
         assert_type(await fleet.reconcile(), list[nexcage.Difference])
+        assert_type(await fleet.watch("pve-01"), None)
         assert_type(await fleet.doctor(repair=True), list[nexcage.Finding])
         assert_type(await fleet.rebuild("web-1", aside=("web-1",)), list[nexcage.Finding])
         assert_type(fleet.machines, Mapping[str, nexcage.Machine])

@@ -21,6 +21,7 @@ _WHERE: dict[str, str] = {
         for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()
     },
     "lxc-attach": "attach:lxc_attach",
+    "lxc-monitor": "monitor:lxc_monitor",
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
     "pveversion": "pve:pveversion",
     **{name: f"{name}:{name}" for name in "pvesm pveam pvesh".split()},

@@ -1,0 +1,192 @@
+"""What somebody else does to containers is heard of and recorded, without anybody asking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+import nexcage
+from nexcage import Config, Create, Observed, Spec, Start, State
+from nexcage.testing import SimCluster
+from nexcage.tools.monitor import monitor
+
+SPEC = Spec("local:vztmpl/alpine-3.20-default_20240908_amd64.tar.xz", storage="local-zfs")
+
+
+async def until(true: Callable[[], bool], seconds: float = 2.0) -> None:
+    with anyio.fail_after(seconds):
+        while not true():
+            await anyio.sleep(0.01)
+
+
+async def seen(fleet: nexcage.Fleet, id: str) -> list[Observed]:
+    return [event for event in nexcage.read_journal(fleet.state_dir) if isinstance(event, Observed) and event.id == id]
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
+async def test_what_somebody_else_does_is_recorded_within_two_seconds(sim: SimCluster, how: str) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        done = await web.start()
+        await anyio.sleep(20)  # nobody looks any more
+        argv = {
+            "stopped": ("pct", "stop", str(done.vmid)),
+            "killed": ("kill", "-9", str(done.pid)),
+            "paused": ("lxc-freeze", "-n", str(done.vmid)),
+        }[how]
+
+        assert (await sim[done.node].run(argv)).exit == 0
+        wanted = State.PAUSED if how == "paused" else State.STOPPED
+        await until(lambda: web.machine.state is wanted)
+
+        (event,) = await seen(fleet, "web-1")
+    assert (event.state, event.node) == (wanted, done.node)
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_container_that_dies_right_after_its_start_is_not_missed(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        await anyio.sleep(20)
+        done = await web.start()
+        await sim[done.node].run(("kill", "-9", str(done.pid)))
+
+        await until(lambda: web.machine.state is State.STOPPED, 5.0)
+
+
+@pytest.mark.sim(nodes=3)
+async def test_only_the_node_that_says_something_is_looked_at(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        (await fleet.run([Create(f"web-{n}", SPEC) for n in range(9)])).raise_for_failures()
+        report = await fleet.run([Start(f"web-{n}") for n in range(9)])
+        await anyio.sleep(30)
+        before = {key: node.seen for key, node in fleet.nodes.items()}
+        done = report.done[0]
+
+        await sim[done.node].run(("pct", "stop", str(done.vmid)))
+        await until(lambda: fleet[done.id].machine.state is State.STOPPED)
+
+        assert {key for key, node in fleet.nodes.items() if node.seen is not before[key]} == {done.node}
+
+
+@pytest.mark.sim(nodes=1)
+async def test_what_happened_while_nobody_followed_is_found_when_following_begins(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        done = await fleet["web-1"].start()
+    await sim[done.node].run(("pct", "stop", str(done.vmid)))
+
+    async with sim.fleet(watch=True) as fleet:
+        await until(lambda: fleet["web-1"].machine.state is State.STOPPED)
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_node_that_comes_back_is_followed_again(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        await web.start()
+        await anyio.sleep(5)
+        (node,) = sim
+        node.crash()
+        await anyio.sleep(60)
+        node.restart()
+
+        await until(lambda: web.machine.state is State.STOPPED, 60.0)
+        await web.start()
+        await anyio.sleep(60)
+        await node.run(("pct", "stop", str(web.machine.vmid)))
+        await until(lambda: web.machine.state is State.STOPPED)
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_node_that_cannot_be_followed_is_looked_at_now_and_then(sim: SimCluster) -> None:
+    sim.teach("lxc-monitor", lambda argv, stdin: (127, "", "sh: 1: lxc-monitor: not found\n"))
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        done = await web.start()
+        await anyio.sleep(120)
+
+        await sim[done.node].run(("pct", "stop", str(done.vmid)))
+        await until(lambda: web.machine.state is State.STOPPED, 30.0)
+
+
+@pytest.mark.sim(nodes=1)
+async def test_lines_that_are_lies_or_noise_change_nothing(sim: SimCluster) -> None:
+    said = b"'104' changed state to [STOPPED]\n" * 3 + b"\xff\xfe\n'x' changed\n" + b"'1" * 9000
+
+    sim.teach("lxc-monitor", lambda argv, stdin: (0, said, b""))
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        await web.start()
+        await anyio.sleep(60)
+
+        assert web.machine.state is State.RUNNING
+        assert await seen(fleet, "web-1") == []
+
+
+@pytest.mark.sim(nodes=1)
+async def test_reverting_puts_back_what_somebody_stopped(sim: SimCluster) -> None:
+    async with sim.fleet(config=Config(on_drift="revert", watch=True)) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        done = await web.start()
+        await anyio.sleep(20)
+        await sim[done.node].run(("pct", "stop", str(done.vmid)))
+
+        await until(lambda: web.machine.state is State.RUNNING and web.machine.pid != done.pid, 30.0)
+
+        assert [event.state for event in await seen(fleet, "web-1")] == [State.STOPPED]
+
+
+@pytest.mark.sim(nodes=2)
+async def test_own_operations_are_told_from_those_of_others(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        for act in (
+            lambda: web.create(SPEC),
+            web.start,
+            web.pause,
+            web.resume,
+            web.stop,
+            web.start,
+            web.stop,
+            web.delete,
+        ):
+            await act()
+        await anyio.sleep(10)
+
+        assert await seen(fleet, "web-1") == []
+
+
+@pytest.mark.sim(nodes=1)
+async def test_the_pretend_monitor_speaks_like_the_real_one(sim: SimCluster) -> None:
+    (node,) = sim
+    async with sim.fleet() as fleet:
+        done = await fleet.do(Create("web-1", SPEC))
+        lines: list[bytes] = []
+
+        async def listen() -> None:
+            command = monitor()
+            async with fleet.nodes[node.name].stream(command) as stream:
+                async for _, data in stream:
+                    lines.append(data)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await anyio.sleep(5)
+            for verb in ("start", "pause", "resume", "stop"):
+                await getattr(fleet["web-1"], verb)()
+                await anyio.sleep(1)
+            tasks.cancel_scope.cancel()
+
+    states = re.findall(rb"'%d' (?:changed state to \[([A-Z]+)\]|exited)" % done.vmid, b"".join(lines))
+    assert b" ".join(states) == b"STARTING RUNNING FREEZING FROZEN FROZEN THAWED THAWED RUNNING  STOPPING STOPPED"

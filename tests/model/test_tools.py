@@ -45,6 +45,24 @@ def test_lxc_ls_by_state(world: World) -> None:
     assert world.run("lxc-ls", "-1", "--active").stdout == "100\n101\n"
 
 
+def test_lxc_destroys_only_what_it_knows_and_what_does_not_run(world: World) -> None:
+    world.started(100)
+
+    assert world.run("lxc-destroy", "-n", "101").exit == 1
+    assert world.run("lxc-destroy", "-n", "100").stderr == "100 is running\n"
+    world.run("pct", "stop", "100")
+    assert world.run("lxc-destroy", "-n", "100").stdout == "Destroyed container 100\n"
+    assert world.run("lxc-info", "-n", "100").exit == 1
+    assert world.run("pct", "config", "100").exit == 0
+
+
+def test_df_without_a_path_shows_the_pools_too(world: World) -> None:
+    lines = world.run("df", "-h").stdout.splitlines()
+
+    assert tuple(lines[1].split()[:2]) == ("/dev/mapper/pve-root", "100G")
+    assert ["450G", "/rpool/data"] in [[line.split()[1], line.split()[-1]] for line in lines]
+
+
 @pytest.mark.parametrize("word", ["-s XYZ 1", "-99 1", "-s TERM abc", "-s TERM 5000000"])
 def test_kill_says_no(world: World, word: str) -> None:
     assert world.run("kill", *word.split()).exit != 0

@@ -18,7 +18,7 @@ _WHERE: dict[str, str] = {
     "qm": "qm:run",
     **{
         name: f"lxc:{name.replace('-', '_')}"
-        for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start".split()
+        for name in "lxc-info lxc-ls lxc-freeze lxc-unfreeze lxc-stop lxc-start lxc-destroy".split()
     },
     "lxc-attach": "attach:lxc_attach",
     "lxc-monitor": "monitor:lxc_monitor",

@@ -131,24 +131,29 @@ def _took(node: Node, seconds: float) -> Generator[Sleep, None, None]:
 
 
 def df(ctx: Ctx) -> Steps:
-    """``df [-k|-P|-B1] [PATH...]``: every storage's file system is 100 GiB."""
+    """``df [-h|-k|-P|-B1] [PATH...]``: every storage's file system is 100 GiB, a pool 450; without a path all of them."""
     yield from _took(ctx.node, 0.005)
     words = [word for word in ctx.argv[1:] if not word.startswith("-")]
     exact = any(word in ("-B1", "--block-size=1") for word in ctx.argv)
-    unit = 1 if exact else 1024
+    human = any(word in ("-h", "--human-readable") for word in ctx.argv)
+    pools = {
+        s.path: s.options.get("pool", "rpool/data") for s in storage.storages(ctx.node).values() if s.kind == "zfspool"
+    }
     rows: list[tuple[str, int, int, str]] = []
-    for path in words or ["/"]:
-        pool = any(s.kind == "zfspool" and path.startswith(s.path) for s in storage.storages(ctx.node).values())
+    for path in words or ["/", *pools]:
+        pool = next((name for mount, name in pools.items() if path.startswith(mount)), "")
         total = 450 * 1024**3 if pool else 100 * 1024**3
         used = total // 10 if not ctx.node.files.exists(f"{SIM}/full{path}") else total
-        rows.append(("rpool/data" if pool else "/dev/mapper/pve-root", total, used, path if pool else "/"))
-    head = "1B-blocks" if exact else "1K-blocks"
-    ctx.out(f"{'Filesystem':<20} {head:>14} {'Used':>14} {'Available':>14} Use% Mounted on\n")
+        rows.append((pool or "/dev/mapper/pve-root", total, used, path if pool else "/"))
+
+    def shown(size: int) -> str:
+        return f"{size / 1024**3:.3g}G" if human else str(size // (1 if exact else 1024))
+
+    head = ("Size", "Avail") if human else ("1B-blocks" if exact else "1K-blocks", "Available")
+    ctx.out(f"{'Filesystem':<20} {head[0]:>14} {'Used':>14} {head[1]:>14} Use% Mounted on\n")
     for name, total, used, mount in rows:
-        free = total - used
-        ctx.out(
-            f"{name:<20} {total // unit:>14} {used // unit:>14} {free // unit:>14} {used * 100 // total:>3}% {mount}\n"
-        )
+        sizes = " ".join(f"{shown(size):>14}" for size in (total, used, total - used))
+        ctx.out(f"{name:<20} {sizes} {used * 100 // total:>3}% {mount}\n")
     return 0
 
 

@@ -9,7 +9,7 @@ from nexcage.testing._model.host import deliver
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Sleep, Steps
 
-__all__ = ["lxc_freeze", "lxc_info", "lxc_ls", "lxc_start", "lxc_stop", "lxc_unfreeze"]
+__all__ = ["lxc_destroy", "lxc_freeze", "lxc_info", "lxc_ls", "lxc_start", "lxc_stop", "lxc_unfreeze"]
 
 _COST = 0.013
 
@@ -169,6 +169,22 @@ def lxc_stop(ctx: Ctx) -> Steps:
     if "nokill" in options:
         return 1
     node.end_container(vmid)
+    return 0
+
+
+def lxc_destroy(ctx: Ctx) -> Steps:
+    """``lxc-destroy -n NAME``: what LXC itself knows of a container; PVE's config and volumes are not LXC's."""
+    yield from _took(ctx.node)
+    options, rest = _options(ctx, "nPol")
+    node, name = ctx.node, _name(options, rest)
+    if not _defined(node, name):
+        ctx.err(f"lxc-destroy: {name}: ../src/lxc/tools/lxc_destroy.c: main: 271 Container is not defined\n")
+        return 1
+    if _state(node, name) != "STOPPED":
+        ctx.err(f"{name} is running\n")
+        return 1
+    node.files.remove(f"/var/lib/lxc/{name}/config")
+    ctx.out(f"Destroyed container {name}\n")
     return 0
 
 

@@ -114,7 +114,7 @@ async def _source(node: Node, ref: ImageRef) -> qm.Source:
     """What to make it from; of a template, the disk that it boots from."""
     if ref.storage != "vm" or ref.name is None:
         return qm.source(ref)
-    return qm.source(ref, await node.run(qm.config(int(ref.name.rpartition("/")[2]))))
+    return qm.source(ref, await node.run(qm.template_disk(int(ref.name.rpartition("/")[2]))))
 
 
 def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:

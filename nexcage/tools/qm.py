@@ -31,7 +31,6 @@ from nexcage.tools import pct
 __all__ = [
     "Source",
     "classify",
-    "config",
     "create",
     "destroy",
     "ipconfig",
@@ -44,6 +43,7 @@ __all__ = [
     "start",
     "stop",
     "suspend",
+    "template_disk",
     "unlock",
 ]
 
@@ -221,8 +221,10 @@ def unlock(vmid: int) -> Command[None]:
     return _command("unlock", str(vmid), timeout=60.0)
 
 
-def config(vmid: int) -> Command[str]:
-    """The disk that a virtual machine boots from (``local-zfs:base-9000-disk-0``). Raises NotFound when it is not on the node."""
+def template_disk(vmid: int) -> Command[str]:
+    """The disk that a template boots from (``local-zfs:base-9000-disk-0``). Raises NotFound when it is not on the node, and
+    UnsupportedImage when it is no template.
+    """
     return Command(
         ("qm", "config", str(vmid), "--current", "1"),
         lambda result: _boot_disk(vmid, result),
@@ -235,12 +237,14 @@ def config(vmid: int) -> Command[str]:
 
 def _boot_disk(vmid: int, result: Result) -> str:
     values = _config.parse(result.stdout.decode("utf-8", "backslashreplace")).values
+    if values.get("template") != "1":
+        raise UnsupportedImage("image", f"vm:template/{vmid}", f"a template there; `qm template {vmid}` makes it one")
     order = values.get("boot", "").removeprefix("order=").split(";")
     for key in (*order, "scsi0", "virtio0", "sata0", "ide0"):
         volume, _, options = values.get(key, "").partition(",")
         if _BOOTABLE.fullmatch(key) and volume not in ("", "none", "cdrom") and "media=cdrom" not in options:
             return volume
-    raise ValueError(f"virtual machine {vmid} has no disk to boot from")
+    raise UnsupportedImage("image", f"vm:template/{vmid}", "one that has a disk to boot from")
 
 
 # ---- its life ----------------------------------------------------------------------------------------------------------

@@ -194,7 +194,9 @@ async def test_an_iso_image_is_put_in_beside_an_empty_disk() -> None:
 
 async def test_a_template_gives_the_disk_that_it_boots_from() -> None:
     node = ScriptedNode()
-    config = b"boot: order=ide2;virtio0\nide2: none,media=cdrom\nvirtio0: local-zfs:base-9000-disk-1,size=3G\n"
+    config = (
+        b"template: 1\nboot: order=ide2;virtio0\nide2: none,media=cdrom\nvirtio0: local-zfs:base-9000-disk-1,size=3G\n"
+    )
     node.answer = lambda command: Result(0, config if command.argv[1] == "config" else b"")
     await Vm().create(node, Ref("db-1", 0, "pve-01"), Spec("vm:template/9000"))
     looked, made = node.commands

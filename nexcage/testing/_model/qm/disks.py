@@ -139,7 +139,8 @@ def template(job: VmJob) -> Steps:
         values = dict(conf.values)
         for vol in list(owned(node, job.vmid, values)):
             if "cloudinit" not in vol.name:
-                values = {key: value.replace(vol.id, _based(node, vol).id) for key, value in values.items()}
+                base = _based(node, vol).id
+                values = {key: value.replace(vol.id, base) for key, value in values.items()}
         job.save_vm(conf._replace(values={**values, "template": "1"}))
 
     return (yield from job.worker("qmtemplate", lambda: job.held(body), keeps_status=False))

@@ -32,7 +32,7 @@ _HANDLERS: Mapping[str, str] = {
     "fstrim": "volumes:fstrim",
     "list": "shows:list_",
     "listsnapshot": "shows:listsnapshot",
-    "migrate": "clones:migrate",
+    "migrate": "migrate:migrate",
     "mount": "volumes:mount",
     "move-volume": "clones:move_volume",
     "pending": "shows:pending",
@@ -42,6 +42,7 @@ _HANDLERS: Mapping[str, str] = {
     "remote-migrate": "clones:remote_migrate",
     "rescan": "volumes:rescan",
     "resize": "volumes:resize",
+    "restore": "restore:restore",
     "resume": "lifecycle:resume",
     "rollback": "snapshots:rollback",
     "set": "settings:set_",
@@ -125,8 +126,9 @@ def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> tuple[dict[str, st
     try:
         parsed = getopt.parse(words, find, lambda: option_names(command))
         extra = _arguments(entry, parsed.options, parsed.rest)
-        if any(prop.interactive and parsed.options.get(name) == "" for name, prop in entry.options.items()):
-            raise Die("EOF while reading password")
+        for name, prop in entry.options.items():
+            if prop.interactive and parsed.options.get(name) == "":
+                parsed.options[name] = _password(ctx)
         getopt.normalise_booleans(parsed.options, find)
     except getopt.BadOption as error:
         raise Die(f"{error}{short}\n") from None
@@ -143,6 +145,16 @@ def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> tuple[dict[str, st
     if errors:
         raise Die(verification_failed(errors, short))
     return param, extra
+
+
+def _password(ctx: Ctx) -> str:
+    """What is typed twice where no value was given; without a terminal these are two lines of standard input."""
+    lines = ctx.stdin.decode("utf-8", "replace").split("\n")
+    if len(lines) < 3 and not (len(lines) == 2 and lines[1]):
+        raise Die("EOF while reading password")
+    if lines[0] != lines[1]:
+        raise Die("passwords do not match")
+    return lines[0]
 
 
 def _arguments(entry: Command, param: dict[str, str], rest: list[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""clone, template, move-volume, and the checks of migrate."""
+"""clone, template, move-volume, and that remote-migrate finds nobody."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import re
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.pct.conf import Conf, Mount, mounts, parse_mount, parse_net, print_mount, print_net
-from nexcage.testing._model.pct.create import check_unused
+from nexcage.testing._model.pct.create import check_pool, check_unused
 from nexcage.testing._model.pct.job import BadParameter, Job, Work
+from nexcage.testing._model.pct.reassign import reassign
 from nexcage.testing._model.pct.settings import new_disk, random_mac
 from nexcage.testing._model.storage import Die, Volume
 from nexcage.testing._model.tool import Steps
 
-__all__ = ["clone", "migrate", "move_volume", "remote_migrate", "template"]
+__all__ = ["clone", "move_volume", "remote_migrate", "template"]
 
 RSYNC = """\
 
@@ -49,6 +50,7 @@ def clone(job: Job) -> Steps:
     if "storage" in job.param:
         storage.check(node, job.param["storage"])
     job.check_quorum()
+    check_pool(job)
     check_unused(node, newid)
     conf = job.load()
     job.check_lock(conf)
@@ -180,12 +182,17 @@ def _base(job: Job, vol: Volume) -> str:
 def move_volume(job: Job) -> Steps:
     """``pct move-volume`` to another storage."""
     key = job.param["volume"]
+    if "target-vmid" in job.param:
+        return (yield from reassign(job, key))
+    if "storage" not in job.param:
+        missing = "both 'storage' and 'target-vmid' missing, either needs to be set"
+        raise BadParameter({"target-vmid": missing, "storage": missing})
     conf = job.load()
     job.check_lock(conf)
     if job.node.is_running(job.vmid):
         raise Die("cannot move volumes of a running container")
-    if "storage" not in job.param:
-        raise Die("unable to move a volume to another container: not simulated")
+    if key.startswith("unused"):
+        raise Die(f"cannot move volume '{key}', only configured volumes can be moved to another storage")
     if key not in conf.values:
         raise Die(f"volume '{key}' does not exist")
     mount = parse_mount(key, conf.values[key])
@@ -193,6 +200,11 @@ def move_volume(job: Job) -> Steps:
     place = storage.check(job.node, job.param["storage"])
     if place.id == old.storage.id:
         raise BadParameter({"storage": "you can't move to the same storage"})
+    if job.flag("delete") and any(
+        used.volume == old.id for part in conf.snapshots.values() for used in mounts(part.values)
+    ):
+        raise Die("you can't move a volume with snapshots and delete the source")
+    job.check_digest()
 
     def body() -> Work:
         yield from job.took(0.2)
@@ -207,26 +219,6 @@ def move_volume(job: Job) -> Steps:
         job.save(conf)
 
     return (yield from job.worker("move_volume", lambda: job.locked(body)))
-
-
-def migrate(job: Job) -> Steps:
-    """``pct migrate``: its checks; moving the data is not simulated."""
-    target = job.param["target"]
-    if target == job.node.name:
-        raise BadParameter({"target": "target is local node."})
-    job.check_quorum()
-    _require_node(job, target)
-    job.load()
-    if job.node.is_running(job.vmid) and not job.flag("online") and not job.flag("restart"):
-        raise Die("can't migrate running container without --online or --restart")
-
-    def body() -> Work:
-        conf = job.load()
-        job.check_lock(conf)
-        yield from job.took(0.5)
-        raise Die("migration aborted")
-
-    return (yield from job.worker("vzmigrate", lambda: job.locked(body)))
 
 
 def remote_migrate(job: Job) -> Steps:

@@ -18,7 +18,20 @@ from nexcage.testing._model.pct.settings import new_disk, store, with_mac
 from nexcage.testing._model.storage import Die
 from nexcage.testing._model.tool import Interrupted, Steps, Wait
 
-__all__ = ["Template", "check_unused", "create"]
+__all__ = [
+    "Template",
+    "absent",
+    "asked",
+    "check_keys",
+    "check_pool",
+    "check_storages",
+    "check_unused",
+    "create",
+    "disks",
+    "fill",
+    "start_after",
+    "unpacked",
+]
 
 _OWN = frozenset(
     "vmid ostemplate storage force restore unique start pool password bwlimit ssh-public-keys ignore-unpack-errors "
@@ -54,32 +67,31 @@ def check_unused(node: Node, vmid: int) -> None:
         raise Die(f"{found[0]} {vmid} already exists on node '{found[1]}'")
 
 
-def create(job: Job) -> Steps:
-    """``pct create``."""
-    job.check_quorum()
-    check_unused(job.node, job.vmid)
-    _check_keys(job.param.get("ssh-public-keys", ""))
+def check_pool(job: Job) -> None:
+    """A pool that is asked for must be there."""
     if "pool" in job.param and not job.node.files.exists(f"/etc/pve/pools/{job.param['pool']}"):
         raise Die(f"403 Permission check failed (pool '{job.param['pool']}' does not exist)")
+
+
+def create(job: Job) -> Steps:
+    """``pct create``; with ``--restore`` it is ``pct restore``."""
+    if job.flag("restore"):
+        from nexcage.testing._model.pct.restore import restore  # it needs this module
+
+        return (yield from restore(job))
+    job.check_quorum()
+    check_unused(job.node, job.vmid)
+    check_keys(job.param.get("ssh-public-keys", ""))
+    check_pool(job)
     _check_template(job)
-    disks = _disks(job)
-    for key in storage_keys(disks):
-        mount = parse_mount(key, disks[key])
-        if mount.kind == "volume":
-            parts = storage.parse_id(mount.volume)
-            if parts is None:
-                raise Die(f"unable to parse volume ID '{mount.volume}'")
-            _check_storage(job, parts[0])
-    if "rootfs" not in disks:
-        if disks:
-            raise Die("mount points configured, but 'rootfs' not set - aborting")
-        _check_storage(job, job.param.get("storage", "local"))
-    conf = _settings(job)
+    wanted = disks(job)
+    check_storages(job, wanted)
+    conf = asked(job, "1")
 
     def worker() -> Work:
-        yield from job.locked(lambda: _create(job, conf, disks), timeout=5.0)
+        yield from job.locked(lambda: _create(job, conf, wanted), timeout=5.0)
         if job.flag("start"):
-            yield from _start_after(job)
+            yield from start_after(job)
 
     return (yield from job.worker("vzcreate", worker))
 
@@ -87,14 +99,15 @@ def create(job: Job) -> Steps:
 _KEY = re.compile(r"(?:\S+ +)?(ssh-[a-z0-9]+|ecdsa-sha2-\S+|sk-\S+) +[A-Za-z0-9+/]+={0,3}( .*)?")
 
 
-def _check_keys(text: str) -> None:
+def check_keys(text: str) -> None:
+    """Public keys, one a line."""
     if not all(_KEY.fullmatch(line.strip()) for line in text.splitlines() if line.strip() and not line.startswith("#")):
         raise Die("SSH public key validation error")
 
 
-def storage_keys(disks: dict[str, str]) -> list[str]:
+def storage_keys(wanted: dict[str, str]) -> list[str]:
     """The rootfs first, then mount points by number."""
-    return sorted(disks, key=lambda key: -1 if key == "rootfs" else int(key[2:]))
+    return sorted(wanted, key=lambda key: -1 if key == "rootfs" else int(key[2:]))
 
 
 def _check_template(job: Job) -> None:
@@ -112,19 +125,32 @@ def _check_storage(job: Job, name: str) -> None:
         raise BadParameter({"storage": f"storage '{name}' does not support container directories"})
 
 
-def _disks(job: Job) -> dict[str, str]:
+def check_storages(job: Job, wanted: dict[str, str]) -> None:
+    """Every storage that a volume is asked for must be usable for containers."""
+    for key in storage_keys(wanted):
+        mount = parse_mount(key, wanted[key])
+        if mount.kind == "volume":
+            parts = storage.parse_id(mount.volume)
+            if parts is None:
+                raise Die(f"unable to parse volume ID '{mount.volume}'")
+            _check_storage(job, parts[0])
+    if "rootfs" not in wanted:
+        _check_storage(job, job.param.get("storage", "local"))
+
+
+def disks(job: Job) -> dict[str, str]:
     """The volume options; a bare number means that many GiB on the default storage."""
-    disks: dict[str, str] = {}
+    wanted: dict[str, str] = {}
     for key, value in job.param.items():
         if key == "rootfs" or re.fullmatch(r"mp[0-9]+", key):
             bare = re.fullmatch(r"[0-9]+(\.[0-9]+)?", value)
-            disks[key] = f"{job.param.get('storage', 'local')}:{value}" if bare else value
-    if disks and "rootfs" not in disks:
+            wanted[key] = f"{job.param.get('storage', 'local')}:{value}" if bare else value
+    if wanted and "rootfs" not in wanted:
         raise Die("mount points configured, but 'rootfs' not set - aborting")
-    return disks
+    return wanted
 
 
-def _settings(job: Job) -> Conf:
+def asked(job: Job, unprivileged: str) -> Conf:
     """Every option that is a config key, in the form it is written."""
     conf = Conf()
     for key in sorted(job.param):
@@ -134,12 +160,12 @@ def _settings(job: Job) -> Conf:
         elif key not in _OWN and key != "rootfs" and not re.fullmatch(r"mp[0-9]+", key):
             value = store(job, key, value)
             conf.values[key] = with_mac(job, value) if re.fullmatch(r"net[0-9]+", key) else value
-    if job.param.get("unprivileged", "1") == "1":
+    if job.param.get("unprivileged", unprivileged) == "1":
         conf.values["unprivileged"] = "1"
     return conf
 
 
-def _create(job: Job, conf: Conf, disks: dict[str, str]) -> Work:
+def _create(job: Job, conf: Conf, wanted: dict[str, str]) -> Work:
     node = job.node
     found = node.guest_node(job.vmid)
     if found is not None:
@@ -148,7 +174,7 @@ def _create(job: Job, conf: Conf, disks: dict[str, str]) -> Work:
     job.save(Conf({"lock": "create"}))
     made: list[storage.Volume] = []
     try:
-        yield from _build(job, conf, disks or {"rootfs": f"{job.param.get('storage', 'local')}:4"}, made)
+        yield from _build(job, conf, wanted or {"rootfs": f"{job.param.get('storage', 'local')}:4"}, made)
     except (Die, Interrupted) as error:
         for vol in made:
             job.say(storage.free(node, vol))
@@ -157,10 +183,11 @@ def _create(job: Job, conf: Conf, disks: dict[str, str]) -> Work:
         raise Die(f"unable to create CT {job.vmid} - {text}") from None
 
 
-def _build(job: Job, conf: Conf, disks: dict[str, str], made: list[storage.Volume]) -> Work:
+def fill(job: Job, conf: Conf, wanted: dict[str, str], made: list[storage.Volume]) -> Work:
+    """Allocate what was asked for, look for what must be there, and mount all of it."""
     node = job.node
-    for key in storage_keys(disks):
-        mount = parse_mount(key, disks[key])
+    for key in storage_keys(wanted):
+        mount = parse_mount(key, wanted[key])
         if mount.kind == "volume" and storage.NEW_DISK.fullmatch(mount.volume):
             mount, vol = new_disk(job, mount)
             made.append(vol)
@@ -177,6 +204,11 @@ def _build(job: Job, conf: Conf, disks: dict[str, str], made: list[storage.Volum
         if mount.kind == "bind" and not node.files.exists(mount.volume) and mount.volume not in _HOST_DIRECTORIES:
             job.say("mounting container failed\n")
             raise Die(f"directory '{mount.volume}' does not exist")
+
+
+def _build(job: Job, conf: Conf, wanted: dict[str, str], made: list[storage.Volume]) -> Work:
+    node = job.node
+    yield from fill(job, conf, wanted, made)
     template = yield from _unpack(job, conf)
     yield from job.took(0.2)
     _detect_system(job, conf, template)
@@ -216,13 +248,25 @@ def _tar(job: Job, compression: str) -> str:
     )
 
 
+def absent(archive: str) -> str:
+    """What is said of an archive that is not there."""
+    return f"volume '{archive}' does not exist" if storage.parse_id(archive) else f"can't find file '{archive}'"
+
+
+def unpacked(job: Job, size: int) -> None:
+    """What tar says at its end."""
+    rate = job.node.random.randrange(35, 180)
+    human = f"{-(-size * 10 // 1024**2) / 10:.1f}MiB" if size >= 1024**2 else f"{size // 1024}KiB"
+    job.say(f"Total bytes read: {size} ({human}, {rate}MiB/s)\n")
+
+
 def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see Work
     node = job.node
     name = job.param["ostemplate"]
     path = storage.path_of(storage.volume(node, name)) if storage.parse_id(name) is not None else name
     text = node.files.read(path)
     if text is None:
-        missing = f"volume '{name}' does not exist" if storage.parse_id(name) else f"can't find file '{name}'"
+        missing = absent(name)
         job.say(missing + "\n")
         raise Die(missing)
     found = re.search(r"\.tar(\.[^.]+)?$", path)
@@ -242,13 +286,7 @@ def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see
         job.say("\ngzip: stdin: not in gzip format\ntar: Child returned status 1\n")
         job.say("tar: Error is not recoverable: exiting now\n")
         raise Die(f"{_tar(job, _COMPRESSION.get(found[1] or '', ''))} failed: exit code 2")
-    rate = node.random.randrange(35, 180)
-    human = (
-        f"{-(-template.size * 10 // 1024**2) / 10:.1f}MiB"
-        if template.size >= 1024**2
-        else f"{template.size // 1024}KiB"
-    )
-    job.say(f"Total bytes read: {template.size} ({human}, {rate}MiB/s)\n")
+    unpacked(job, template.size)
     return template
 
 
@@ -314,7 +352,7 @@ def _quoted(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def _start_after(job: Job) -> Work:
+def start_after(job: Job) -> Work:
     """Its failure is only a line of output: the create has succeeded."""
 
     def body() -> Work:

@@ -102,6 +102,15 @@ class Job:
         if conf.lock is not None and conf.lock != passing:
             raise Die(f"CT is locked ({conf.lock})")
 
+    def check_digest(self, option: str = "digest", vmid: int | None = None) -> None:
+        """Refuse when the file is not the one that the caller has read."""
+        from hashlib import sha1  # few calls give one
+
+        wanted = self.param.get(option)
+        text = self.node.config(self.vmid if vmid is None else vmid) or ""
+        if wanted and wanted != sha1(text.encode("utf-8", "surrogateescape")).hexdigest():  # noqa: S324 (what PVE takes)
+            raise Die("detected modified configuration - file changed by other user? Try again.")
+
     def check_protection(self, conf: Conf, message: str) -> None:
         """Refuse what the protection flag forbids."""
         if conf.values.get("protection") == "1":

@@ -14,6 +14,7 @@ from nexcage.testing._model.tool import Sleep, Steps
 
 __all__ = [
     "destroy",
+    "halt",
     "halt_seconds",
     "reaction",
     "reboot",
@@ -23,6 +24,7 @@ __all__ = [
     "start_container",
     "stop",
     "suspend",
+    "volumes_of",
 ]
 
 
@@ -154,7 +156,7 @@ def _kill(job: Job) -> Work:
     yield from job.took(0.9)
 
 
-def _halt(job: Job, timeout: float, kill: bool) -> Work:
+def halt(job: Job, timeout: float, kill: bool) -> Work:
     """Ask init to halt and wait; when it does not, kill it, or give up after about twice the time."""
     node, vmid = job.node, job.vmid
     init = node.files.read(f"{SIM}/init/{vmid}") or "systemd"
@@ -231,7 +233,7 @@ def shutdown(job: Job) -> Steps:
     def body() -> Work:
         _require_running(job)
         job.check_lock(job.load())
-        yield from _halt(job, float(job.param.get("timeout", "60")), job.flag("forceStop"))
+        yield from halt(job, float(job.param.get("timeout", "60")), job.flag("forceStop"))
 
     return (yield from job.worker("vzshutdown", lambda: job.locked(body)))
 
@@ -243,7 +245,7 @@ def reboot(job: Job) -> Steps:
     def body() -> Work:
         _require_running(job, "VM")
         job.load()
-        yield from _halt(job, float(job.param.get("timeout", "60")), kill=True)
+        yield from halt(job, float(job.param.get("timeout", "60")), kill=True)
         yield from start_container(job)
 
     return (yield from job.worker("vzreboot", lambda: job.locked(body)))
@@ -308,14 +310,19 @@ def destroy(job: Job) -> Steps:
     return (yield from job.worker("vzdestroy", lambda: job.locked(body)))
 
 
-def _destroy(job: Job) -> Work:
-    node, vmid = job.node, job.vmid
-    conf = job.load()
-    volumes: dict[str, storage.Volume] = {}
+def volumes_of(job: Job, conf: Conf) -> dict[str, storage.Volume]:
+    """Every volume that a config names anywhere, by volume id."""
+    found: dict[str, storage.Volume] = {}
     for values in (conf.values, conf.pending, *(part.values for part in conf.snapshots.values())):
         for mount in mounts(values, unused=True):
             if mount.kind == "volume":
-                volumes.setdefault(mount.volume, storage.volume(node, mount.volume))
+                found.setdefault(mount.volume, storage.volume(job.node, mount.volume))
+    return found
+
+
+def _destroy(job: Job) -> Work:
+    node, vmid = job.node, job.vmid
+    volumes = volumes_of(job, job.load())
     for vol in volumes.values():
         storage.check(node, vol.storage.id)
     for vol in volumes.values():

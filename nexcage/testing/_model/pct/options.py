@@ -270,7 +270,11 @@ COMMANDS: Mapping[str, Command] = {
         ),
         {"digest": _DIGEST},
     ),
-    "restore": Command(_TEMPLATE, {k: v for k, v in _CREATE.items() if k != "restore"}, config=True),
+    "restore": Command(
+        _TEMPLATE,
+        {**{k: v for k, v in _CREATE.items() if k != "restore"}, "unique": BOOL},
+        config=True,
+    ),
     "resume": Command(_CT),
     "rollback": Command(_SNAP, {"start": BOOL}),
     "set": Command(

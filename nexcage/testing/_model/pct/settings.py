@@ -33,9 +33,7 @@ def set_(job: Job) -> Steps:
     def body() -> Work:
         conf = job.load()
         job.check_lock(conf)
-        digest = job.param.get("digest")
-        if digest and digest != _digest(job):
-            raise Die("detected modified configuration - file changed by other user? Try again.")
+        job.check_digest()
         yield from job.took(0.05)
         conf = job.load()
         errors = _update(job, conf, changes, delete, revert)
@@ -46,14 +44,6 @@ def set_(job: Job) -> Steps:
 
     yield from job.locked(body)
     return 0
-
-
-def _digest(job: Job) -> str:
-    from hashlib import sha1
-
-    return sha1(  # noqa: S324 (what PVE takes)
-        (job.node.config(job.vmid) or "").encode("utf-8", "surrogateescape")
-    ).hexdigest()
 
 
 def _known(name: str) -> bool:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.pct.conf import Conf, mounts
-from nexcage.testing._model.pct.job import BadParameter, Job
+from nexcage.testing._model.pct.job import BadParameter, Job, Work
 from nexcage.testing._model.pct.options import config_prop
 from nexcage.testing._model.schema import Errors, check_value
 from nexcage.testing._model.storage import Die
@@ -201,13 +201,20 @@ def _human(size: float) -> str:
 
 def df(job: Job) -> Steps:
     """``pct df``: usage figures are made up, the table is not."""
+    yield from job.locked(lambda: _df(job))
+    return 0
+
+
+def _df(job: Job) -> Work:
+    """A stopped container is mounted for it, which its lock may forbid."""
     yield from job.took(0.2)
     node = job.node
-    try:
-        conf = job.load()
-    finally:
-        if not node.is_running(job.vmid):
-            job.warn(f"{job.vmid} doesn't exist\n")
+    mounted = not node.is_running(job.vmid)
+    if mounted:
+        job.warn(f"{job.vmid} doesn't exist\n")
+    conf = job.load()
+    if mounted:
+        job.check_lock(conf)
     rows = [("MP", "Volume", "Size", "Used", "Avail", "Use%", "Path")]
     for mount in mounts(conf.values):
         if mount.kind == "volume":
@@ -224,4 +231,3 @@ def df(job: Job) -> Steps:
         left = " ".join(row[n].ljust(widths[n]) for n in range(2))
         right = " ".join(row[n].rjust(widths[n]) for n in range(2, 6))
         job.say(f"{left} {right} {row[6]}\n")
-    return 0

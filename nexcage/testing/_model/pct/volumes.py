@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.pct.conf import Conf, Mount, mounts, parse_mount, print_mount
@@ -19,6 +20,7 @@ def resize(job: Job) -> Steps:
     disk = job.param["disk"]
     conf = job.load()
     job.check_lock(conf)
+    job.check_digest()
     found = parse_mount(disk, conf.values.get(disk, ""))
     if found.kind != "volume":
         raise Die(f"unable to resize mountpoint '{disk}' (type {found.kind})")
@@ -75,10 +77,16 @@ def rescan(job: Job) -> Steps:
     job.say("rescan volumes...\n")
     yield from job.took(0.1)
     for vmid in [job.vmid] if "vmid" in job.param else job.node.containers():
-        conf = job.load(vmid)
-        if _rescan(job, conf, vmid) and not dry:
-            job.save(conf, vmid)
+        yield from job.locked(partial(_rescan_one, job, vmid, dry), vmid=vmid)
     return 0
+
+
+def _rescan_one(job: Job, vmid: int, dry: bool) -> Work:
+    conf = job.load(vmid)
+    job.check_lock(conf)
+    if _rescan(job, conf, vmid) and not dry:
+        job.save(conf, vmid)
+    yield from ()
 
 
 def _rescan(job: Job, conf: Conf, vmid: int) -> bool:
@@ -107,20 +115,26 @@ def _rescan(job: Job, conf: Conf, vmid: int) -> bool:
 
 def fsck(job: Job) -> Steps:
     """``pct fsck``."""
-    device = job.param.get("device", "rootfs")
+    yield from job.locked(lambda: _fsck(job, job.param.get("device", "rootfs")))
+    return 0
+
+
+def _fsck(job: Job, device: str) -> Work:
     conf = job.load()
     if device not in conf.values:
         raise Die(f"cannot run command on non-existing mount point {device}")
+    found = parse_mount(device, conf.values[device])
     if job.node.is_running(job.vmid):
         raise Die("cannot run fsck when container is running")
-    vol = storage.volume(job.node, parse_mount(device, conf.values[device]).volume)
+    if found.kind == "bind":
+        raise Die(f"path '{found.volume}' does not point to a block device")
+    vol = storage.volume(job.node, found.volume)
     if vol.format != "raw":
         raise Die(f"unable to run fsck for '{vol.id}' (format == {vol.format})")
     yield from job.took(10.0)
     blocks = (storage.size_of(job.node, vol) or 1024**3) // 4096
     job.say("fsck from util-linux 2.41.5\n")
     job.say(f"{storage.image_path(vol)}: clean, 93/{blocks // 4} files, 13539/{blocks} blocks\n")
-    return 0
 
 
 def fstrim(job: Job) -> Steps:

@@ -118,6 +118,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_plugins import plugins
 
             return plugins(call, streams)
+        case "exec":
+            from nexcage._cli.verbs_exec import execute
+
+            return execute(call, streams)
         case "events":
             from nexcage._cli.verbs_events import events
 

@@ -77,6 +77,8 @@ def parse(argv: Sequence[str], more: Mapping[str, Command] | None = None) -> Cal
     """
     commands = COMMANDS | dict(more or {})
     name, rest = _find(list(argv), commands)
+    if name in commands and commands[name].verbatim:
+        rest = _verbatim(commands[name], rest)
     for part, value in _tokens(rest, options_of(commands[name]) if name in commands else GLOBAL):
         if part in ("-h", "--help") and value is None:
             return Call(COMMANDS["help"], name.split(), {})
@@ -119,6 +121,22 @@ def _find(argv: list[str], commands: Mapping[str, Command]) -> tuple[str, list[s
         error.unknown = word
         raise error
     return word, rest
+
+
+def _verbatim(command: Command, argv: list[str]) -> list[str]:
+    """Behind the first word everything is the program's that the command runs, whatever it looks like."""
+    takes_value = {flag for option in options_of(command) if option.value for flag in option.flags}
+    at = 0
+    while at < len(argv) and argv[at] != "--":
+        if argv[at] in takes_value:
+            at += 2
+        elif argv[at].startswith("-") and argv[at] != "-":
+            at += 1
+        elif argv[at + 1 : at + 2] == ["--"]:
+            return argv
+        else:
+            return [*argv[: at + 1], "--", *argv[at + 1 :]]
+    return argv
 
 
 def _next_word(argv: list[str], start: int) -> int | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verb", "until_interrupted", "with_fleet"]
 
+_LOOKING = ("list", "state", "health", "route", "doctor", "images", "pull", "rmi", "ps", "stats", "logs", "wait", "cp")
 Verb = Callable[["Fleet"], Awaitable[int]]
 """What a command does with the open fleet; its exit status."""
 
@@ -59,6 +60,10 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_look import prepare_state as prepare
         case "route":
             from nexcage._cli.verbs_look import prepare_route as prepare
+        case "exec":
+            from nexcage._cli.verbs_exec import prepare
+        case "cp" | "push" | "logs" | "ps" | "stats" | "wait":
+            from nexcage._cli.verbs_inside import prepare
         case "health":
             from nexcage._cli.verbs_health import prepare
         case "reconcile":
@@ -131,7 +136,7 @@ async def until_interrupted(work: Callable[[], Awaitable[int]], call: Call, stre
     if got and (inner.cancelled_caught or failure is not None):
         if call.name == "watch":  # following ends that way
             return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]
-        looking = call.name in ("list", "state", "health", "route", "doctor", "images", "pull", "rmi")
+        looking = call.name in _LOOKING
         recorded = "" if looking else "; what had begun is recorded, 'nexcage state ID' looks how it ended"
         streams.say(f"nexcage: {call.name}: interrupted{recorded}")
         return INTERRUPTED if got[0] == signal.SIGINT else 128 + got[0]

@@ -76,9 +76,9 @@ GLOBAL: tuple[Option, ...] = (
 _NAME = Option(("--name",), "the container's id, when it is not the positional", "ID", complete="id")
 _RUNTIME = Option(
     ("--runtime", "--backend"),
-    "the backend: lxc (also proxmox-lxc, pct)",
+    "the backend: lxc (also proxmox-lxc, pct), or vm (qemu, proxmox-vm)",
     "NAME",
-    choices=("lxc", "proxmox-lxc", "pct"),
+    choices=("lxc", "proxmox-lxc", "pct", "vm", "qemu", "proxmox-vm"),
     open=True,
 )
 _ALL = Option(("-a", "--all"), "every container of the fleet")
@@ -98,7 +98,8 @@ _SELECTOR_TEXT = f"Each ID is a container id or its VMID; an exact id wins. {_SE
 _CREATE = (
     Option(
         ("--image",),
-        "template (STORAGE:vztmpl/NAME or a file), bundle directory, or an alias",
+        "template (STORAGE:vztmpl/NAME or a file), bundle directory, or an alias; of a VM STORAGE:import/NAME, "
+        "STORAGE:iso/NAME or vm:template/VMID",
         "IMAGE",
         complete="file",
     ),
@@ -114,6 +115,10 @@ _CREATE = (
     Option(("--ssh-public-keys",), "authorized_keys lines from FILE, - for stdin", "FILE", complete="file"),
     Option(("--unprivileged",), "in a user namespace (the default)"),
     Option(("--privileged",), "not in a user namespace"),
+    Option(("--ci-user",), "VM: whom cloud-init gives the keys to (the image's own user)", "USER"),
+    Option(("--cpu",), "VM: the CPU type, such as host", "TYPE"),
+    Option(("--ostype",), "VM: what runs in it (l26), such as win11", "TYPE"),
+    Option(("--agent",), "VM: the QEMU guest agent runs in it"),
     Option(("--onboot",), "start it when its node boots"),
     Option(("--tag",), "tag it; several times for several", "TAG", many=True),
     Option(("--description",), "notes shown by PVE", "TEXT"),
@@ -392,7 +397,12 @@ _LIST: tuple[Command, ...] = (
             _RUNTIME,
             _ALL,
             _SELECT,
-            Option(("-e", "--env"), "set a variable (NAME alone: as it is here); no value is shown to anybody", "NAME=VALUE", many=True),
+            Option(
+                ("-e", "--env"),
+                "set a variable (NAME alone: as it is here); no value is shown to anybody",
+                "NAME=VALUE",
+                many=True,
+            ),
             Option(("--env-file",), "variables from FILE, one NAME=VALUE a line", "FILE", many=True, complete="file"),
             Option(("-u", "--user"), "as this user of the container (root)", "USER|UID[:GID]"),
             Option(("-w", "--cwd"), "in this directory (/)", "DIR"),
@@ -460,7 +470,9 @@ _LIST: tuple[Command, ...] = (
         "",
         (
             _RUNTIME,
-            Option(("-f", "--format"), "table or json, as the OCI runtimes take it", "FORMAT", choices=("table", "json")),
+            Option(
+                ("-f", "--format"), "table or json, as the OCI runtimes take it", "FORMAT", choices=("table", "json")
+            ),
         ),
         ("nexcage ps web-1", "nexcage ps web-1 --output json"),
         "id",

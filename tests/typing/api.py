@@ -53,7 +53,9 @@ async def one_container() -> None:
 
 
 async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
-    done = await web.exec(["id", b"-u"], stdin=b"", env={"A": "b"}, cwd="/tmp", user="www-data", timeout=5, op_id="id-1")
+    done = await web.exec(
+        ["id", b"-u"], stdin=b"", env={"A": "b"}, cwd="/tmp", user="www-data", timeout=5, op_id="id-1"
+    )
     assert_type(done, nexcage.Executed)
     assert_type((done.exit, done.stdout, done.repeated), tuple[int, bytes, bool])
     async with web.exec_stream(["sh"], size=(24, 80)) as stream:
@@ -79,8 +81,6 @@ async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
 
 async def many(bar: list[str]) -> None:
     spec = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", nets=(nexcage.Net(ip="dhcp"),))
-    vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
-    assert_type(vm.vm, nexcage.Vm | None)
     vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
     assert_type(vm.vm, nexcage.Vm | None)
     hosts = nexcage.hosts("pve-[01-50].lan")

@@ -102,4 +102,4 @@ def closest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     stem = re.match(r"[a-z]+-?[0-9.]*", name.lower())
     alike = [other for other in names if stem and len(stem[0]) > 2 and other.lower().startswith(stem[0])]
     near = get_close_matches(name, names, most, 0.5)
-    return list(dict.fromkeys([*sorted(alike, key=lambda other: other not in near), *near]))[:most]
+    return list(dict.fromkeys([*(other for other in near if other in alike), *alike, *near]))[:most]

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nexcage import Net, Spec, names
+from nexcage import Net, Spec, Vm, names
 from nexcage._cli.parser import Call
 from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, InvalidPath, InvalidSpec, NotFound
 
-__all__ = ["Targets", "creation", "is_term", "kill_targets", "number", "runc_message", "targets"]
+__all__ = ["Targets", "creation", "is_term", "kill_targets", "mebibytes", "number", "runc_message", "tags", "targets"]
 
 _TERM = re.compile(r"(id|node|state|tag|backend|image|vmid)(!=|=|~).")
 _DIGITS = re.compile(r"[0-9]{1,12}")
@@ -94,7 +94,7 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
     """The id and the spec of ``create`` and ``run``; ``read`` gives the text of a file, of standard input for ``-``."""
     id, image, bundle = _what(call, cwd)
     fields: dict[str, Any] = {}  # Any: the keywords of Spec
-    for name, take in (("memory", _mebibytes), ("swap", _mebibytes), ("cores", number), ("size", _gibibytes)):
+    for name, take in (("memory", mebibytes), ("swap", mebibytes), ("cores", number), ("size", _gibibytes)):
         value = call.text(name)
         if value is not None:
             fields[name] = take(name, value)
@@ -111,13 +111,24 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         if call.flag("unprivileged"):
             raise call.usage("--privileged and --unprivileged contradict each other")
         fields["unprivileged"] = False
+    if (machine := _vm(call)) is not None:
+        fields["vm"] = machine
     if call.flag("onboot"):
         fields["onboot"] = True
     if call.flag("pull"):
         fields["pull"] = True
-    if tags := _tags(call):
-        fields["tags"] = tags
+    if found := tags(call):
+        fields["tags"] = found
     return id, Spec(image=image, bundle=bundle, **fields)
+
+
+def _vm(call: Call) -> Vm | None:
+    """What was said that only a virtual machine has."""
+    given = {field: call.text(name) for field, name in (("user", "ci_user"), ("cpu", "cpu"), ("ostype", "ostype"))}
+    said: dict[str, Any] = {field: word for field, word in given.items() if word is not None}  # Any: keywords of Vm
+    if call.flag("agent"):
+        said["agent"] = True
+    return Vm(**said) if said else None
 
 
 def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:
@@ -177,7 +188,7 @@ def number(field: str, value: str) -> int:
     return int(value)
 
 
-def _mebibytes(field: str, value: str) -> int:
+def mebibytes(field: str, value: str) -> int:
     match = re.fullmatch(r"([0-9]{1,12})(M|G|)", value)
     if match is None:
         raise InvalidSpec(field, value, "MiB as a whole number, or with M or G behind it")
@@ -188,7 +199,7 @@ def _gibibytes(field: str, value: str) -> int:
     return number(field, value.removesuffix("G"))
 
 
-def _tags(call: Call) -> tuple[str, ...]:
+def tags(call: Call) -> tuple[str, ...]:
     # As in PVE itself, one option may carry several: --tag 'web;blue' and --tag web,blue.
     return tuple(names.tag(tag) for given in call.many("tag") for tag in re.split("[;,]", given))
 

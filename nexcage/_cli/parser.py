@@ -50,6 +50,10 @@ class Call:
         """Whether an OCI engine is talking: one of its own global options was given."""
         return any(self._values.get(name) for name in _OCI)
 
+    def with_words(self, words: Sequence[str]) -> Call:
+        """The same call with other words."""
+        return Call(self.command, words, self._values)
+
     def flag(self, name: str) -> bool:
         return self._values.get(name) is True
 

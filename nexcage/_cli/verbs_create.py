@@ -10,6 +10,7 @@ from nexcage import Create, Delete, Done, InvalidInput, InvalidPath, NexcageErro
 from nexcage._cli.dialects import creation
 from nexcage._cli.outcomes import print_outcomes
 from nexcage._cli.parser import Call
+from nexcage._cli.rehearse import rehearse
 from nexcage._cli.streams import Streams
 from nexcage._cli.verbs_fleet import Verb
 
@@ -35,6 +36,8 @@ def prepare(call: Call, streams: Streams) -> Verb:
         raise call.usage("only with --detach: init runs on its node and is no child of this process")
 
     async def verb(fleet: Fleet) -> int:
+        if call.flag("dry_run"):
+            return await rehearse(call, streams, fleet, [Create(id, spec, op_id)])
         done = await fleet.do(Create(id, spec, op_id), wait=True)
         if call.name == "run":
             done = await _start(call, fleet, id, op_id)

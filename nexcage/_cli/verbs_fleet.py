@@ -70,6 +70,10 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_reconcile import prepare
         case "watch":
             from nexcage._cli.verbs_watch import prepare
+        case "snapshot" | "delsnapshot" | "rollback" | "update" | "resize" | "move-volume" | "migrate" | "template":
+            from nexcage._cli.verbs_ops import prepare
+        case "snapshots":
+            from nexcage._cli.verbs_ops import prepare_snapshots as prepare
         case "images" | "pull" | "rmi":
             from nexcage._cli.verbs_images import prepare
         case name if name not in COMMANDS:

@@ -25,20 +25,25 @@ from nexcage._cli.main import line_of
 from nexcage._cli.outcomes import print_outcomes, status_of
 from nexcage._cli.parser import Call
 from nexcage._cli.progress import Progress
+from nexcage._cli.rehearse import rehearse
 from nexcage._cli.streams import Streams, one_line
 from nexcage._cli.verbs_fleet import Verb
 
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["prepare"]
+__all__ = ["driven", "prepare"]
 
 _TOLD = 20  # failures that are told one by one; the rest is in --output jsonl
 
 
 def prepare(call: Call, streams: Streams) -> Verb:
     """Which containers and which intent; raises before anything is opened."""
-    wanted, make = _intent_maker(call)
+    return driven(call, streams, *_intent_maker(call))
+
+
+def driven(call: Call, streams: Streams, wanted: Targets, make: Callable[[str, str | None], Intent]) -> Verb:
+    """What drives the intent of each container that is wanted, or shows what it would do."""
     if wanted.selector is None:
         for word in wanted.words:
             names.container_id(word)
@@ -54,6 +59,8 @@ def prepare(call: Call, streams: Streams) -> Verb:
     async def verb(fleet: Fleet) -> int:
         ids = await ids_of(fleet, wanted, call.text("runtime"))
         intents = [make(id, op_id) for id in ids]
+        if call.flag("dry_run"):
+            return await rehearse(call, streams, fleet, intents)
         if wanted.selector is None and len(intents) == 1:
             return await _one(call, streams, fleet, intents[0])
         return await _many(call, streams, fleet, intents, summary=wanted.selector is not None)

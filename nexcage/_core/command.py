@@ -114,5 +114,13 @@ class Command(msgspec.Struct, Generic[T], frozen=True):
     classify: Callable[[Command[Any], Result, str], NexcageError] = failed
     check: Callable[[Command[Any], Result, str], NexcageError | None] | None = None
 
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """What an operator would type for it: without the script that checks first whether the container is still ours."""
+        shell, inner = self.argv[:2] == ("sh", "-c"), self.argv[6:]
+        if shell and self.argv[3:4] == ("nexcage",) and inner:
+            return inner
+        return ("sh", "-c", "...", *self.argv[3:]) if shell else self.argv
+
     def __str__(self) -> str:
         return " ".join(self.argv)

@@ -79,6 +79,19 @@ def test_a_life_in_processes(cluster: Cluster) -> None:
     ]  # fmt: skip
 
 
+def test_a_container_moves_between_nodes_on_disk(cluster: Cluster) -> None:
+    cluster.run("pct", "create", "100", ALPINE, "--storage", "local-zfs")
+    cluster.run("pct", "start", "100")
+
+    moved = cluster.run("pct", "migrate", "100", "pve-02", "--restart", "1")
+
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    assert not cluster.conf.exists()
+    assert "does not exist" in cluster.run("pct", "status", "100").stderr
+    assert cluster.run("pct", "status", "100", node="pve-02").stdout == "status: running\n"
+    assert cluster.run("pct", "destroy", "100", "--force", "1", node="pve-02").returncode == 0
+
+
 def test_many_processes_at_once_lose_nothing(cluster: Cluster) -> None:
     processes = [
         cluster.begin("pct", "create", str(100 + n // 2), ALPINE, "--storage", "local-zfs", node=f"pve-0{n % 2 + 1}")

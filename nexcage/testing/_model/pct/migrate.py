@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from nexcage.errors import InvalidInput
 from nexcage.testing._model import storage
+from nexcage.testing._model.files import DiskFiles
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.others import peer as peer_of
 from nexcage.testing._model.pct.conf import Conf, mounts
 from nexcage.testing._model.pct.job import BadParameter, Job, Work
 from nexcage.testing._model.pct.lifecycle import halt, start_container, volumes_of
@@ -33,7 +36,7 @@ def migrate(job: Job) -> Steps:
         _log(job, f"starting migration of CT {job.vmid} to node '{target}' ({_address(job, target)})")
         begun = job.node.now()
         try:
-            yield from _move(job, job.node.peers.get(target), target)
+            yield from _move(job, _reached(job, target))
         except Die as error:
             _log(job, f"ERROR: {error.text}")
             _log(job, f"aborting phase 1 - cleanup resources\n{_stamp(job)} start final cleanup")
@@ -42,6 +45,19 @@ def migrate(job: Job) -> Steps:
         _log(job, f"migration finished successfully (duration {_duration(job, begun)})")
 
     return (yield from job.worker("vzmigrate", lambda: job.locked(body)))
+
+
+def _reached(job: Job, target: str) -> Node:
+    try:
+        return peer_of(job.node, target)
+    except InvalidInput:
+        raise Die(f"can't reach node '{target}'") from None
+
+
+def _commit(peer: Node) -> None:
+    """On disk each node writes its own files out; nobody else does it for this one."""
+    if isinstance(peer.files, DiskFiles):
+        peer.files.commit()
 
 
 def _address(job: Job, target: str) -> str:
@@ -62,15 +78,13 @@ def _duration(job: Job, begun: float) -> str:
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def _move(job: Job, peer: Node | None, target: str) -> Work:
+def _move(job: Job, peer: Node) -> Work:
     node = job.node
     conf = job.load()
     job.check_lock(conf)
     running = node.is_running(job.vmid)
     if running and not job.flag("restart"):
         raise Die("lxc live migration is currently not implemented")
-    if peer is None:
-        raise Die(f"can't reach node '{target}'")
     volumes = list(_local_volumes(job, conf, peer))
     conf.values["lock"] = "migrate"
     job.save(conf)
@@ -82,6 +96,7 @@ def _move(job: Job, peer: Node | None, target: str) -> Work:
             _log(job, f"found local volume '{vol.id}' (in current VM config)")
             yield from job.took(0.4)
             _copy(node, peer, vol)
+            _commit(peer)
             _log(job, f"volume '{vol.id}' is '{vol.id}' on the target")
     finally:
         conf = job.load()
@@ -90,6 +105,7 @@ def _move(job: Job, peer: Node | None, target: str) -> Work:
     text = node.config(job.vmid) or ""
     node.remove_config(job.vmid)
     peer.write_config(job.vmid, text)
+    _commit(peer)
     node.files.remove(f"/var/lib/lxc/{job.vmid}")
     _log(job, "start final cleanup")
     for vol in volumes:
@@ -147,3 +163,4 @@ def _start_there(job: Job, peer: Node) -> Work:
         yield from start_container(job)
     finally:
         job.node = here
+        _commit(peer)

@@ -16,7 +16,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def config_schema() -> dict[str, Any]:  # Any: JSON
     """JSON schema (2020-12) of ``config.toml``: every key, its type, its default, the words it takes; unknown keys are errors."""
-    schema = msgspec.json.schema(Config)
+    schema = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Config)))  # as JSON has it: no tuples
     tables = cast("dict[str, Any]", schema["$defs"])  # Any: JSON
     for table in tables.values():
         if "description" in table:

@@ -45,7 +45,7 @@ shift 2
 # From /proc only: fuser need not be there. A mount that another mount namespace still has is only a hint, and comes last.
 HOLDERS = r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
-name() { echo "$1 $(tr '\n\t ' '___' < "/proc/$1/comm") $2"; }
+name() { echo "$1 $(tr '\t ' '__' < "/proc/$1/comm") $2"; }
 find /proc/[0-9]*/cwd /proc/[0-9]*/root /proc/[0-9]*/fd -maxdepth 1 \( -lname "$R$1" -o -lname "$R$1/*" \) |
   sed -n 's#^/proc/\([0-9]*\)/.*#\1#p' | sort -nu | head -n 8 | while read -r p; do name "$p" file; done
 own=$(readlink /proc/self/ns/mnt)

@@ -113,6 +113,8 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         fields["unprivileged"] = False
     if (machine := _vm(call)) is not None:
         fields["vm"] = machine
+    if (machine := _vm(call)) is not None:
+        fields["vm"] = machine
     if call.flag("onboot"):
         fields["onboot"] = True
     if call.flag("pull"):
@@ -120,6 +122,15 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
     if found := tags(call):
         fields["tags"] = found
     return id, Spec(image=image, bundle=bundle, **fields)
+
+
+def _vm(call: Call) -> Vm | None:
+    """What was said that only a virtual machine has."""
+    given = {field: call.text(name) for field, name in (("user", "ci_user"), ("cpu", "cpu"), ("ostype", "ostype"))}
+    said: dict[str, Any] = {field: word for field, word in given.items() if word is not None}  # Any: keywords of Vm
+    if call.flag("agent"):
+        said["agent"] = True
+    return Vm(**said) if said else None
 
 
 def _vm(call: Call) -> Vm | None:

@@ -102,10 +102,10 @@ def _foreign(fleet: Fleet, looks: Mapping[str, Look | NexcageError], backend: st
     ours = {(machine.node, machine.vmid) for machine in fleet.machines.values() if machine.vmid}
     rows: list[Row] = []
     for node, look in sorted(looks.items()):
-        if isinstance(look, NexcageError) or backend not in (None, "lxc"):
+        if isinstance(look, NexcageError):
             continue
         for vmid, guest in sorted(look.guests.items()):
-            if (node, vmid) not in ours:
+            if (node, vmid) not in ours and backend in (None, guest.kind):
                 rows.append(_foreign_row(node, guest))
     return rows
 
@@ -119,10 +119,10 @@ def _foreign_row(node: str, guest: Guest) -> Row:
         "pid": guest.pid,
         "vmid": guest.vmid,
         "node": node,
-        "backend": "lxc",
+        "backend": guest.kind,
         "image": "",
         "tags": list(guest.tags),
-        "bundle": f"/var/lib/lxc/{guest.vmid}",
+        "bundle": f"/var/lib/lxc/{guest.vmid}" if guest.kind == "lxc" else "/etc/pve/qemu-server",
         "created": "",
         "managed": False,
         "stale": False,
@@ -215,7 +215,7 @@ async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
         return None
     node, guest = found
     row = _foreign_row(node, guest)
-    notes = {"node": node, "vmid": word, "backend": "lxc", "managed": "false", "name": guest.name}
+    notes = {"node": node, "vmid": word, "backend": guest.kind, "managed": "false", "name": guest.name}
     annotations = {f"org.nexcage.{key}": value for key, value in notes.items() if value}
     return OciState(
         ociVersion=OCI_VERSION,

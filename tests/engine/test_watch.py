@@ -151,8 +151,8 @@ async def test_reverting_puts_back_what_somebody_stopped(sim: SimCluster) -> Non
 async def test_own_operations_are_told_from_those_of_others(sim: SimCluster) -> None:
     async with sim.fleet(watch=True) as fleet:
         web = fleet["web-1"]
+        await web.create(SPEC)
         for act in (
-            lambda: web.create(SPEC),
             web.start,
             web.pause,
             web.resume,
@@ -183,8 +183,9 @@ async def test_the_pretend_monitor_speaks_like_the_real_one(sim: SimCluster) -> 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
             await anyio.sleep(5)
-            for verb in ("start", "pause", "resume", "stop"):
-                await getattr(fleet["web-1"], verb)()
+            web = fleet["web-1"]
+            for act in (web.start, web.pause, web.resume, web.stop):
+                await act()
                 await anyio.sleep(1)
             tasks.cancel_scope.cancel()
 

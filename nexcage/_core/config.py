@@ -29,7 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 _COUNTS = ("total", "per_node", "creates_per_node", "retries", "breaker_failures", "subscriber_queue")
-_KINDS = ("", "template", "path", "reference")
+_KINDS = ("", "template", "path", "reference", "disk")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -44,6 +44,9 @@ def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Co
     named = bool(backend)
     if spec.backend:
         why.append(f"backend {spec.backend} was asked for")
+    elif not backend and names.image(spec.image).kind == "disk" and "vm" in backends:
+        backend = "vm"
+        why.append("backend vm, because only virtual machines are made from disks")
     elif not backend:
         backend = config.defaults.backend
         why.append(f"backend {backend} is the default")

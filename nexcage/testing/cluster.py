@@ -377,8 +377,17 @@ class SimCluster:
         return MemoryTransport(self.nodes[name], rtt=self.rtt, runner=self.runner)
 
     def connect(self, host: Host) -> Transport:
-        """What `nexcage.open_fleet` takes as ``connect``: host strings are node names, ``user@`` and ``:port`` do not matter."""
-        return self.transport(host.address or host.key)
+        """What `nexcage.open_fleet` takes as ``connect``: host strings are node names, ``user@`` and ``:port`` do not matter; the
+        addresses of the cluster's ``.members`` reach their nodes too.
+        """
+        address = host.address or host.key
+        return self.transport(address if address in self.nodes else self._by_address().get(address, address))
+
+    def _by_address(self) -> Mapping[str, str]:
+        import json
+
+        members = json.loads(self._first.files.read("/etc/pve/.members") or "{}")
+        return {entry["ip"]: name for name, entry in members.get("nodelist", {}).items()}
 
     @asynccontextmanager
     async def fleet(self, hosts: Any = None, **options: Any) -> AsyncIterator[Fleet]:  # Any: open_fleet's own options
@@ -400,7 +409,8 @@ class SimCluster:
         options.setdefault("clock", self.clock)
         options.setdefault("inline", is_virtual())
         options.setdefault("connect", self.connect)
-        async with open_fleet(self.hosts if hosts is None else hosts, **options) as fleet:
+        every = self.hosts if options.get("discover") is None else None
+        async with open_fleet(every if hosts is None else hosts, **options) as fleet:
             yield fleet
 
     def _home(self) -> Path:

@@ -78,9 +78,11 @@ class World:
         """The first node."""
         return self.nodes["pve-01"]
 
-    def start(self, *argv: str, on: Node | None = None, env: Mapping[str, str] | None = None) -> Call:
+    def start(
+        self, *argv: str, on: Node | None = None, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> Call:
         """Begin a call; it goes on when the clock is advanced."""
-        ctx = Ctx(on or self.node, argv, env=env)
+        ctx = Ctx(on or self.node, argv, env=env, stdin=stdin)
         tool = find_tool(ctx.node, argv[0])
         assert tool is not None, argv[0]
         call = Call(self, ctx, tracked(tool, ctx))

@@ -9,7 +9,7 @@ import pytest
 from nexcage.testing._model import TOOLS
 from nexcage.testing._model.tool import Ctx, Steps
 
-from .conftest import World
+from .conftest import ALPINE, World
 
 
 def test_every_tool_can_be_found() -> None:
@@ -174,7 +174,7 @@ def test_a_node_can_be_taught_a_program(world: World) -> None:
         (("create", "100", "x", "--net0", "eth0"), "value without key, but schema does not define a default key\n"),
         (("create", "100", "x", "--mp0", "/srv"), "mp0.mp: property is missing and it is not optional\n"),
         (("status", "100", "-v"), "Option v is ambiguous (verbose, vmid)\n"),
-        (("st", "100"), "ERROR: unknown command 'pct st'\n"),
+        (("st", "100"), "ERROR: incomplete command 'pct st'\n"),
     ],
 )
 def test_pct_refuses_in_pves_words(world: World, argv: tuple[str, ...], stderr: str) -> None:
@@ -193,3 +193,31 @@ def test_pct_takes_options_as_short_as_they_are_unique(world: World) -> None:
     assert "onboot: 1\n" in config
     assert "unprivileged" not in config
     assert "tags: a;b;c\n" in config
+
+
+def test_a_missing_bridge_is_told_after_the_config_has_it(world: World) -> None:
+    world.created(100)
+
+    call = world.run("pct", "set", "100", "--net0", "name=eth0,bridge=nosuchbr")
+
+    assert call.exit != 0
+    assert call.stderr == "bridge 'nosuchbr' does not exist\n"
+    assert "bridge=nosuchbr" in (world.node.config(100) or "")
+    assert world.run("pct", "start", "100").stderr == "bridge 'nosuchbr' does not exist\n"
+
+
+def test_a_command_cut_short_too_early_is_called_incomplete(world: World) -> None:
+    assert world.run("pct", "st", "100").stderr.startswith("ERROR: incomplete command 'pct st'\n")
+    assert world.run("pct", "help", "nosuch").stderr.startswith("ERROR: unknown command 'nosuch'\n")
+    assert world.run("pct", "help", "df", "--verbose", "0").stdout == "USAGE: pct df <vmid>\n\n"
+
+
+def test_a_password_is_read_twice_from_standard_input(world: World) -> None:
+    def create(vmid: str, typed: bytes) -> tuple[int | None, str]:
+        call = world.start("pct", "create", vmid, ALPINE, "--storage", "local-zfs", "--password", stdin=typed)
+        return world.finish(call).exit, call.stderr
+
+    assert create("100", b"secret\nsecret\n") == (0, "")
+    assert create("101", b"secret\nsesame\n")[1] == "passwords do not match\n"
+    assert create("101", b"abc\nabc\n")[1].startswith("400 Parameter verification failed.\npassword: ")
+    assert create("101", b"")[1] == "EOF while reading password\n"

@@ -70,7 +70,7 @@ def run(ctx: Ctx) -> Steps:
         return 255
     command = _complete(words[0])
     if command is None:
-        ctx.err(usage.listing(f"unknown command 'pct {words[0]}'"))
+        ctx.err(_unknown(words[0]))
         return 255
     try:
         param, extra = _parse(ctx, command, words[1:])
@@ -78,7 +78,7 @@ def run(ctx: Ctx) -> Steps:
         ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
         return 2
     if command == "help":
-        return _help(ctx, extra)
+        return _help(ctx, extra, brief=param.get("verbose") == "0")
     if command not in _HANDLERS:
         ctx.err(f"nexcage sim: 'pct {command}' is not simulated\n")
         return 70
@@ -106,12 +106,18 @@ def _handler(command: str) -> Callable[[Job], Steps]:
     return cast("Callable[[Job], Steps]", getattr(import_module(f"{__name__}.{module}"), name))
 
 
-def _help(ctx: Ctx, extra: tuple[str, ...]) -> int:
+def _unknown(word: str) -> str:
+    if any(name.startswith(word) for name in COMMANDS):
+        return usage.listing(f"incomplete command 'pct {word}'", between="")
+    return usage.listing(f"unknown command 'pct {word}'")
+
+
+def _help(ctx: Ctx, extra: tuple[str, ...], brief: bool) -> int:
     command = _complete(extra[0]) if extra else None
     if extra and command is None:
-        ctx.err(usage.listing(f"unknown command 'pct {extra[0]}'"))
+        ctx.err(usage.listing(f"unknown command '{extra[0]}'"))
         return 255
-    ctx.out(usage.full(command))
+    ctx.out(usage.brief(command) if brief else usage.full(command))
     return 0
 
 

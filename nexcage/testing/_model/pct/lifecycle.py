@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from nexcage.testing._model import storage
 from nexcage.testing._model.files import SIM
-from nexcage.testing._model.pct.conf import Conf, mounts, parse_net
+from nexcage.testing._model.pct.conf import Conf, mounts
+from nexcage.testing._model.pct.generated import write_lxc_config
 from nexcage.testing._model.pct.job import Job, Work
 from nexcage.testing._model.pct.settings import apply_pending
 from nexcage.testing._model.storage import Die
@@ -77,18 +76,11 @@ def start_container(job: Job, skip_lock: bool = False) -> Work:
         apply_pending(job, conf, None, {})
         job.save(conf)
     write_lxc_config(job, conf)
-    for key, value in conf.values.items():
-        if re.fullmatch(r"net[0-9]+", key):
-            bridge = parse_net(value).get("bridge")
-            if bridge is not None and not node.files.exists(f"/sys/class/net/{bridge}"):
-                raise Die(f"bridge '{bridge}' does not exist")
     _check_volumes(job, conf)
     if conf.lock not in (None, "mounted") and not skip_lock:
         yield from job.took(0.6)
         job.say(_HOOK_FAILED.format(job.vmid))
         raise Die(f"startup for container '{job.vmid}' failed")
-    if "rootfs" not in conf.values:
-        raise Die("missing 'rootfs' configuration")
     yield from job.took(0.5)
     kind = reaction(job, conf)
     if kind == "broken":
@@ -114,19 +106,6 @@ def _check_volumes(job: Job, conf: Conf) -> None:
                 if vol.storage.kind == "zfspool":
                     raise Die(f"zfs error: cannot open '{storage.dataset_of(vol)}': dataset does not exist")
                 raise Die(f"volume '{mount.volume}' does not exist")
-
-
-def write_lxc_config(job: Job, conf: Conf) -> None:
-    """The file that LXC's own tools read."""
-    arch = {"amd64": "x86_64"}.get(conf.values.get("arch", "amd64"), conf.values.get("arch", "amd64"))
-    lines = [
-        f"lxc.arch = {arch}",
-        f"lxc.rootfs.path = /var/lib/lxc/{job.vmid}/rootfs",
-        f"lxc.uts.name = {conf.values.get('hostname', f'CT{job.vmid}').split('.')[0]}",
-        f"lxc.cgroup2.memory.max = {int(conf.values.get('memory', '512')) * 1024**2}",
-        *(f"{key} = {value}" for key, value in conf.raw),
-    ]
-    job.node.files.write(f"/var/lib/lxc/{job.vmid}/config", "\n".join(lines) + "\n")
 
 
 def reaction(job: Job, conf: Conf) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from nexcage.testing._model import storage
 from nexcage.testing._model.mkfs import mkfs_lines
 from nexcage.testing._model.pct.conf import Conf, Mount, mounts, parse_mount, parse_net, print_mount, print_net
+from nexcage.testing._model.pct.generated import write_lxc_config
 from nexcage.testing._model.pct.job import BadParameter, Job, Work
 from nexcage.testing._model.pct.options import DEV, config_prop
 from nexcage.testing._model.schema import Errors, Refused, parse_properties, split_list
@@ -40,7 +41,7 @@ def set_(job: Job) -> Steps:
         if errors:
             raise BadParameter(errors)
         job.save(conf)
-        job.load()
+        write_lxc_config(job, job.load())
 
     yield from job.locked(body)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-__all__ = ["full", "listing", "short"]
+__all__ = ["brief", "full", "listing", "short"]
 
 _GROUPS = (
     "clone create destroy list migrate move-volume pending resize restore template",
@@ -57,7 +57,13 @@ def short(command: str) -> str:
     return _sections()[command].split("\n", 1)[0].removeprefix("USAGE: ")
 
 
-def listing(error: str) -> str:
+def brief(command: str | None = None) -> str:
+    """The short help of one command, or of all by name."""
+    lines = [short(name) for name in sorted(_sections()) if command in (None, name)]
+    return "USAGE: " + "\n       ".join(lines) + "\n\n"
+
+
+def listing(error: str, between: str = "\n") -> str:
     """What a wrong or missing command name prints."""
     groups = ["".join(f"       {short(name)}\n" for name in group.split()) for group in _GROUPS]
-    return f"ERROR: {error}\nUSAGE: pct <COMMAND> [ARGS] [OPTIONS]\n\n" + "\n".join(groups)
+    return f"ERROR: {error}\nUSAGE: pct <COMMAND> [ARGS] [OPTIONS]\n\n" + between.join(groups)

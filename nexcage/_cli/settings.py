@@ -48,7 +48,7 @@ def settings(call: Call, origins: dict[str, str] | None = None) -> Config:
     known = ("state_dir", "run_dir", "strict_oci", "hosts", "discover")
     changes = {key: options[key] for key in known if key in options}
     for one, other in (("hosts", "discover"), ("discover", "hosts")):
-        if one in changes:
+        if one in options:
             changes[other] = () if other == "hosts" else ""
     if origins is not None:
         origins.update(dict.fromkeys(changes, "command line"))

@@ -89,3 +89,49 @@ def test_a_config_that_is_missing_is_told(run: Run) -> None:
 
     assert ran.status == 2
     assert "/no/such.toml" in ran.err
+
+
+def test_an_old_configuration_is_converted_and_each_dropped_key_is_told(run: Run, tmp_path: Path) -> None:
+    old = tmp_path / "config.json"
+    old.write_text(
+        json.dumps(
+            {
+                "network": {"bridge": "vmbr1", "ip": "10.0.0.1/24"},
+                "runtime": {"routing": [{"pattern": "^vm-", "runtime": "vm"}]},
+            }
+        )
+    )
+
+    ran = run("config", "convert", str(old))
+
+    assert ran.status == 0
+    assert ran.out == '[defaults]\nbridge = "vmbr1"\n\n[[routing]]\nid = "/^vm-/"\nbackend = "vm"\n'
+    assert ran.err.startswith("nexcage: config convert: left out network.ip: is said for each container")
+    new = tmp_path / "new.toml"
+    new.write_text(ran.out)
+    assert run("config", "check", str(new)) == Ran(0, "ok\n", "")
+    assert run("config", "convert", str(tmp_path / "no.json")).status == 2
+    assert run("config", "convert").status == 2
+
+
+def test_the_schema_is_printed(run: Run) -> None:
+    ran = run("config", "schema")
+    assert (ran.status, json.loads(ran.out)["title"]) == (0, "nexcage configuration")
+
+
+def test_rules_and_aliases_are_shown_as_toml_that_can_be_read_again(run: Run, tmp_path: Path, places: Path) -> None:
+    import tomllib
+
+    path = tmp_path / "rules.toml"
+    text = 'discover = "pve-01"\n[images]\n"a:1" = { lxc = "x.tar", vm = "/v.img" }\n[[routing]]\nid = "/^a/"\ntag = "x y"\n'
+    path.write_text(text)
+
+    shown = run("config", "show", "--config", str(path))
+    read = tomllib.loads(shown.out)
+    assert read["routing"][0]["id"] == "/^a/"
+    assert read["images"] == {"a:1": {"lxc": "x.tar", "vm": "/v.img"}}
+    (tmp_path / "again.toml").write_text(shown.out)
+    assert run("config", "check", str(tmp_path / "again.toml")) == Ran(0, "ok\n", "")
+    origins = run("config", "show", "--origin", "--config", str(path), "--hosts", "b", "--output", "json")
+    found = {row["key"]: (row["value"], row["origin"]) for row in json.loads(origins.out)}
+    assert (found["hosts"], found["discover"][0]) == ((["b"], "command line"), "")

@@ -27,7 +27,8 @@ LOOK = (
 exec 2>/dev/null
 echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
 echo '@nexcage uptime'; cat /proc/uptime
-echo '@nexcage name'; readlink "$R/etc/pve/local"
+echo '@nexcage name'; readlink "$R/etc/pve/local" ||
+  { echo '@nexcage why'; id -u; PATH=$PATH:/usr/sbin command -v pct || ls -d "$R/etc/pve"; }
 echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
 echo '@nexcage members'; cat "$R/etc/pve/.members"
 echo '@nexcage vmlist'; cat "$R/etc/pve/.vmlist"
@@ -195,9 +196,7 @@ def _look(node: str, result: Result) -> Look:
         raise ValueError("the look ended early")
     pve = shown(parts["name"].strip()).rsplit("/", 1)[-1]
     if not pve:
-        raise NodeNotUsable(
-            node, "there is no `pct` here, or pmxcfs is down: /etc/pve/local is missing (try `nexcage sim up`)"
-        )
+        raise NodeNotUsable(node, _no_pve(parts.get("why", b"")))
     lacks = [name for name in _SECTIONS if name not in seen and name not in _OPTIONAL]
     if lacks:  # an empty list of configs and one that could not be read are not the same
         raise ValueError(f"the look lacks {', '.join(lacks)}")
@@ -216,6 +215,16 @@ def _look(node: str, result: Result) -> Look:
         uptime=_seconds(parts["uptime"]),
         details=_AllDetails(parts["texts"]),
     )
+
+
+def _no_pve(why: bytes) -> str:
+    """Why /etc/pve/local cannot be read there, and what to do: by the login's uid and what there is of PVE."""
+    uid, *found = why.decode("utf-8", "replace").split("\n", 1)
+    if not (found and found[0].strip()):
+        return "there is no `pct`: this is not a Proxmox VE node (name one with --hosts, or try `nexcage sim up` for a simulated one)"
+    if uid.strip() != "0":
+        return "its login is not root and may not read /etc/pve: log in as root, or allow `sudo -n` there"
+    return "pmxcfs is down, /etc/pve is empty: see `systemctl status pve-cluster` there"
 
 
 def _sections(stdout: bytes) -> tuple[dict[str, bytes], set[str]]:

@@ -133,7 +133,7 @@ def test_output_that_was_cut_in_the_middle_is_no_answer() -> None:
 
 
 def test_without_a_local_directory_it_is_no_pve_node() -> None:
-    with pytest.raises(NodeNotUsable, match="/etc/pve/local"):
+    with pytest.raises(NodeNotUsable, match="not a Proxmox VE node"):
         read(WHOLE.replace(b"nodes/pve1\n@nexcage memory", b"@nexcage memory"))
 
 

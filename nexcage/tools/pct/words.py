@@ -115,6 +115,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"There is a (replication job '[^']*')", "blocked"),
         (r"(?:base volume '([^']*)' is )?still in use by linked clones", "blocked"),
         (r"please run as root", "root"),
+        (r"(?m)(?:^|[ '/])pct'?: Permission denied$", "root"),
         (
             r"pct: (?:command )?not found|'?pct'?: No such file or directory|No such file or directory: '?pct\b(?!\.)",
             "missing",

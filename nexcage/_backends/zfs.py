@@ -117,11 +117,6 @@ class LxcOnZfs(Lxc):
         match self._config.on_delete:
             case "destroy":
                 await self._destroy(node, found.name, mark, found.mountpoint)
-                if self._own(await self._survey(node, mark), mark) is not None:
-                    raise Blocked(
-                        f"dataset {found.name} on {node.name}",
-                        "something: it is still there (`zfs get all` tells more)",
-                    )
             case "rename":
                 await self._unmount(node, found, mark)
                 renamed = datasets.guarded(found.name, mark, zfs.rename(found.name, new), f"its dataset is {new} now")
@@ -146,7 +141,7 @@ class LxcOnZfs(Lxc):
             await node.run(datasets.guarded(name, mark, zfs.snapshot(full)))
 
     async def _destroy(self, node: Node, name: str, mark: Mark, mountpoint: str) -> None:
-        await self._patiently(node, datasets.guarded(name, mark, zfs.destroy(name, recursive=True)), mountpoint)
+        await self._patiently(node, datasets.destroyed(name, mark), mountpoint)
 
     # ---- waiting for others ------------------------------------------------------------------------------------------------
 

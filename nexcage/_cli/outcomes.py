@@ -31,6 +31,7 @@ def row(outcome: Outcome) -> Mapping[str, Any]:  # Any: whatever JSON can say
     }
     if isinstance(outcome, Done):
         common |= {"result": "done" if outcome.changed else "unchanged", "pid": outcome.pid}
+        common |= {"notes": list(outcome.notes)} if outcome.notes else {}
         return common
     error = outcome.error
     notes = [str(note) for note in getattr(error, "__notes__", ())]

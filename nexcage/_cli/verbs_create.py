@@ -39,6 +39,8 @@ def prepare(call: Call, streams: Streams) -> Verb:
         if call.flag("dry_run"):
             return await rehearse(call, streams, fleet, [Create(id, spec, op_id)])
         done = await fleet.do(Create(id, spec, op_id), wait=True)
+        for note in done.notes:
+            streams.say(f"nexcage: {call.name} '{id}': {note}")
         if call.name == "run":
             done = await _start(call, fleet, id, op_id)
         if pid_file is not None:

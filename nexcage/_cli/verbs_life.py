@@ -106,6 +106,8 @@ async def _one(call: Call, streams: Streams, fleet: Fleet, intent: Intent) -> in
             if call.oci and call.name == "kill" and call.flag("all"):
                 return 0  # with --all, runc takes a stopped container for signalled
             raise
+        for note in done.notes:
+            streams.say(f"nexcage: {call.name} '{intent.id}': {note}")
         if output:
             print_outcomes(streams, [done], output, single=True)
         return 0

@@ -19,6 +19,7 @@ import msgspec
 
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
+from nexcage._core.copies import copied
 from nexcage._core.events import Began, Ended, Problem, Succeeded
 from nexcage._core.intents import Create, Intent, Kill, Stop
 from nexcage._core.keeping import Keeping
@@ -38,6 +39,7 @@ from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
+from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
 from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
@@ -51,6 +53,7 @@ from nexcage.errors import (
     NoQuorum,
     NoRoute,
     Uncertain,
+    Unsupported,
 )
 
 __all__ = ["Driver"]
@@ -296,14 +299,25 @@ class Driver:
         vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
         stage = Rehearsal(node, look, self._fleet, began.mark, vmids)
         await perform(backend, stage, began, msgspec.structs.replace(machine, node=node.key))
+        await rehearsed(backend, stage, began, machine)
         return node.key, tuple(stage.commands)
 
     def _planned(self, intent: Create) -> tuple[Create, Plan, Backend]:
         """A create with its backend and the spec that this makes of it."""
+        if intent.spec.source is not None:
+            return self._copied(intent, self._observer.machine(intent.spec.source))
         wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
         backend = self._backends[wanted.backend]
         if (check := getattr(backend, "check", None)) is not None:  # a backend may leave it out
             check(intent.id, wanted.spec)
+        return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
+
+    def _copied(self, intent: Create, source: Machine) -> tuple[Create, Plan, Backend]:
+        wanted = copied(intent.spec, source)
+        backend = self._backend(source)
+        if not callable(getattr(backend, "clone", None)):
+            raise Unsupported(source.id, "clone", backend.name)
+        self._observer.node(source)  # raises NoRoute
         return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
 
     def _backend(self, machine: Machine) -> Backend:
@@ -318,7 +332,7 @@ class Driver:
             node = await self._place(intent, wanted.nodes)
             self._coming[node.key] = self._coming.get(node.key, 0) + 1
             try:
-                if self._images is not None and getattr(backend, "templates", False):
+                if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
                 return await self._at(op, intent, machine, cell, node, backend)
             finally:

@@ -8,7 +8,7 @@ from nexcage._core.states import Op
 from nexcage.abc import Backend, Node, Ref
 from nexcage.errors import JournalError, NexcageError
 
-__all__ = ["leaves", "tidied"]
+__all__ = ["leaves", "rehearsed", "tidied"]
 
 _LEAVE = {(Op.CREATE, "not"), (Op.DELETE, "done")}
 
@@ -30,3 +30,10 @@ async def tidied(backend: Backend | None, node: Node, began: Began, machine: Mac
     except NexcageError as error:
         return error
     return None
+
+
+async def rehearsed(backend: Backend, stage: Node, began: Began, machine: Machine) -> None:
+    """What would be put away after a delete, for a dry run."""
+    tidy = getattr(backend, "tidy", None)
+    if tidy is not None and began.op is Op.DELETE:
+        await tidy(stage, Ref(began.id, machine.vmid, began.node), deleted=True)

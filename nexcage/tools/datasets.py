@@ -13,11 +13,24 @@ import msgspec
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.datasets import MARK, Choice, Found, Place, Survey, asked
 from nexcage._core.seen import Mark
-from nexcage.errors import AlreadyExists, NexcageError, NotOurs
+from nexcage.errors import AlreadyExists, Blocked, NexcageError, NotOurs
 from nexcage.tools import pct, zfs
 from nexcage.tools.zfs_words import classify, unusable
 
-__all__ = ["GUARD", "HOLDERS", "MAKE", "SURVEY", "add_place", "guarded", "holders", "make", "marked", "survey"]
+__all__ = [
+    "GONE",
+    "GUARD",
+    "HOLDERS",
+    "MAKE",
+    "SURVEY",
+    "add_place",
+    "destroyed",
+    "guarded",
+    "holders",
+    "make",
+    "marked",
+    "survey",
+]
 
 T = TypeVar("T")
 
@@ -33,6 +46,17 @@ GUARD = r"""said=$(zfs get -H -s local -o value org.nexcage:mark "$1") || exit
 [ "$said" = "$2" ] || { echo 'nexcage: the dataset does not carry our mark' >&2; exit 9; }
 shift 2
 exec "$@"
+"""
+
+# The same, and looked at afterwards: what is still there was not destroyed, whatever the tool said.
+GONE = r"""said=$(zfs get -H -s local -o value org.nexcage:mark "$1") || exit
+[ "$said" = "$2" ] || { echo 'nexcage: the dataset does not carry our mark' >&2; exit 9; }
+name=$1
+shift 2
+"$@" || exit
+said=$(zfs list -H -o name "$name" 2>/dev/null) || exit 0
+echo "nexcage: $said is still there" >&2
+exit 8
 """
 
 # A bind mount is not shifted: what root of an unprivileged container is to own belongs to its id on the host.
@@ -95,12 +119,20 @@ def add_place(place: Place) -> Command[None]:
     return Command(("pvesm", "add", "dir", place.id, *options), nothing, timeout=60.0, cancel="term", classify=refused)
 
 
+def destroyed(dataset: str, mark: Mark) -> Command[None]:
+    """Destroy it with its snapshots and children, and look. Raises what `guarded` raises, and Blocked when it is still there."""
+    command = guarded(dataset, mark, zfs.destroy(dataset, recursive=True))
+    return msgspec.structs.replace(command, argv=(*command.argv[:2], GONE, *command.argv[3:]))
+
+
 def guarded(dataset: str, mark: Mark, command: Command[T], note: str = "") -> Command[T]:
     """``command``, run only while the dataset itself carries ``mark``. Raises NotOurs, and NotFound when it is gone."""
 
     def refused(_: Command[Any], result: Result, node: str) -> NexcageError:
         if result.exit == 9 and b"does not carry our mark" in result.stderr:
             return NotOurs(mark.id, node, mark.vmid, f"dataset {dataset} does not carry our mark")
+        if result.exit == 8 and b"is still there" in result.stderr:
+            return Blocked(f"dataset {dataset} on {node}", "something that does not say so: it is still there")
         return command.classify(command, result, node)
 
     argv = ("sh", "-c", GUARD, "nexcage", dataset, str(mark), *command.argv)

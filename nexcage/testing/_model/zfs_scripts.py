@@ -48,6 +48,15 @@ def _guard(ctx: Ctx) -> Steps:
     return (yield from _run(ctx, *words))
 
 
+def _gone(ctx: Ctx) -> Steps:
+    name = ctx.argv[1]
+    status = yield from _guard(ctx)
+    if status == 0 and name in storage.datasets(ctx.node):
+        ctx.err(f"nexcage: {name} is still there\n")
+        return 8
+    return status
+
+
 def _make(ctx: Ctx) -> Steps:
     ctx.argv = ctx.argv[3:]
     return (yield from _run(ctx, *ctx.argv))
@@ -67,6 +76,7 @@ def _holders(ctx: Ctx) -> Steps:
 ON_ZFS: dict[str, Tool] = {
     datasets.SURVEY: _survey,
     datasets.GUARD: _guard,
+    datasets.GONE: _gone,
     datasets.MAKE: _make,
     datasets.HOLDERS: _holders,
 }

@@ -529,7 +529,7 @@ _LIST: tuple[Command, ...] = (
                 "only of this operation",
                 "OP",
                 many=True,
-                choices=("create", "start", "stop", "kill", "pause", "resume", "delete"),
+                choices=("create", "start", "stop", "kill", "pause", "resume", "delete", "exec", "push"),
             ),
         ),
         ("nexcage events --follow --output jsonl | jq .event", "nexcage events --id web-1 --op start"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["prepare_list", "prepare_route", "prepare_state"]
 
 Row = Mapping[str, Any]  # Any: whatever JSON can say
-_LIST = ("id", "state", "pid", "vmid", "node", "backend", "image", "tags")
+_LIST = ("id", "state", "pid", "vmid", "node", "backend", "addresses", "image", "tags")
 _STATE = ("id", "status", "pid", "node", "vmid", "backend", "bundle")
 _STALE = "org.nexcage.stale"
 
@@ -43,8 +43,9 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
     async def verb(fleet: Fleet) -> int:
         backend = None if call.text("runtime") is None else backend_named(fleet, call.text("runtime") or "")
         states, looks = await _look_everywhere(fleet)
+        at = await _addresses(fleet, states.values())
         rows = [
-            _row(fleet.machines[id], state)
+            {**_row(fleet.machines[id], state), "addresses": list(at.get(id, ()))}
             for id, state in sorted(states.items())
             if fleet.machines[id].node in fleet.nodes  # the journal may know more nodes than --hosts named
             and selector.matches(fleet.machines[id])
@@ -77,6 +78,16 @@ async def _look_everywhere(fleet: Fleet) -> tuple[dict[str, OciState], dict[str,
         tasks.start_soon(all_states)
         tasks.start_soon(all_nodes)
     return states, looks
+
+
+async def _addresses(fleet: Fleet, states: Iterable[OciState]) -> Mapping[str, tuple[str, ...]]:
+    """Where those are reached that run and were seen. An answer that does not come is no reason to show nothing else."""
+    ids = [state.id for state in states if state.pid and _STALE not in state.annotations]
+    try:
+        found = await fleet.addresses(*ids) if ids else {}
+    except NexcageError:
+        return {}
+    return {id: one.addresses for id, one in found.items() if one.addresses}
 
 
 def _row(machine: Machine, state: OciState) -> Row:
@@ -120,6 +131,7 @@ def _foreign_row(node: str, guest: Guest) -> Row:
         "vmid": guest.vmid,
         "node": node,
         "backend": guest.kind,
+        "addresses": [],
         "image": "",
         "tags": list(guest.tags),
         "bundle": f"/var/lib/lxc/{guest.vmid}" if guest.kind == "lxc" else "/etc/pve/qemu-server",
@@ -169,6 +181,8 @@ def prepare_state(call: Call, streams: Streams) -> Verb:
             if isinstance(answers[index], NotFound):
                 answers[index] = await _foreign_state(fleet, word) or answers[index]
         documents = [answer for answer in answers if isinstance(answer, OciState)]
+        at = await _addresses(fleet, documents)
+        documents = [_located(document, at.get(document.id, ())) for document in documents]
         errors = [answer for answer in answers if isinstance(answer, NexcageError)]
         if documents or wanted.selector is not None:
             _print_states(call, streams, documents, single=len(wanted.words) == 1)
@@ -181,6 +195,13 @@ def prepare_state(call: Call, streams: Streams) -> Verb:
         return statuses[0] if statuses else 0
 
     return verb
+
+
+def _located(document: OciState, addresses: Sequence[str]) -> OciState:
+    if not addresses:
+        return document
+    known = {**document.annotations, "org.nexcage.addresses": ",".join(addresses)}
+    return msgspec.structs.replace(document, annotations=known)
 
 
 async def _look_at(

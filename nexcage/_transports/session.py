@@ -65,6 +65,7 @@ class Session:
         self._channel: Channel | None = None
         self._news = asyncio.Event()
         self._writable = True
+        self._started = False
         self._status: int | None = None
         self._closed = self._cut = self._broken = self._seen_eof = self._declined = self._ending = False
 
@@ -80,6 +81,8 @@ class Session:
 
     def session_started(self) -> None:
         assert self._channel is not None
+        self._started = True
+        self._news.set()
         with suppress(OSError):  # it may have ended without reading: its own affair
             if self._stdin:
                 self._channel.write(self._stdin)
@@ -185,6 +188,8 @@ class Session:
             self._channel.resume_reading()
 
     async def write(self, data: bytes) -> None:
+        while not self._started and not self.ended:  # what came with the command goes first
+            await self.progress()
         if self._channel is not None:
             with suppress(OSError):
                 self._channel.write(data)
@@ -192,6 +197,8 @@ class Session:
             await self.progress()
 
     async def write_eof(self) -> None:
+        while not self._started and not self.ended:
+            await self.progress()
         if self._channel is not None:
             with suppress(OSError):
                 self._channel.write_eof()

@@ -160,4 +160,4 @@ def refused(mark: Mark, result: Result, node: str) -> NexcageError:
         case 6 if "nexcage: there is no" in said:
             return NodeNotUsable(node, said.removeprefix("nexcage: "))
         case _:
-            return CommandFailed(node, ("lxc-attach", "-n", str(mark.vmid)), result.exit or 0, said)
+            return CommandFailed(node, ("exec", mark.id), result.exit or 0, said)

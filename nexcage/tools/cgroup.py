@@ -46,6 +46,7 @@ echo '@nexcage status'; printf '%s/status\n' $pids | xargs -r grep -aHsE '^(Name
 echo '@nexcage stat'; printf '%s/stat\n' $pids | xargs -r grep -aHs ''
 echo '@nexcage end'
 printf '%s/cmdline\n' $pids | xargs -r grep -azHs ''
+exit 0
 """
 
 _LINE = re.compile(rb"^([1-9][0-9]{2,8})/([a-z_.]+):(.*)$", re.MULTILINE)

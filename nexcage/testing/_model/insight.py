@@ -108,7 +108,7 @@ def _terminal(ctx: Ctx, size: str) -> Steps:
 
 def _usage(ctx: Ctx) -> Steps:
     node = ctx.node
-    ctx.out(f"@nexcage uptime\n{node.files.read('/proc/uptime') or ''}@nexcage files\n")
+    ctx.out(f"@nexcage uptime\n{node.steady() - node.booted:.2f} 0.00\n@nexcage files\n")
     for vmid in node.running():
         for name, text in inside.usage_files(node, vmid, node.init_pid(vmid) or 0):
             ctx.out("".join(f"{vmid}/{name}:{line}\n" for line in text.splitlines() if _counts(name, line)))

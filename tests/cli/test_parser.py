@@ -10,6 +10,7 @@ from nexcage._cli.parser import Usage, parse
 SAMPLES = {
     "--config": "FILE",
     "--hosts": "pve-1",
+    "--discover": "pve-1",
     "--state-dir": "DIR",
     "--run-dir": "DIR",
     "--output": "jsonl",

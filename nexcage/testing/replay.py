@@ -18,8 +18,8 @@ from nexcage.testing._model import TOOLS
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.pct.conf import mounts, read
 from nexcage.testing._model.storage import parse_name, path_of, storages
-from nexcage.testing._model.tool import Ctx, Flock, Sleep, tracked
 from nexcage.testing._model.world import make_cluster, populate
+from nexcage.testing._stepping import Clock, run
 
 __all__ = ["NORMALISED", "Difference", "main", "replay"]
 
@@ -93,14 +93,6 @@ class Difference(NamedTuple):
     got: object
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.now: float = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def normalise(text: str) -> str:
     """``text`` with everything that differs from run to run made equal."""
     for pattern, replacement in _PATTERNS:
@@ -110,10 +102,11 @@ def normalise(text: str) -> str:
     return text
 
 
-def prepare(case: Case) -> tuple[Node, _Clock]:
+def prepare(case: Case) -> tuple[Node, Clock]:
     """A node in the state before the case."""
-    clock = _Clock()
-    node = make_cluster(["pve1"], clock=clock, seed=1, pace=0.0, storage_cfg=STORAGE_CFG, apparmor=False)["pve1"]
+    clock = Clock()
+    pace = 1.0 if _beside(case) else 0.0  # waiting for somebody else's work takes as long as that work
+    node = make_cluster(["pve1"], clock=clock, seed=1, pace=pace, storage_cfg=STORAGE_CFG, apparmor=False)["pve1"]
     populate(node, nodes=["pve1"], bridges=("vmbr0", "vmbr1"), standalone=True)
     files = node.files
     for path, text in _FILES.items():
@@ -188,20 +181,12 @@ def _configs(node: Node) -> dict[str, str]:
     return found
 
 
-def run(node: Node, clock: _Clock, argv: Sequence[str], stdin: str = "", *, flock: bool = True) -> tuple[int, str, str]:
-    """Run one command to its end; waiting costs no time. ``flock`` says whether flocks are free."""
-    ctx = Ctx(node, tuple(argv), stdin=stdin.encode())
-    steps = tracked(TOOLS[argv[0]], ctx)
-    answer: object = None
-    while True:
-        node.settle()
-        try:
-            wait = steps.send(answer)
-        except StopIteration as end:
-            return end.value, ctx.stdout.decode(), ctx.stderr.decode()
-        answer = flock and isinstance(wait, Flock)
-        if isinstance(wait, Sleep):
-            clock.now += wait.seconds
+def _beside(case: Case) -> tuple[str, ...]:
+    """What else runs meanwhile, as far as it can be told: only a shutdown holds the lock of a running container that is stopped."""
+    stops = case["argv"][:2] == ["pct", "stop"] and _vmid(case) in case["before"]["running"]
+    if "background" in case.get("needs", ()) and stops:
+        return ("pct", "shutdown", str(_vmid(case)), "--timeout", "60")
+    return ()
 
 
 def replay(case: Case) -> list[Difference]:
@@ -215,7 +200,9 @@ def replay(case: Case) -> list[Difference]:
     if tool not in TOOLS:
         return [Difference("argv", tool, "not simulated")]
     try:
-        exit_, stdout, stderr = run(node, clock, case["argv"], case.get("stdin") or "", flock=flock)
+        exit_, stdout, stderr = run(
+            node, clock, case["argv"], case.get("stdin") or "", flock=flock, beside=_beside(case)
+        )
     except Exception as error:  # noqa: BLE001 (whatever it is, it costs this case only)
         return [Difference("exit", case["exit"], f"{type(error).__name__}: {error}")]
     return list(_compare(case, node, exit_, stdout, stderr))

@@ -11,7 +11,7 @@ from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, InvalidInput, InvalidSpec, UnsupportedImage
 from nexcage.names import ImageRef, image
-from nexcage.tools import kvm, lxc, mending, pct, qm
+from nexcage.tools import kvm, lxc, mend_snapshot, mending, pct, qm
 
 __all__ = ["Vm"]
 
@@ -57,7 +57,7 @@ class Vm:
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
             if spec.size is not None and grows:
-                await node.run(_ours(node, made, qm.resize(vmid, "scsi0", spec.size)))
+                await node.run(_ours(node, made, qm.resize(vmid, "scsi0", f"{spec.size}G")))
                 await node.run(_ours(node, made, qm.unlock(vmid)))
             return made
         raise AlreadyExists(
@@ -95,6 +95,26 @@ class Vm:
         if force and _guest(node, ref).running:
             await node.run(_ours(node, ref, qm.stop(ref.vmid)))
         await node.run(_ours(node, ref, qm.destroy(ref.vmid, purge=purge)))
+
+    async def snapshot(self, node: Node, ref: Ref, name: str, *, description: str) -> None:
+        await node.run(_ours(node, ref, qm.snapshot(ref.vmid, name, description)))
+
+    async def delsnapshot(self, node: Node, ref: Ref, name: str) -> None:
+        await node.run(_ours(node, ref, qm.delsnapshot(ref.vmid, name)))
+
+    async def rollback(self, node: Node, ref: Ref, name: str, *, start: bool) -> None:
+        await node.run(_ours(node, ref, qm.rollback(ref.vmid, name)))
+        if start:
+            await node.run(_ours(node, ref, qm.start(ref.vmid)))
+
+    async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
+        await node.run(_ours(node, ref, qm.resize(ref.vmid, disk, f"{size // 1024}K")))
+
+    async def template(self, node: Node, ref: Ref) -> None:
+        await node.run(_ours(node, ref, qm.template(ref.vmid)))
+
+    async def mend_snapshot(self, node: Node, ref: Ref, name: str, *, lock: str, op: str) -> None:
+        await node.run(mend_snapshot.mend(node.mark(ref.id, ref.vmid), name, lock, op, tool="qm"))
 
     async def mend(self, node: Node, ref: Ref, lock: str, proof: Settled) -> None:
         await node.run(mending.mend(ref.id, ref.vmid, lock, proof, mark=node.mark(ref.id, ref.vmid)))

@@ -27,6 +27,7 @@ __all__ = [
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DISK = re.compile(r"rootfs|mp(?:0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])")
+_GROWS = re.compile(rf"{_DISK.pattern}|(?:scsi|virtio|sata|ide)[0-9]{{1,2}}")
 _NET = re.compile(r"net(?:[0-9]|[12][0-9]|3[01])")
 _SIZE = re.compile(r"\+?[0-9]{1,9}(?:\.[0-9]{1,3})?[KMGT]")
 _DIGEST = re.compile(r"(?:[0-9a-f]{40})?")
@@ -97,7 +98,7 @@ class Resize(_Optional, frozen=True, omit_defaults=True, tag="resize"):
     size: str
 
     def _check(self) -> None:
-        _like(_DISK, "disk", self.disk, "rootfs or mp0 to mp255")
+        _like(_GROWS, "disk", self.disk, "rootfs or mp0 to mp255; of a VM scsi0, virtio0, sata0 or ide0 and so on")
         _like(_SIZE, "size", self.size, "a number with K, M, G or T, and + in front to grow by it: 10G, +512M")
 
 

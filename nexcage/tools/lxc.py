@@ -213,7 +213,7 @@ def _look(node: str, result: Result) -> Look:
         quorate=_quorate(parts["members"]),
         memory=_kib(parts["memory"]) // 1024,
         uptime=_seconds(parts["uptime"]),
-        details=_AllDetails(parts["texts"]),
+        details=_AllDetails(parts["texts"] + b"\n" + parts["vmtexts"]),
     )
 
 

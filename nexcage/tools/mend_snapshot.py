@@ -6,7 +6,7 @@ The node itself proves in the same breath that it may go: the container carries 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from nexcage._core.command import Command, Result, nothing
 from nexcage._core.seen import Mark
@@ -15,8 +15,11 @@ from nexcage.tools import pct
 
 __all__ = ["MEND", "mend"]
 
-MEND = r"""R=${NEXCAGE_NODE_ROOT-} mark=$1 vmid=$2 name=$3 want=$4 op=$5
-conf=$R/etc/pve/lxc/$vmid.conf
+MEND = r"""R=${NEXCAGE_NODE_ROOT-} mark=$1 vmid=$2 name=$3 want=$4 op=$5 tool=${6:-pct}
+case $tool in
+  qm) conf=$R/etc/pve/qemu-server/$vmid.conf ;;
+  *) conf=$R/etc/pve/lxc/$vmid.conf ;;
+esac
 [ -e "$conf" ] || exit 0
 no() { echo "nexcage: $vmid is not provably ours: $1" >&2; exit 9; }
 sed '/^\[/q' "$conf" | grep -qxF -e "#$mark" || no 'it does not carry our mark'
@@ -34,15 +37,15 @@ if [ "$want" = snapshot ] && [ -n "$part" ]; then
 fi
 case $lock in
   '') ;;
-  "$want") pct unlock "$vmid" || exit ;;
+  "$want") "$tool" unlock "$vmid" || exit ;;
   *) no "its lock is $lock" ;;
 esac
 [ -n "$part" ] || exit 0
-exec pct delsnapshot "$vmid" "$name" --force 1
+exec "$tool" delsnapshot "$vmid" "$name" --force 1
 """
 
 
-def mend(mark: Mark, name: str, lock: str, op_id: str) -> Command[None]:
+def mend(mark: Mark, name: str, lock: str, op_id: str, *, tool: Literal["pct", "qm"] = "pct") -> Command[None]:
     """Remove the snapshot ``name`` that ``op_id`` left incomplete, with its lock (``snapshot`` or ``snapshot-delete``).
 
     Nothing when it is gone. Raises NotOurs when the node cannot prove that it may go.
@@ -54,5 +57,6 @@ def mend(mark: Mark, name: str, lock: str, op_id: str) -> Command[None]:
             return NotOurs(mark.id, node, mark.vmid, why)
         return pct.classify(command, result, node)
 
-    argv = ("sh", "-c", MEND, "mend", str(mark), str(mark.vmid), name, lock, op_id)
+    more = () if tool == "pct" else (tool,)
+    argv = ("sh", "-c", MEND, "mend", str(mark), str(mark.vmid), name, lock, op_id, *more)
     return Command(argv, nothing, cancel="term", timeout=600.0, classify=classify)

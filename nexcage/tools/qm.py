@@ -32,17 +32,21 @@ __all__ = [
     "Source",
     "classify",
     "create",
+    "delsnapshot",
     "destroy",
     "ipconfig",
     "net",
     "power",
     "resize",
     "resume",
+    "rollback",
     "shutdown",
+    "snapshot",
     "source",
     "start",
     "stop",
     "suspend",
+    "template",
     "template_disk",
     "unlock",
 ]
@@ -200,20 +204,18 @@ def _word(value: str | float) -> str:
     )
 
 
-def resize(vmid: int, disk: str, gib: int) -> Command[None]:
-    """Let a disk grow to ``gib`` GiB, whatever lock is on; that it has the size already is no error. ``qm`` exits 0 although it failed."""
+def resize(vmid: int, disk: str, size: str) -> Command[None]:
+    """Let a disk grow to ``size`` (``20G``, ``2560M``), whatever lock is on. ``qm`` exits 0 although it failed."""
+    return _command("disk", "resize", str(vmid), disk, size, "--skiplock", "1", timeout=300.0, check=_complained)
 
-    def check(command: Command[Any], result: Result, node: str) -> NexcageError | None:
-        said = [
-            line
-            for line in shown(result.stderr).splitlines()
-            if line and not line.startswith(("WARN", "Task finished"))
-        ]
-        if not said or any("already at specified size" in line for line in said):
-            return None
-        return CommandFailed(node, command.argv, result.exit or 0, "\n".join(said), shown(result.stdout))
 
-    return _command("disk", "resize", str(vmid), disk, f"{gib}G", "--skiplock", "1", timeout=300.0, check=check)
+def _complained(command: Command[Any], result: Result, node: str) -> NexcageError | None:
+    """The error of a command whose exit status says nothing; that a disk has the size already is none."""
+    lines = shown(result.stderr).splitlines()
+    said = [line for line in lines if line and not line.startswith(("WARN", "Task finished", "trying to acquire"))]
+    if not said or any("already at specified size" in line for line in said):
+        return None
+    return classify(command, result, node)
 
 
 def unlock(vmid: int) -> Command[None]:
@@ -279,6 +281,27 @@ def suspend(vmid: int) -> Command[None]:
 def resume(vmid: int) -> Command[None]:
     """Let them go on."""
     return _command("resume", str(vmid), timeout=60.0)
+
+
+def snapshot(vmid: int, name: str, description: str = "") -> Command[None]:
+    """Keep its disks and settings, not its memory."""
+    options = ("--description", description) if description else ()
+    return _command("snapshot", str(vmid), names.snapshot(name), *options, timeout=600.0)
+
+
+def delsnapshot(vmid: int, name: str) -> Command[None]:
+    """Remove one."""
+    return _command("delsnapshot", str(vmid), names.snapshot(name), timeout=600.0)
+
+
+def rollback(vmid: int, name: str) -> Command[None]:
+    """Go back to one: a running machine is switched off and stays so."""
+    return _command("rollback", str(vmid), names.snapshot(name), timeout=1200.0)
+
+
+def template(vmid: int) -> Command[None]:
+    """Make it a template, for ever. ``qm`` exits 0 although it failed."""
+    return _command("template", str(vmid), timeout=300.0, check=_complained)
 
 
 def destroy(vmid: int, *, purge: bool = False) -> Command[None]:

@@ -13,8 +13,9 @@ __all__ = ["MENDING_SNAPSHOTS"]
 
 
 def _mend(ctx: Ctx) -> Steps:
-    mark, vmid, name, want, op = ctx.argv[1:]
-    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
+    mark, vmid, name, want, op, tool = (*ctx.argv[1:], "pct")[:6]
+    place = "qemu-server" if tool == "qm" else "lxc"
+    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/{place}/{vmid}.conf")
     if text is None:
         return 0
     main = text.split("\n[")[0].split("\n")
@@ -28,14 +29,14 @@ def _mend(ctx: Ctx) -> Steps:
         ctx.err(f"nexcage: {vmid} is not provably ours: {why}\n")
         return 9
     if lock:
-        ctx.argv = ("pct", "unlock", vmid)
-        status = yield from TOOLS["pct"](ctx)
+        ctx.argv = (tool, "unlock", vmid)
+        status = yield from TOOLS[tool](ctx)
         if status:
             return status
     if not part:
         return 0
-    ctx.argv = ("pct", "delsnapshot", vmid, name, "--force", "1")
-    return (yield from TOOLS["pct"](ctx))
+    ctx.argv = (tool, "delsnapshot", vmid, name, "--force", "1")
+    return (yield from TOOLS[tool](ctx))
 
 
 def _section(text: str, name: str) -> list[str]:

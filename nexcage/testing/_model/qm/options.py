@@ -110,6 +110,7 @@ def _flags(*names: str, **more: Prop) -> Mapping[str, Prop]:
     return {**dict.fromkeys(names, BOOL), **more}
 
 
+SNAPNAME = Prop(format="pve-configid", max_length=40, optional=False)
 _TIMEOUT = Prop("integer", minimum=0)
 COMMANDS: Mapping[str, Command] = {
     "config": Command(options=_flags("current", snapshot=STRING)),
@@ -119,15 +120,19 @@ COMMANDS: Mapping[str, Command] = {
         ),
         config=True,
     ),
+    "delsnapshot": Command(("vmid", "snapname"), _flags("force")),
     "destroy": Command(options=_flags("destroy-unreferenced-disks", "purge", "skiplock")),
     "disk resize": Command(("vmid", "disk", "size"), _flags("skiplock", digest=STRING)),
     "list": Command((), _flags("full")),
+    "listsnapshot": Command(),
     "monitor": Command(),
     "reboot": Command(options={"timeout": _TIMEOUT}),
     "reset": Command(options=_flags("skiplock")),
     "resume": Command(options=_flags("nocheck", "skiplock")),
+    "rollback": Command(("vmid", "snapname"), _flags("start")),
     "set": Command(options=_flags("force", "skiplock", delete=STRING, digest=STRING), config=True),
     "shutdown": Command(options=_flags("forceStop", "keepActive", "skiplock", timeout=_TIMEOUT)),
+    "snapshot": Command(("vmid", "snapname"), _flags("vmstate", description=STRING)),
     "start": Command(options=_flags("skiplock", timeout=_TIMEOUT)),
     "status": Command(options=_flags("verbose")),
     "stop": Command(options=_flags("keepActive", "overrule-shutdown", "skiplock", timeout=_TIMEOUT)),
@@ -135,7 +140,7 @@ COMMANDS: Mapping[str, Command] = {
     "template": Command(options={"disk": STRING}),
     "unlock": Command(),
 }
-_ARGUMENTS: Mapping[str, Prop] = {"vmid": VMID, "disk": STRING, "size": STRING}
+_ARGUMENTS: Mapping[str, Prop] = {"vmid": VMID, "snapname": SNAPNAME, "disk": STRING, "size": STRING}
 
 
 @cache

@@ -9,7 +9,7 @@ import contextlib
 
 import pytest
 
-from nexcage import AlreadyExists, Create, Fleet, Spec, Start
+from nexcage import AlreadyExists, Create, DelSnapshot, Fleet, NotFound, Snapshot, Spec, Start
 from nexcage.testing import SimCluster, every_crash
 
 UBUNTU = "local:import/ubuntu-20.04-server-cloudimg-amd64.qcow2"
@@ -60,6 +60,21 @@ async def paused(fleet: Fleet) -> None:
     await pause(fleet)
 
 
+async def snapshot(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet.do(Snapshot("db-1", "before"))
+
+
+async def delsnapshot(fleet: Fleet) -> None:
+    with contextlib.suppress(NotFound):
+        await fleet.do(DelSnapshot("db-1", "before"))
+
+
+async def kept(fleet: Fleet) -> None:
+    await running(fleet)
+    await snapshot(fleet)
+
+
 async def mixed(fleet: Fleet) -> None:
     """Containers and virtual machines beside each other."""
     kinds = (Spec(image=UBUNTU, backend="vm"), Spec(image=DEBIAN))
@@ -78,6 +93,8 @@ SCENARIOS = {
     "pause": (pause, running),
     "resume": (resume, paused),
     "delete": (delete, running),
+    "snapshot": (snapshot, running),
+    "delsnapshot": (delsnapshot, kept),
     "mixed": (mixed, None),
 }
 

@@ -10,13 +10,17 @@ from nexcage import (
     Config,
     Create,
     Delete,
+    DelSnapshot,
     Failure,
     IllegalTransition,
     InvalidInput,
     Kill,
     NexcageError,
     Pause,
+    Resize,
     Resume,
+    Rollback,
+    Snapshot,
     Spec,
     Start,
     State,
@@ -194,6 +198,45 @@ def test_a_create_that_is_hit_anywhere_leaves_a_whole_machine_or_none(fault, on)
                     assert machine.state is State.CREATED
                     config = vms.config(model, machine.vmid)
                     assert ("size=20G" in config, "lock:" in config) == (True, False)
+
+    virtual_run(main)
+
+
+@simulated(nodes=1)
+async def test_snapshots_go_back_and_forth(sim, fleet):
+    await fleet["db-1"].create(Spec(UBUNTU, backend="vm", storage="local-zfs", size=5))
+    await fleet["db-1"].start()
+    machine, model = fleet.machines["db-1"], sim["pve-01"].model
+
+    await fleet.do(Snapshot("db-1", "before", "of an upgrade"))
+    await fleet.do(Resize("db-1", "scsi0", "+1G"))
+    larger = vms.config(model, machine.vmid).split("\n[")[0]
+    done = await fleet.do(Rollback("db-1", "before", start=True))
+
+    assert "size=6G" in larger
+    assert "size=5G" in vms.config(model, machine.vmid).split("\n[")[0]
+    assert done.state is State.RUNNING
+    listed = (await sim["pve-01"].run(["qm", "listsnapshot", str(machine.vmid)])).stdout.decode().splitlines()
+    assert [line.split()[1] for line in listed] == ["before", "current"]
+    await fleet.do(DelSnapshot("db-1", "before"))
+    assert "[" not in vms.config(model, machine.vmid)
+
+
+@pytest.mark.parametrize("fault", ["kill-worker", "kill-supervisor", "drop-after"])
+@pytest.mark.parametrize("on", ["snapshot", "delsnapshot"])
+def test_a_snapshot_that_is_hit_anywhere_is_whole_or_gone_and_leaves_no_lock(fault, on):
+    async def main():
+        with SimCluster(nodes=1, seed=7) as sim:
+            async with sim.fleet() as fleet:
+                await fleet["db-1"].create(Spec(UBUNTU, backend="vm", storage="local-zfs"))
+                steps = [Snapshot("db-1", "before"), DelSnapshot("db-1", "before")]
+                sim["pve-01"].fault(fault, f"qm {on}")
+
+                await fleet.run(steps[: 1 + (on == "delsnapshot")])
+
+                await fleet.reconcile()
+                text = vms.config(sim["pve-01"].model, fleet.machines["db-1"].vmid)
+                assert ("lock:" in text, "snapstate" in text) == (False, False)
 
     virtual_run(main)
 

@@ -17,10 +17,11 @@ import anyio
 import msgspec
 import pytest
 
-from nexcage import Command, IllegalTransition, Look, Mark, NotOurs, Result
+from nexcage import Command, IllegalTransition, Look, Mark, NotOurs, Result, Settled
 from nexcage.testing import SimCluster
 from nexcage.testing._model import vms
-from nexcage.tools import kvm, lxc, qm
+from nexcage.testing._model.files import SIM
+from nexcage.tools import kvm, lxc, mend_snapshot, mending, qm
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 MARK = Mark("f1", "db+1.x", 200, "op.1")
@@ -123,6 +124,60 @@ async def test_the_guard_looks_into_the_config_of_a_virtual_machine_too(disk: On
     assert isinstance(theirs.classify(theirs, refused, "n"), NotOurs)
     assert done.exit == 0
     assert vms.pid_of(disk.node.model, 200) is not None
+
+
+# ---- what is left half done ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_half_made_one_goes_when_it_is_nothing_but_a_lock_or_carries_our_mark(disk: OnDisk, shell: str) -> None:
+    lost = Settled(kind="lost", at=0, started=0)
+    mine = mending.mend("db+1.x", 200, "create", lost, mark=MARK)
+    theirs = mending.mend("db+1.x", 200, "create", lost, mark=Mark("f1", "db+1.x", 200, "op.2"))
+    bare = disk.node.model.files
+
+    await disk.create(MARK, "--lock", "create")
+    refused = await disk.real(shell, theirs)
+    kept = vms.config(disk.node.model, 200)
+    done = await disk.real(shell, mine)
+    gone = vms.config(disk.node.model, 200)
+    again = await disk.real(shell, mine)
+    with disk.node.step():
+        bare.write(vms.config_path(disk.node.model, 200), "lock: create\n")
+    empty = await disk.real(shell, mine)
+
+    assert isinstance(theirs.classify(theirs, refused, "n"), NotOurs)
+    assert kept is not None
+    assert (done.exit, gone, again.exit, empty.exit) == (0, None, 0, 0)
+    assert vms.machines(disk.node.model) == []
+    assert "vm-200-disk-0" not in (bare.read(f"{SIM}/zfs.json") or "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_one_that_is_whole_is_never_half_made(disk: OnDisk, shell: str) -> None:
+    await disk.create(MARK)
+    mine = mending.mend("db+1.x", 200, "create", Settled(kind="lost", at=0, started=0), mark=MARK)
+
+    refused = await disk.real(shell, mine)
+
+    assert isinstance(mine.classify(mine, refused, "n"), NotOurs)
+    assert vms.config(disk.node.model, 200) is not None
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_half_made_snapshot_goes_with_its_lock(disk: OnDisk, shell: str) -> None:
+    await disk.create(MARK)
+    whole = vms.config(disk.node.model, 200) or ""
+    half = f"{whole}lock: snapshot\n\n[before]\n#nexcage op=op.7\nscsi0: local-zfs:vm-200-disk-0,size=1G\nsnapstate: prepare\n"
+    with disk.node.step():
+        disk.node.files.write(vms.config_path(disk.node.model, 200), half)
+
+    other = await disk.real(shell, mend_snapshot.mend(MARK, "before", "snapshot", "op.8", tool="qm"))
+    still = vms.config(disk.node.model, 200)
+    done = await disk.real(shell, mend_snapshot.mend(MARK, "before", "snapshot", "op.7", tool="qm"))
+
+    assert (other.exit, still) == (9, half)
+    assert (done.exit, vms.config(disk.node.model, 200)) == (0, whole)
 
 
 # ---- QMP itself ----------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nexcage._core.config import Limits as Limits
     from nexcage._core.config import NodeConfig as NodeConfig
     from nexcage._core.config import Route as Route
+    from nexcage._core.config import ZfsConfig as ZfsConfig
     from nexcage._core.details import Details as Details
     from nexcage._core.details import Snap as Snap
     from nexcage._core.drift import Difference as Difference
@@ -258,6 +259,7 @@ __all__ = [
     "UnsupportedImage",
     "Update",
     "Vm",
+    "ZfsConfig",
     "__version__",
     "config_schema",
     "convert_config",
@@ -296,6 +298,7 @@ _HOME: dict[str, str] = {
     "Limits": "nexcage._core.config",
     "NodeConfig": "nexcage._core.config",
     "Route": "nexcage._core.config",
+    "ZfsConfig": "nexcage._core.config",
     "Details": "nexcage._core.details",
     "Snap": "nexcage._core.details",
     "Difference": "nexcage._core.drift",

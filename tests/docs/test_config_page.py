@@ -15,7 +15,15 @@ WORDS = set(re.findall(r"`([a-z_]+)`", PAGE)) | set(re.findall(r"\[\[?([a-z_]+)"
 
 @pytest.mark.parametrize(
     "kind",
-    [nexcage.Config, nexcage.Limits, nexcage.NodeConfig, nexcage.Defaults, nexcage.Route, nexcage.LeaseConfig],
+    [
+        nexcage.Config,
+        nexcage.Limits,
+        nexcage.NodeConfig,
+        nexcage.Defaults,
+        nexcage.Route,
+        nexcage.LeaseConfig,
+        nexcage.ZfsConfig,
+    ],
 )
 def test_every_setting_is_on_the_page(kind: type) -> None:
     assert set(kind.__struct_fields__) - WORDS == set()  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from nexcage.testing import (
     every_crash,
     explore,
 )
+from nexcage.tools import zfs
 from nexcage.tools.health import Check
 
 
@@ -337,3 +338,13 @@ def a_seed() -> None:
     assert_type(history.digest, str)
     assert_type(history.lines, tuple[str, ...])
     assert_type(explore(7, only=[0, 2]).wrong, tuple[str, ...])
+
+
+async def with_datasets() -> None:
+    settings = nexcage.Config(zfs=nexcage.ZfsConfig(pool="tank", on_delete="keep", properties={"compression": "lz4"}))
+    async with nexcage.open_fleet(config=settings) as fleet:
+        done = await fleet["web-1"].create(nexcage.Spec("debian:12"))
+        assert_type(done.notes, tuple[str, ...])
+        (root,) = await fleet.nodes["local"].run(zfs.datasets("tank"))
+        assert_type(root.available, int)
+    assert_type(zfs.send("tank/a@s"), tuple[str, ...])

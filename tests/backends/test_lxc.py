@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexcage import AlreadyExists, CommandFailed, Guest, InvalidSpec, Look, Mark, Ref, Spec, UnsupportedImage
+from nexcage import AlreadyExists, Guest, InvalidSpec, Look, Mark, NotFound, Ref, Spec, UnsupportedImage
 from nexcage._backends.lxc import TRIES, Lxc, candidates
 from nexcage._core.command import Command, Result
 from nexcage.names import image
@@ -141,7 +141,7 @@ async def test_no_free_number_is_said_with_the_range_and_tries_are_bounded() -> 
 async def test_another_failure_of_a_create_is_not_tried_again() -> None:
     node = ScriptedNode()
     node.answer = lambda _: Result(255, b"", b"storage 'nosuch' does not exist\n")
-    with pytest.raises(CommandFailed, match="nosuch"):
+    with pytest.raises(NotFound, match="nosuch"):
         await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
     assert len(node.commands) == 1
 

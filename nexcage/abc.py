@@ -10,7 +10,7 @@ import msgspec
 
 from nexcage._core.command import Command, Result
 from nexcage._core.machine import Event, Machine
-from nexcage._core.seen import Look, Mark
+from nexcage._core.seen import Look, Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.names import ImageRef
 
@@ -204,6 +204,14 @@ class Keeper(Protocol):
     async def move_volume(self, node: Node, ref: Ref, disk: str, storage: str, *, delete: bool) -> None: ...
 
     async def template(self, node: Node, ref: Ref) -> None: ...
+
+    async def clone(self, node: Node, ref: Ref, spec: Spec) -> Ref:
+        """Make it as a copy of ``spec.source`` (of the same node), as `Backend.create` makes others; with the mark of this operation."""
+        ...
+
+    async def mend_clone(self, node: Node, ref: Ref, source: Mark, proof: Settled) -> None:
+        """As `Backend.mend`, for a killed clone, and what it left on its source."""
+        ...
 
     async def migrate(
         self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nexcage._core.command import Command
+from nexcage._core.seen import Mark, Settled
+from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.tools import lxc, mend_snapshot, pct
+from nexcage.errors import NotFound
+from nexcage.tools import lxc, mend_clone, mend_snapshot, pct
 from nexcage.tools.config import Section
 
 __all__ = ["Keeps"]
@@ -44,6 +47,17 @@ class Keeps:
 
     async def template(self, node: Node, ref: Ref) -> None:
         await node.run(_ours(node, ref, pct.template(ref.vmid)))
+
+    def source(self, node: Node, ref: Ref, spec: Spec) -> Mark:
+        """Of which it is to be a copy, as the look before showed it."""
+        fleet = node.mark(ref.id, ref.vmid).fleet
+        guest = node.seen.find(fleet, spec.source or "")
+        if guest is None or guest.mark is None:
+            raise NotFound("container", spec.source, f"is not on {ref.node}")
+        return guest.mark
+
+    async def mend_clone(self, node: Node, ref: Ref, source: Mark, proof: Settled) -> None:
+        await node.run(mend_clone.mend(ref.id, ref.vmid, source, proof))
 
     async def migrate(
         self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None

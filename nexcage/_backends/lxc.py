@@ -8,6 +8,7 @@ from zlib import crc32
 from nexcage._backends.inside import Inside
 from nexcage._backends.keeping import Keeps
 from nexcage._backends.monitored import Monitored
+from nexcage._core.changes import described
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.spec import Spec
@@ -43,6 +44,27 @@ class Lxc(Inside, Keeps, Monitored):
             try:
                 await self.make(node, node.mark(ref.id, vmid), template, spec, hostname)
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
+                continue
+            return Ref(ref.id, vmid, ref.node)
+        raise AlreadyExists(
+            "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
+        )
+
+    async def clone(self, node: Node, ref: Ref, spec: Spec) -> Ref:
+        source, hostname = self.source(node, ref, spec), pct.hostname_for(ref.id, spec)
+        for vmid in candidates(ref.id, node.vmids, node.seen):
+            command = pct.clone(
+                source.vmid,
+                vmid,
+                full=not spec.linked,
+                hostname=hostname,
+                description=described(str(node.mark(ref.id, vmid)), spec.description),
+                snapname=spec.snapshot or "",
+                storage="" if spec.linked else spec.storage or "",
+            )
+            try:
+                await node.run(lxc.guarded(source, command))
+            except AlreadyExists:
                 continue
             return Ref(ref.id, vmid, ref.node)
         raise AlreadyExists(

@@ -174,9 +174,10 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``memory`` and ``swap`` in MiB (PVE's floor is 16), ``cores`` whole cores (None = all of the node), ``size`` of the root file
     system in GiB on ``storage`` (None = the configured storage, else the node's ``local``). ``hostname`` None = the container id
-    where that is a valid host name. ``vm``: what only a virtual machine has. ``node`` pins it, ``backend`` names one explicitly (``lxc``), which also permits image
-    references. ``pull``: download the image when the node does not have it. ``ssh_public_keys`` are lines of an authorized_keys
-    file. ``description`` follows our mark in PVE's notes.
+    where that is a valid host name. ``vm``: what only a virtual machine has. ``node`` pins it, ``backend`` names one explicitly
+    (``lxc``), which also permits image references. ``pull``: download the image when the node does not have it.
+    ``ssh_public_keys`` are lines of an authorized_keys file. ``description`` follows our mark in PVE's notes. ``source``, ``linked``
+    and ``snapshot``: see `from_container`.
     """
 
     image: str
@@ -198,10 +199,18 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     annotations: Mapping[str, str] = {}
     vm: Vm | None = None
     pull: bool = False
+    source: str | None = None
+    linked: bool = False
+    snapshot: str | None = None
 
     def __post_init__(self) -> None:
         _text("image", self.image)
-        names.image(self.image)
+        if self.source is None:
+            names.image(self.image)
+            if self.linked or self.snapshot is not None:
+                _refuse("source", self.source, "the container of which it is a copy, with linked or snapshot")
+        else:
+            self._check_copy(self.source)
         for field, kind in (("nets", Net), ("ssh_public_keys", str), ("tags", str)):
             _several(self, field, kind)
         _flag("unprivileged", self.unprivileged)
@@ -240,6 +249,40 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             _refuse("annotations", self.annotations, "a mapping of text to text")
         for key, value in self.annotations.items():
             _annotation(key, value)
+
+    def _check_copy(self, source: str) -> None:
+        names.container_id(source)
+        _flag("linked", self.linked)
+        if self.snapshot is not None:
+            names.snapshot(self.snapshot)
+
+    @classmethod
+    def from_container(
+        cls,
+        source: str,
+        *,
+        linked: bool = False,
+        snapshot: str | None = None,
+        hostname: str | None = None,
+        storage: str | None = None,
+        description: str = "",
+        annotations: Mapping[str, str] = {},
+    ) -> Spec:
+        """A copy of the container ``source`` of the same fleet, on the same node; everything else is as there. ``linked`` shares its
+        disks and takes a moment, if ``source`` is a template; else they are copied, of a running one only as they were at ``snapshot``.
+        """
+        if linked and storage is not None:
+            _refuse("storage", storage, "none: a linked copy lies where its template lies")
+        return cls(
+            image="",
+            source=source,
+            linked=linked,
+            snapshot=snapshot,
+            hostname=hostname,
+            storage=storage,
+            description=description,
+            annotations=annotations,
+        )
 
 
 def _annotation(key: object, value: object) -> None:

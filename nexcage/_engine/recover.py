@@ -18,6 +18,7 @@ import anyio
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
 from nexcage._core.evidence import LOCKS, Judgement, half, judge, proof
+from nexcage._core.intents import Create
 from nexcage._core.keeping import DelSnapshot, Migrate, Snapshot
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Settled, observed, unchanged
@@ -46,7 +47,9 @@ _RESULT = {
 
 
 def _mender(began: Began) -> str:
-    return "mend_snapshot" if isinstance(began.intent, (Snapshot, DelSnapshot)) else "mend"
+    if isinstance(began.intent, (Snapshot, DelSnapshot)):
+        return "mend_snapshot"
+    return "mend_clone" if isinstance(began.intent, Create) and began.intent.spec.source is not None else "mend"
 
 
 class Recovery:
@@ -304,6 +307,11 @@ class Recovery:
             async with turns:  # a dead driver may have left many
                 if isinstance(began.intent, (Snapshot, DelSnapshot)):
                     await do(steps, ref, began.intent.name, lock=lock, op=began.op_id)
+                elif isinstance(began.intent, Create) and began.intent.spec.source is not None:
+                    source = look.find(self._fleet, began.intent.spec.source)
+                    if source is None or source.mark is None:
+                        return False
+                    await do(steps, ref, source.mark, proof(machine, last))
                 else:
                     await do(steps, ref, lock, proof(machine, last))
         except (NexcageError, Lost) as error:

@@ -77,6 +77,8 @@ async def perform(backend: Backend, node: Node, began: Began, machine: Machine) 
     """Run the backend's verb for what began; of a create the container that it made."""
     ref = Ref(machine.id, machine.vmid, began.node)
     match began.intent:
+        case Create(spec=spec) if spec.source is not None:
+            return await cast("Keeper", backend).clone(node, Ref(machine.id, 0, began.node), spec)
         case Create(spec=spec):
             return await backend.create(node, Ref(machine.id, 0, began.node), spec)
         case Start():

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 
 from nexcage.testing._model import TOOLS, find_tool, vms
-from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.claims import CLAIMING
+from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE
+from nexcage.testing._model.mend_clone import MENDING_CLONES
 from nexcage.testing._model.mend_snapshot import MENDING_SNAPSHOTS
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
@@ -52,29 +53,10 @@ def _look(ctx: Ctx) -> Steps:
         if text:
             parts.append(f"{name}:" + text.removesuffix("\n").replace("\n", f"\n{name}:") + "\n")
     parts += _vms(node)
-    parts += _vms(node)
     parts.append("@nexcage end\n")
     ctx.out("".join(parts))
     return 0
     yield
-
-
-def _vms(node: Node) -> list[str]:
-    read, known = node.files.read, vms.machines(node)
-    pids = {vmid: pid for vmid in known if (pid := vms.pid_of(node, vmid)) is not None}
-    stats = {vmid: (read(f"/proc/{pid}/stat") or "").rpartition(") ")[2].strip() for vmid, pid in pids.items()}
-    parts = ["@nexcage vms\n", *(f"{vmid} {pid} {stats[vmid]}\n" for vmid, pid in pids.items())]
-    names = {vmid: f"{vmid}.conf" for vmid in known}
-    parts += ["@nexcage vmconfigs\n", *(f"{name}\n" for name in names.values() or ("*.conf",)), "@nexcage vmtexts\n"]
-    if not known:
-        return parts
-    texts = {vmid: vms.config(node, vmid) or "" for vmid in known}
-    for vmid, text in texts.items():
-        if text:
-            parts.append(f"{vmid}.conf:" + text.removesuffix("\n").replace("\n", f"\n{vmid}.conf:") + "\n")
-    parts.append("@nexcage vmstates\n")
-    marked = (vmid for vmid in pids if "\n#nexcage fleet=" in f"\n{texts[vmid]}")
-    return parts + [f"{vmid} {vms.status(node, vmid)}\n" for vmid in marked]
 
 
 def _vms(node: Node) -> list[str]:
@@ -131,11 +113,6 @@ def _config(ctx: Ctx, vmid: str) -> str | None:
     return vms.config(ctx.node, int(vmid)) if text is None else text
 
 
-def _config(ctx: Ctx, vmid: str) -> str | None:
-    text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/lxc/{vmid}.conf")
-    return vms.config(ctx.node, int(vmid)) if text is None else text
-
-
 def _guard(ctx: Ctx) -> Steps:
     mark, vmid, *words = ctx.argv[1:]
     if _config(ctx, vmid) is not None and not _carries(ctx, mark, vmid):
@@ -181,32 +158,16 @@ def _power(ctx: Ctx) -> Steps:
     return status
 
 
-def _power(ctx: Ctx) -> Steps:
-    mark, vmid = ctx.argv[1:]
-    if not _carries(ctx, mark, vmid):
-        ctx.err("nexcage: the container does not carry our mark\n")
-        return 9
-    pid = vms.pid_of(ctx.node, int(vmid))
-    if pid is None:
-        ctx.err(f"nexcage: virtual machine {vmid} has no process\n")
-        return 8
-    ctx.argv = ("kill", "-9", str(pid))
-    status = yield from TOOLS["kill"](ctx)
-    if status == 0:
-        ctx.out(f"{pid}\n")
-    return status
-
-
 SCRIPTS: dict[str, Tool] = {
     lxc.LOOK: _look,
     lxc.GUARD: _guard,
     lxc.SIGNAL: _signal,
     kvm.POWER: _power,
-    kvm.POWER: _power,
     **CLAIMING,
     **INSIDE,
     **MENDING,
     **MENDING_SNAPSHOTS,
+    **MENDING_CLONES,
     **KEEPING,
     **LEASE,
     **ON_ZFS,

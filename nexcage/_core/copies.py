@@ -1,0 +1,41 @@
+"""Containers that are made as copies of others of the same fleet."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nexcage._core.machine import Machine
+from nexcage._core.route import Plan
+from nexcage._core.spec import Spec
+from nexcage._core.states import TABLE, Op, State
+from nexcage.errors import Busy, IllegalTransition, NotFound
+
+__all__ = ["copied"]
+
+
+def copied(spec: Spec, source: Machine) -> Plan:
+    """Where the copy is made and what it will be: as its source, but for what a copy may have of its own.
+
+    Raises NotFound, Busy or IllegalTransition where the source cannot be copied now.
+    """
+    if source.state is State.ABSENT:
+        raise NotFound("container", source.id)
+    if source.running is not None:
+        raise Busy(f"container '{source.id}'", f"{source.running.op} by {source.running.owner}")
+    if TABLE[source.state, Op.CLONE].kind != "keep":
+        raise IllegalTransition(source.id, "clone", str(source.state))
+    known = source.spec or Spec(image="", source=source.id)
+    what = msgspec.structs.replace(
+        known,
+        source=source.id,
+        linked=spec.linked,
+        snapshot=spec.snapshot,
+        hostname=spec.hostname,
+        storage=spec.storage or known.storage,
+        description=spec.description,
+        annotations=spec.annotations,
+        ssh_public_keys=(),
+        backend=source.backend,
+        node=None,
+    )
+    return Plan(what, source.backend, (source.node,), (f"it is a copy of '{source.id}'",))

@@ -112,6 +112,10 @@ async def many(bar: list[str]) -> None:
         assert_type(await fleet.reconcile(), list[nexcage.Difference])
         assert_type(await fleet.watch("pve-01"), None)
         assert_type(await fleet.doctor(repair=True), list[nexcage.Finding])
+        assert_type(await fleet.images("pve-01"), dict[str, tuple[nexcage.Image, ...] | nexcage.NexcageError])
+        assert_type(await fleet.available(), dict[str, tuple[nexcage.Template, ...] | nexcage.NexcageError])
+        assert_type(await fleet.pull("nginx:1.29", storage="local"), dict[str, nexcage.Image | nexcage.NexcageError])
+        assert_type(await fleet.rmi("nginx:1.29", "pve-01"), dict[str, bool | nexcage.NexcageError])
         assert_type(await fleet.rebuild("web-1", aside=("web-1",)), list[nexcage.Finding])
         assert_type(fleet.machines, Mapping[str, nexcage.Machine])
         for key, seen in (await fleet.look()).items():
@@ -223,6 +227,13 @@ class Nspawn:
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> nexcage.Command[nexcage.Look]:
         raise NotImplementedError
+
+
+def old_settings() -> None:
+    converted = nexcage.convert_config("/etc/nexcage/config.json")
+    assert_type(converted, nexcage.ConvertedConfig)
+    assert_type(converted.dropped, tuple[nexcage.Dropped, ...])
+    assert_type(nexcage.config_schema(), dict[str, Any])
 
 
 def a_directory(state_dir: str, run_dir: str) -> None:

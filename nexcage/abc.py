@@ -132,6 +132,10 @@ class Backend(Protocol):
     Optional: ``async def mend(self, node, ref, lock, proof)``: remove what a killed create (``lock`` "create") or delete ("destroyed")
     left half done, by a command that proves in the same breath that it is ours (``proof`` is the `nexcage.Settled` of the step that
     worked on it), or raises NotOurs. Without it such debris is reported and stays.
+
+    Optional: ``async def tidy(self, node, ref, *, deleted)``: put away what was made beside the container, when there is none any more:
+    after a delete (``deleted``), or after a create that did not happen. It is called before the outcome is written, and again by
+    whoever recovers the operation; what it raises after a delete is what the delete raises.
     """
 
     @property

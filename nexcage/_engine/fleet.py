@@ -413,9 +413,7 @@ class Fleet:
         backend = self.backends.get(ALIASES.get(self.config.defaults.backend, self.config.defaults.backend))
 
         async def reconcile(ids: list[str]) -> None:
-            for difference in await self._reconciler.reconcile(ids, dry_run=False):
-                if difference.error is None:
-                    _log.info("container '%s' was %s: %s", difference.id, difference.was, difference.why)
+            await self._reconciler.reconcile(ids, dry_run=False)
 
         async with anyio.create_task_group() as tasks:
             for node in [self._node(key) for key in keys] or list(self.nodes.values()):

@@ -75,6 +75,37 @@ async def test_only_the_node_that_says_something_is_looked_at(sim: SimCluster) -
         assert {key for key, node in fleet.nodes.items() if node.seen is not before[key]} == {done.node}
 
 
+@pytest.mark.sim(nodes=2)
+async def test_a_fleet_that_is_closed_leaves_nothing_running_on_its_nodes(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True):
+        await anyio.sleep(5)
+        following = [[call.ctx.argv[0] for call in node.calls] for node in sim]
+
+    assert following == [["lxc-monitor"], ["lxc-monitor"]]
+    assert [list(node.calls) for node in sim] == [[], []]
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_container_that_somebody_drives_is_left_alone_until_that_has_ended(sim: SimCluster) -> None:
+    async with sim.fleet(watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        done = await web.start()
+        await anyio.sleep(5)
+        (node,) = sim
+        node.fault("slow", on="lxc-freeze", seconds=30)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(web.pause)
+            await until(lambda: web.machine.running is not None)
+            await node.run(("kill", "-9", str(done.pid)))
+            await anyio.sleep(10)
+            during = await seen(fleet, "web-1")
+            tasks.cancel_scope.cancel()
+        await until(lambda: web.machine.state is State.STOPPED, 60.0)
+
+    assert during == []
+
+
 @pytest.mark.sim(nodes=1)
 async def test_what_happened_while_nobody_followed_is_found_when_following_begins(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:

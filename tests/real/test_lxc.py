@@ -42,7 +42,7 @@ class Node:
         self.server = RealSshd(dir / "sshd", name="pve-01", path=[str(bin_dir(dir / "sim", "pve-01"))])
 
     def open(self, **options: Any) -> AbstractAsyncContextManager[nexcage.Fleet]:  # Any: those of open_fleet
-        config = nexcage.Config(ssh_config="none")
+        config = options.pop("config", nexcage.Config(ssh_config="none"))
         return nexcage.open_fleet(
             [self.server.host], config=config, state_dir=self.dir / "state", run_dir=self.dir / "run", **options
         )
@@ -305,6 +305,19 @@ async def test_a_container_that_somebody_starts_and_stops_is_followed(node: Node
             await fleet.nodes["pve-01"].run(Command(argv, nothing))
             await until(lambda wanted=state: web.machine.state is wanted, 10.0)  # type: ignore[misc]
         assert there.model.running() == []
+
+
+async def test_it_is_heard_of_without_a_runner_too(node: Node) -> None:
+    async with node.open(config=nexcage.Config(ssh_config="none", runner="off"), watch=True) as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        done = await web.start()
+        await until(lambda: node.programs()["lxc-monitord"] == 1 and _quiet(fleet))
+
+        os.kill(done.pid, signal.SIGKILL)
+
+        await until(lambda: web.machine.state is State.STOPPED, 10.0)
+    await until(lambda: node.programs()["lxc-monitor"] == 0)
 
 
 async def test_lxc_start_of_a_running_container_exits_0_and_fools_nobody(node: Node) -> None:

@@ -141,6 +141,20 @@ def a_signal_is_sent_again() -> None:
 
 
 @bug
+def a_program_is_run_again() -> None:
+    """A program inside a container whose answer was lost is simply run once more."""
+    from nexcage._engine.inside import Insider
+
+    right = Insider._run
+
+    async def _run(self: Any, *args: Any) -> Any:
+        result = await right(self, *args)
+        return await right(self, *args) if result.exit is None else result
+
+    Insider._run = _run  # type: ignore[method-assign]
+
+
+@bug
 def unlocked_without_proof() -> None:
     """Whatever is half made is called ours, and removed."""
     loaded()

@@ -26,8 +26,21 @@ from nexcage.testing import (
     every_crash,
     explore,
 )
-from nexcage.tools import zfs
+from nexcage.tools import config, editing, pct, values, zfs
 from nexcage.tools.health import Check
+
+
+def words_of_pct() -> None:
+    net = values.Net.parse("name=eth0,ip=dhcp", strict=True)
+    assert_type(net, values.Net)
+    settings = pct.Settings(memory=512, nets={0: net}, startup=values.Startup(order=1))
+    assert_type(pct.set_(104, settings, delete=("tags",)), nexcage.Command[None])
+    assert_type(pct.list_(), nexcage.Command[tuple[pct.Row, ...]])
+    assert_type(pct.config(104), nexcage.Command[config.Config])
+    assert_type(pct.Settings.read(config.parse("memory: 512")), pct.Settings)
+    assert_type(pct.df(104), nexcage.Command[tuple[pct.Usage, ...]])
+    assert_type(editing.edited("", {"tags": "a"}), str)
+    assert_type(values.size_bytes("8G"), int)
 
 
 async def one_container() -> None:

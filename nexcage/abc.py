@@ -311,9 +311,9 @@ class Hooks:
     """What is called around operations: any of the methods below, each with ``def`` or ``async def``. Need not be a base class.
 
     ``pre_OP(self, intent, machine)`` before an operation begins, ``post_OP(self, done)`` after it was done, where OP is ``create``,
-    ``start``, ``stop``, ``kill``, ``pause``, ``resume`` or ``delete``; and ``failed(self, failure)`` after any of them that was
-    not. What finds everything so already, or is not allowed in that state, calls nothing; for all others exactly one of ``post_OP``
-    and ``failed`` follows ``pre_OP``, as long as this process lives.
+    ``start``, ``stop``, ``kill``, ``pause``, ``resume``, ``delete``, ``snapshot``, ``update``, ``migrate``, ``move_volume`` and so on; and
+    ``failed(self, failure)`` after any of them that was not. What finds everything so already, or is not allowed in that state, calls
+    nothing; for all others exactly one of ``post_OP`` and ``failed`` follows ``pre_OP``, as long as this process lives.
 
     Each call has ``timeout`` seconds; plain functions run in a thread. ``policy``, when one raises or takes longer: ``skip`` names
     the plugin in the log, unplugs it and goes on; ``retry`` does so after two more tries; ``abort`` (before an operation) raises

@@ -17,13 +17,18 @@ import anyio.to_thread
 from nexcage._core.intents import Intent
 from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done
-from nexcage._core.states import Op
+from nexcage._core.states import DRIVEN, Op
 from nexcage._engine.operation import Operation
 from nexcage.errors import NexcageError, Refused, Uncertain
 
 __all__ = ["VERBS", "Around", "Hooked"]
 
-VERBS = frozenset({f"{when}_{op}" for when in ("pre", "post") for op in Op} | {"failed"})
+
+def _verb(when: str, op: Op) -> str:
+    return f"{when}_{op}".replace("-", "_")
+
+
+VERBS = frozenset({_verb(when, op) for when in ("pre", "post") for op in DRIVEN} | {"failed"})
 """Everything that a hook can be called."""
 
 _TRIES = 3
@@ -60,14 +65,16 @@ class Around:
         if op in self._asked:
             return False
         self._asked.add(op)
-        for one in list(self._plugged):
-            error = await self._call(one, f"pre_{intent.op}", intent, machine)
+        verb = _verb("pre", intent.op)
+        asked = [one for one in self._plugged if one.verb(verb)]
+        for one in asked:
+            error = await self._call(one, verb, intent, machine)
             if error is None:
                 continue
             if one.policy == "abort":
                 raise Refused(one.name, f"{intent.op} container '{intent.id}'", _said(error)) from error
-            self._unplug(one, f"pre_{intent.op}", error)
-        return any(one.verb(f"pre_{intent.op}") for one in self._plugged)
+            self._unplug(one, verb, error)
+        return bool(asked)
 
     async def around(
         self, op: Operation, machine: Callable[[str], Machine], drive: Callable[[], Awaitable[Done]]
@@ -76,7 +83,7 @@ class Around:
         try:
             done = await drive()
             if op in self._asked:
-                await self._tell(f"post_{op.intent.op}", done)
+                await self._tell(_verb("post", op.intent.op), done)
         except NexcageError as error:
             if op in self._asked:
                 await self._tell("failed", op.failure(machine(op.intent.id), error))

@@ -36,6 +36,8 @@ mount --bind "$1/var/lib/lxc" /var/lib/lxc && mount --bind "$1/run/lxc" /run/lxc
 echo ready
 read -r line
 cd /var/lib/lxc && for id in [1-9]*; do lxc-stop -n "$id" -k; done
+find /sys/fs/cgroup -depth -type d -path "*/$2/*" -exec rmdir {} +
+find /sys/fs/cgroup -maxdepth 2 -type d -name "$2" -exec rmdir {} +
 """
 _INIT = """\
 #!/bin/sh
@@ -108,8 +110,9 @@ class RealLxc:
         try:
             for name in self.nodes:
                 root = self.directory / "nodes" / name / "root"
-                holder = self._hold(name, root)
-                ground = Ground(holder.pid, f"{self._base}-{name}", str(rootfs), str(tree), unified)
+                base = f"{self._base}-{name}"
+                holder = self._hold(name, root, base)
+                ground = Ground(holder.pid, base, str(rootfs), str(tree), unified)
                 _link(root, ground)
                 (root / REAL[1:]).write_text(json.dumps(ground._asdict()), "utf-8")
         except BaseException:
@@ -117,10 +120,10 @@ class RealLxc:
             raise
         install(self.directory, self.nodes)
 
-    def _hold(self, name: str, root: Path) -> subprocess.Popen[bytes]:
+    def _hold(self, name: str, root: Path, base: str) -> subprocess.Popen[bytes]:
         for path in ("var/lib/lxc", "run/lxc"):
             (root / path).mkdir(parents=True, exist_ok=True)
-        argv = ["unshare", "--mount", "--net", "sh", "-c", _HOLD, "nexcage-holder", str(root)]
+        argv = ["unshare", "--mount", "--net", "sh", "-c", _HOLD, "nexcage-holder", str(root), base]
         pipe = subprocess.PIPE
         holder = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True)
         self._holders[name] = holder

@@ -352,6 +352,45 @@ async def test_a_start_whose_init_dies_at_once_is_a_failure(node: Node) -> None:
         assert web.machine.state is State.CREATED
 
 
+def test_containers_end_with_the_process_that_had_them_made(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    script = (
+        "import sys, time; from nexcage.testing import SimCluster; from pathlib import Path\n"
+        "sim = SimCluster(2, dir=Path(sys.argv[1]), kind='real'); print('ready', flush=True); sys.stdin.read()"
+    )
+    dying = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "sim")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert dying.stdout is not None
+    assert dying.stdout.readline() == b"ready\n"
+    inits: list[int] = []
+    for name, vmid in (("pve-01", "104"), ("pve-02", "105")):
+        env = {"PATH": f"{bin_dir(tmp_path / 'sim', name)}:{os.environ['PATH']}"}
+        for words in (("create", vmid, SPEC.image, "--storage", "local-zfs"), ("start", vmid)):
+            subprocess.run(["pct", *words], env=env, stdout=subprocess.DEVNULL, check=True)
+        asked = ["sh", "-c", f"lxc-info -n {vmid} -p -H"]
+        inits.append(int(subprocess.run(asked, env=env, stdout=subprocess.PIPE, check=True).stdout))
+    groups = {line.split(":", 2)[2].split("/")[1] for pid in inits for line in cgroups_of(pid).splitlines()}
+
+    dying.kill()
+    dying.communicate()
+
+    gives_up = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in inits) or _groups(groups):
+        assert time.monotonic() < gives_up
+        time.sleep(0.05)
+    assert len(groups) == 2
+
+
+def _groups(names: set[str]) -> list[Path]:
+    top = Path("/sys/fs/cgroup")
+    return [path for name in names for path in (*top.glob(name), *top.glob(f"*/{name}"))]
+
+
 def test_the_machine_itself_is_left_alone(node: Node, tmp_path: Path) -> None:
     before = sorted(Path("/var/lib/lxc").iterdir()), Path("/proc/net/unix").read_text("utf-8").count("/var/lib/lxc")
     with node.sim["pve-01"].step():

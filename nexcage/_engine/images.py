@@ -19,7 +19,7 @@ from nexcage._core.images import Image, Shelf, Template, closest, volume_of
 from nexcage._core.route import Plan, alias_of
 from nexcage._engine.node import FleetNode
 from nexcage._engine.shelves import Flights, Shelves, carried
-from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NotFound, UnsupportedImage
+from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NodeError, NotFound, UnsupportedImage
 from nexcage.tools import pveam, pvesh, pvesm
 
 __all__ = ["Images"]
@@ -66,7 +66,11 @@ class Images:
             return
         if not plan.spec.pull:
             raise self._missing(node, str(image), seen)
-        await self._fetched(node, str(image), plan.source)
+        try:
+            await self._fetched(node, str(image), plan.source)
+        except NodeError as error:
+            error.uncertain = False  # of the container nothing has begun, and fetching may be repeated
+            raise
 
     def _missing(self, node: FleetNode, volume: str, seen: Shelf) -> NexcageError:
         storage, _, name = volume.partition(":vztmpl/")
@@ -127,12 +131,17 @@ class Images:
         if found is None:
             return False
         command = pveam.remove(volume) if found.kind == "vztmpl" else pvesm.free(volume)
+        lost = None
         try:
             await carried(node, command)
+        except NodeError as error:
+            if not error.uncertain:
+                raise
+            lost = error
         finally:
             self._shelves.forget(node.key, place)
         if (await self._shelves.look(node, place)).image(volume) is not None:
-            raise CommandFailed(node.key, command.argv, 0, "it is still there")
+            raise lost or CommandFailed(node.key, command.argv, 0, "it is still there")
         return True
 
     def _volume(self, image: str, storage: str) -> tuple[str, str]:
@@ -173,15 +182,20 @@ class Images:
         if fault := _refusal(node, volume, seen):
             raise fault
         _log.info("%s: fetching %s", node.key, source or volume)
-        if source:
-            said = await _from_registry(node, seen.pve, place, source, name)
-        else:
-            said = await _from_index(node, place, name)
+        said, lost = "", None
+        try:
+            fetch = _from_registry(node, seen.pve, place, source, name) if source else _from_index(node, place, name)
+            said = await fetch
+        except NodeError as error:
+            if not error.uncertain:
+                raise
+            lost = error
         self._shelves.forget(node.key, place)
         found = (await self._shelves.look(node, place)).image(volume)
         if found is None:
             argv = ("pvesh", "create", source) if source else ("pveam", "download", place, name)
-            raise CommandFailed(node.key, argv, 0, said or "it said it was done, but the image is not there")
+            what = said or "it said it was done, but the image is not there"
+            raise lost or CommandFailed(node.key, argv, 0, what)
         return found
 
     async def _each(self, keys: Iterable[str], one: Callable[[FleetNode], Awaitable[T]]) -> dict[str, T | NexcageError]:

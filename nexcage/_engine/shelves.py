@@ -11,7 +11,7 @@ from nexcage._core.command import Command
 from nexcage._core.images import Image, Shelf
 from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.retry import again
-from nexcage.errors import NexcageError, NodeTimeout, NodeUnreachable
+from nexcage.errors import NexcageError, NodeError, NodeTimeout, NodeUnreachable
 from nexcage.tools.shelf import shelf
 
 __all__ = ["Flights", "Shelves", "carried"]
@@ -29,12 +29,13 @@ class Shelves:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], tuple[float, Shelf]] = {}
+        self._there: dict[tuple[str, str], dict[str, Image]] = {}
         self._flights = Flights()
 
     def known(self, node: str, storage: str, volume: str) -> Image | None:
         """An image that was seen there not long ago."""
-        at, seen = self._seen.get((node, storage), (-1e9, None))
-        return seen.image(volume) if seen is not None and anyio.current_time() - at <= TRUSTED else None
+        at, _ = self._seen.get((node, storage), (-1e9, None))
+        return self._there[node, storage].get(volume) if anyio.current_time() - at <= TRUSTED else None
 
     def shared(self, node: str, storage: str) -> bool:
         """Whether the storage is one that several nodes have in common, as far as was seen."""
@@ -57,6 +58,7 @@ class Shelves:
             began = anyio.current_time()
             found = await carried(node, shelf(node.key, storage))
             self._seen[node.key, storage] = (began, found)
+            self._there[node.key, storage] = {image.volume: image for image in found.images}
             return found
 
         return await self._flights.join((node.key, storage), look)
@@ -105,11 +107,13 @@ class Flights:
 
 
 async def carried(node: FleetNode, command: Command[T]) -> T:
-    """Run it; a lost answer is an error of the node."""
+    """Run it; a lost answer is an error of the node, uncertain when the command changes something."""
     try:
         return await node.run(command)
     except Lost as lost:
-        what = " ".join(command.argv[:2])
+        what = " ".join(command.argv[:2]) if command.argv[0] != "sh" else "a look at its images"
+        error: NodeError = NodeUnreachable(node.key, f"the link was lost during {what}")
         if lost.result.lost == "deadline":
-            raise NodeTimeout(node.key, f"{what} took too long") from None
-        raise NodeUnreachable(node.key, f"the link was lost during {what}") from None
+            error = NodeTimeout(node.key, f"{what} took too long")
+        error.uncertain = not command.safe
+        raise error from None

@@ -283,6 +283,22 @@ async def test_the_images_of_all_nodes_and_the_error_of_one_that_is_away(sim: Si
     assert {(image.storage, image.node) for image in here} == {("local", "pve-01")}
 
 
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize(("fault", "there"), [("drop-after", True), ("drop-before", False)])
+async def test_a_lost_answer_of_a_pull_or_rmi_is_looked_for(sim: SimCluster, fault: str, there: bool) -> None:
+    async with sim.fleet() as fleet:
+        await fleet.images()
+        sim["pve-01"].fault(fault, on="pveam download")
+        (pulled,) = (await fleet.pull(UBUNTU)).values()
+        assert isinstance(pulled, Image) is there
+        if isinstance(pulled, NexcageError):
+            assert isinstance(pulled, NodeError)
+            return
+        sim["pve-01"].fault(fault, on="pveam remove")
+        assert await fleet.rmi(UBUNTU) == {"pve-01": True}
+    assert UBUNTU not in images(sim)
+
+
 @pytest.mark.sim(nodes=2)
 async def test_pull_and_rmi_say_what_they_did_on_each_node(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:

@@ -92,6 +92,8 @@ def oci_id(call: Call, words: Sequence[str]) -> str:
 
 def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> tuple[str, Spec]:
     """The id and the spec of ``create`` and ``run``; ``read`` gives the text of a file, of standard input for ``-``."""
+    if call.text("from") is not None or call.name == "clone":
+        return copy_of(call)
     id, image, bundle = _what(call, cwd)
     fields: dict[str, Any] = {}  # Any: the keywords of Spec
     for name, take in (("memory", mebibytes), ("swap", mebibytes), ("cores", number), ("size", _gibibytes)):
@@ -113,8 +115,6 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         fields["unprivileged"] = False
     if (machine := _vm(call)) is not None:
         fields["vm"] = machine
-    if (machine := _vm(call)) is not None:
-        fields["vm"] = machine
     if call.flag("onboot"):
         fields["onboot"] = True
     if call.flag("pull"):
@@ -133,13 +133,34 @@ def _vm(call: Call) -> Vm | None:
     return Vm(**said) if said else None
 
 
-def _vm(call: Call) -> Vm | None:
-    """What was said that only a virtual machine has."""
-    given = {field: call.text(name) for field, name in (("user", "ci_user"), ("cpu", "cpu"), ("ostype", "ostype"))}
-    said: dict[str, Any] = {field: word for field, word in given.items() if word is not None}  # Any: keywords of Vm
-    if call.flag("agent"):
-        said["agent"] = True
-    return Vm(**said) if said else None
+_OF_A_COPY = ("hostname", "storage", "description")
+_NOT_OF_A_COPY = (
+    *("image", "bundle", "memory", "swap", "cores", "size", "net", "tag", "node", "runtime", "ssh_public_keys", "pull"),
+    *("privileged", "unprivileged", "onboot"),
+)
+
+
+def copy_of(call: Call) -> tuple[str, Spec]:
+    """The id and the spec of ``clone ID NEWID`` and of ``create NEWID --from ID``."""
+    named, source, words = call.text("name"), call.text("from"), list(call.words)
+    if call.name == "clone" and len(words) == 2:
+        source, id = words
+    elif call.name != "clone" and len(words) + (named is not None) == 1:
+        id = named or words[0]
+    else:
+        raise call.usage("takes ID NEWID" if call.name == "clone" else "takes one new ID with --from")
+    if refused := [option for option in _NOT_OF_A_COPY if call.given(option)]:
+        flag = refused[0].replace("_", "-")
+        raise call.usage(
+            f"--{flag} is not for a copy: it has what its source has", "nexcage update changes it afterwards"
+        )
+    given = {key: text for key in _OF_A_COPY if (text := call.text(key)) is not None}
+    fields: dict[str, Any] = {
+        **given,
+        "linked": call.flag("linked"),
+        "snapshot": call.text("snapshot"),
+    }  # Any: keywords
+    return names.container_id(id), Spec.from_container(names.container_id(source), **fields)
 
 
 def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:

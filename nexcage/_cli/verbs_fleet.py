@@ -52,7 +52,7 @@ def with_fleet(call: Call, streams: Streams) -> int:
 
 def _prepare(call: Call, streams: Streams) -> Verb:
     match call.name:
-        case "create" | "run":
+        case "create" | "run" | "clone":
             from nexcage._cli.verbs_create import prepare
         case "list":
             from nexcage._cli.verbs_look import prepare_list as prepare
@@ -72,6 +72,8 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_watch import prepare
         case "snapshot" | "delsnapshot" | "rollback" | "update" | "resize" | "move-volume" | "migrate" | "template":
             from nexcage._cli.verbs_ops import prepare
+        case "drain":
+            from nexcage._cli.verbs_drain import prepare
         case "snapshots":
             from nexcage._cli.verbs_ops import prepare_snapshots as prepare
         case "images" | "pull" | "rmi":

@@ -140,3 +140,29 @@ def test_a_dry_run_prints_the_commands_and_runs_none(
 
     assert out == f"local: {typed.format(web)}\n"
     assert pve.tool("pct", "config", web) == before
+
+
+def test_containers_are_made_as_copies_of_a_template(pve: PveNode, run: Run, web: str) -> None:
+    ok(run("clone", "web-1", "full"))
+    ok(run("template", "web-1"))
+    ok(run("clone", "web-1", "linked-1", "--linked", "--description", "a copy"))
+    ok(run("create", "linked-2", "--from", "web-1", "--linked"))
+
+    for id, volume in (
+        ("full", "subvol-"),
+        ("linked-1", f"basevol-{web}-disk-0/"),
+        ("linked-2", f"basevol-{web}-disk-0/"),
+    ):
+        config = pve.tool("pct", "config", vmid_of(run, id))
+        assert f"rootfs: local-zfs:{volume}" in config
+        assert "tags: nexcage;web" in config
+    assert run("doctor").status == 0
+    ok(run("start", "linked-1"))
+
+
+def test_what_a_copy_cannot_have_of_its_own_is_refused(pve: PveNode, run: Run, web: str) -> None:
+    ran = run("create", "web-2", "--from", "web-1", "--memory", "1G")
+
+    assert ran.status == 2
+    assert "--memory is not for a copy" in ran.err
+    assert run("clone", "nobody", "web-2").err == "nexcage: clone: container 'nobody' does not exist\n"

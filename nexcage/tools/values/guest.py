@@ -85,7 +85,7 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         for part in text.split(",") if type(text) is str else [""]:
             match = _STARTUP.fullmatch(part)
             key = (match[2] or "order") if match else ""
-            if match is None or key in found:
+            if match is None or key in found or text == "0":  # which Perl takes for nothing
                 raise InvalidSpec("startup", text, "[order=]N[,up=SECONDS][,down=SECONDS]")
             found[key] = int(match[1] or match[3])
         return cls(order=found.get("order"), up=found.get("up"), down=found.get("down"))

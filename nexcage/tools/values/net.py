@@ -32,7 +32,7 @@ class Net(Value, frozen=True, kw_only=True, omit_defaults=True):
         "mtu": integer(64, 65535),
         "rate": number(0, 1e9),
         "tag": integer(1, 4094),
-        "trunks": listed(integer(0, 4095)),
+        "trunks": listed(integer(0, (1 << 31) - 1)),  # PVE has no bound
         "type": choice("veth"),
     }
     required: ClassVar[tuple[str, ...]] = ("name",)

@@ -107,7 +107,12 @@ async def opened(way: str, tmp_path: Path) -> AsyncGenerator[Inside]:
             await web.delete(force=True)
 
 
-@pytest.fixture(params=WAYS, scope="module")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "inside" in metafunc.fixturenames:
+        metafunc.parametrize("inside", getattr(metafunc.module, "WAYS", WAYS), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 async def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Inside]:
     """One for all tests of a module: they leave it running, and look only at what has happened since they began."""
     async with opened(request.param, tmp_path_factory.mktemp("inside")) as made:

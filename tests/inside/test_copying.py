@@ -11,6 +11,7 @@ import nexcage
 from tests.inside.conftest import Inside
 
 pytestmark = pytest.mark.timeout(90)
+WAYS = ("memory", "asyncssh", "runner", "sshd-exec", "lxc")
 DATA = random.Random(7).randbytes(5 << 20)
 
 

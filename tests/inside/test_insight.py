@@ -9,12 +9,15 @@ import nexcage
 from tests.inside.conftest import Inside
 
 pytestmark = pytest.mark.timeout(90)
+WAYS = ("memory", "asyncssh", "runner", "sshd-exec", "lxc")
 
 
 async def test_the_processes_are_those_of_the_container(inside: Inside) -> None:
+    if inside.real:
+        pytest.skip("the cgroups of this machine's real containers are not where those of a PVE node are")
     processes = await inside.web.ps()
 
-    first = processes[0] if len(processes) == 1 else next(one for one in processes if one.inner == 1)
+    (first,) = processes
     assert first.pid == inside.web.machine.pid
     assert first.inner == 1
     assert first.argv

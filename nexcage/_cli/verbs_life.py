@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nexcage import (
@@ -32,7 +32,7 @@ from nexcage._cli.verbs_fleet import Verb
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["driven", "prepare"]
+__all__ = ["do_many", "driven", "prepare"]
 
 _TOLD = 20  # failures that are told one by one; the rest is in --output jsonl
 
@@ -63,7 +63,7 @@ def driven(call: Call, streams: Streams, wanted: Targets, make: Callable[[str, s
             return await rehearse(call, streams, fleet, intents)
         if wanted.selector is None and len(intents) == 1:
             return await _one(call, streams, fleet, intents[0])
-        return await _many(call, streams, fleet, intents, summary=wanted.selector is not None)
+        return await do_many(call, streams, fleet, intents, summary=wanted.selector is not None)
 
     return verb
 
@@ -119,7 +119,8 @@ async def _one(call: Call, streams: Streams, fleet: Fleet, intent: Intent) -> in
     return 0
 
 
-async def _many(call: Call, streams: Streams, fleet: Fleet, intents: list[Intent], *, summary: bool) -> int:
+async def do_many(call: Call, streams: Streams, fleet: Fleet, intents: Sequence[Intent], *, summary: bool) -> int:
+    """Drive them all, with a bar; the failures are told, and ``summary`` prints a table without being asked for one."""
     output = call.text("output") or ("table" if summary else "")
     outcomes: list[Outcome] = []
     failures = 0

@@ -30,6 +30,7 @@ from nexcage._core.finding import Finding
 from nexcage._core.images import Image, Template
 from nexcage._core.inside import Addresses, Stats
 from nexcage._core.intents import Intent
+from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
 from nexcage._core.outcome import Done, Outcome, Report
@@ -42,6 +43,7 @@ from nexcage._engine import insight
 from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
+from nexcage._engine.drain import moves_off
 from nexcage._engine.driver import Driver
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
@@ -453,6 +455,17 @@ class Fleet:
     def route(self, id: str, spec: Spec) -> Plan:
         """Where a create of ``id`` would go and why; runs nothing. Raises what the create would raise for its route."""
         return plan(names.container_id(id), spec, self.config, self.nodes, self.backends)
+
+    async def moves_off(self, node: str, *, restart: bool = False, timeout: int = 180) -> list[Migrate]:
+        """The moves that leave ``node`` without a container of this fleet, for `run`; looks, and changes nothing.
+
+        They are spread over the other nodes of its cluster. Running containers are only moved with ``restart``. Raises NotFound, the
+        error of the node, and NoRoute when no other node can take any.
+        """
+        key = self._node(node).key
+        await self._journal.refresh()
+        there = [m for m in self.machines.values() if m.node == key and m.state is not State.ABSENT]
+        return moves_off(key, there, await self.look(), restart=restart, timeout=timeout)
 
     async def refresh(self) -> None:
         """Read what other processes have written to the journal."""

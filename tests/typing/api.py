@@ -316,6 +316,7 @@ async def plugged_in() -> tuple[Health, Verb]:
     settings = {"quota": nexcage.PluginConfig(policy="abort", settings={"memory": 512})}
     assert_type(nexcage.plugged("hooks", settings), dict[str, Any])
     async with nexcage.open_fleet(config=nexcage.Config(plugins=settings, placement="first")) as fleet:
+        assert_type(await fleet.moves_off("pve-01", restart=True), list[nexcage.Migrate])
         checks = await Kernel().check(fleet.nodes["local"])
         assert_type(checks, Sequence[Check])
         try:

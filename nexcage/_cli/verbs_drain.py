@@ -1,0 +1,34 @@
+"""``nexcage drain NODE``: its containers go to the other nodes of its cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nexcage._cli.dialects import number
+from nexcage._cli.parser import Call
+from nexcage._cli.render import print_rows
+from nexcage._cli.streams import Streams
+from nexcage._cli.verbs_fleet import Verb
+from nexcage._cli.verbs_life import do_many
+
+if TYPE_CHECKING:
+    from nexcage import Fleet
+
+__all__ = ["prepare"]
+
+
+def prepare(call: Call, streams: Streams) -> Verb:
+    """The moves, or with ``--dry-run`` what they would be."""
+    if len(call.words) != 1:
+        raise call.usage("takes one NODE", "nexcage help drain")
+    seconds = number("timeout", call.text("timeout") or "180")
+
+    async def verb(fleet: Fleet) -> int:
+        moves = await fleet.moves_off(call.words[0], restart=call.flag("restart"), timeout=seconds)
+        if not call.flag("dry_run"):
+            return await do_many(call, streams, fleet, moves, summary=False)
+        rows = [{"id": one.id, "from": call.words[0], "to": one.node} for one in moves]
+        print_rows(streams, rows, call.text("output") or "table", ("id", "from", "to"))
+        return 0
+
+    return verb

@@ -1,0 +1,45 @@
+"""Emptying a node: which container goes where. It decides; the moves are intents like others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from nexcage._core.keeping import Migrate
+from nexcage._core.machine import Machine
+from nexcage._core.seen import Look
+from nexcage.errors import NexcageError, NoRoute
+
+__all__ = ["moves_off"]
+
+
+def moves_off(
+    node: str, machines: Iterable[Machine], looks: Mapping[str, Look | NexcageError], *, restart: bool, timeout: int
+) -> list[Migrate]:
+    """A move for each of ``machines``, to the other nodes of the cluster of ``node``, the one with the fewest guests first, then the
+    one with the most free memory.
+
+    Raises the error of the node itself, and NoRoute when none of its cluster can take anything.
+    """
+    here = looks[node]
+    if isinstance(here, NexcageError):
+        raise here
+    moving = sorted(machines, key=lambda machine: machine.id)
+    if not moving:
+        return []
+    there = {
+        key: look
+        for key, look in looks.items()
+        if key != node and isinstance(look, Look) and look.quorate and look.vmids.keys() == here.vmids.keys()
+    }
+    if not there:
+        raise NoRoute(
+            f"no other node of the cluster of {node} is in this fleet and can take its {len(moving)} containers"
+        )
+    coming: Counter[str] = Counter()
+    moves: list[Migrate] = []
+    for machine in moving:
+        target = min(there, key=lambda key: (len(there[key].guests) + coming[key], -there[key].memory, key))
+        coming[target] += 1
+        moves.append(Migrate(machine.id, target, restart, timeout))
+    return moves

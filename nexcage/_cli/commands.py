@@ -352,6 +352,21 @@ _LIST: tuple[Command, ...] = (
         outputs=OUTPUTS,
     ),
     Command(
+        "drain",
+        "NODE [--restart] [--dry-run]",
+        "move every container of a node to the other nodes of its cluster",
+        "They are spread: the node with the fewest guests takes the next one. Running containers are moved with --restart only. Exit "
+        "status: 0 the node has none left, 1 one could not be moved, 3 a node is away.",
+        (
+            Option(("--restart",), "shut running ones down for it and start them again there"),
+            Option(("-t", "--timeout"), "seconds to shut down (180)", "SECONDS"),
+            Option(("-n", "--dry-run"), "only say which container would go where"),
+            Option(("--no-wait",), "do not wait for another operation on a container, say who holds it"),
+        ),
+        ("nexcage drain pve-01 --dry-run", "nexcage drain pve-01 --restart"),
+        outputs=OUTPUTS,
+    ),
+    Command(
         "clone",
         "ID NEWID [--linked] [--snapshot NAME]",
         "make a container as a copy of another one, on the same node",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from nexcage import names
 from nexcage._core.command import Command
@@ -69,6 +70,8 @@ def create(
 
 def _besides(settings: Settings) -> tuple[str, ...]:
     """The settings that a Spec does not have; raises InvalidSpec for the others, which would be given twice."""
+    if settings is NOTHING:
+        return ()
     twice = sorted(_OURS.intersection(settings.options()))
     if twice:
         raise InvalidSpec(twice[0], getattr(settings, twice[0]), "in the Spec, not in the settings beside it")
@@ -128,6 +131,7 @@ def rootfs(spec: Spec) -> list[str]:
     return ["--storage", spec.storage] if spec.storage else []
 
 
+@lru_cache(maxsize=256)  # a thousand containers mostly have the same few interfaces
 def net(value: Net | values.Net) -> str:
     """PVE's ``netN`` text: ``name=eth0,bridge=vmbr0,ip=dhcp``; every part was checked when the Net was made."""
     return str(values.Net.of(value) if isinstance(value, Net) else value)

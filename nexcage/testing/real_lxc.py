@@ -21,18 +21,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nexcage.testing._model.files import REAL
-from nexcage.testing._model.real import Ground
+from nexcage.testing._model.files import REAL, SIM
+from nexcage.testing._model.real import Ground, born
 from nexcage.testing.executables import install
 
 __all__ = ["RealLxc", "missing"]
 
 _TOOLS = ("lxc-start", "lxc-stop", "lxc-info", "lxc-freeze", "lxc-attach", "lxc-monitor")
 _GROUPS = Path("/sys/fs/cgroup")
+_LINKS = ("proc/net/unix", "sys/fs/cgroup/lxc.monitor", "sys/fs/cgroup/lxc", "sys/fs/cgroup/freezer/lxc")
 _PATIENCE = 15.0
 # Its standard input is the life line: when whoever started it is gone, its containers go too.
 _HOLD = """\
-mount --bind "$1/var/lib/lxc" /var/lib/lxc && mount --bind "$1/run/lxc" /run/lxc || exit 1
+mount --bind "$1/var/lib/lxc" /var/lib/lxc && mount --bind "$1/var/lib/nexcage-sim/lxc-run" /run/lxc || exit 1
 echo ready
 read -r line
 cd /var/lib/lxc && for id in [1-9]*; do lxc-stop -n "$id" -k; done
@@ -112,7 +113,7 @@ class RealLxc:
                 root = self.directory / "nodes" / name / "root"
                 base = f"{self._base}-{name}"
                 holder = self._hold(name, root, base)
-                ground = Ground(holder.pid, base, str(rootfs), str(tree), unified)
+                ground = Ground(holder.pid, born(holder.pid), base, str(rootfs), str(tree), unified)
                 _link(root, ground)
                 (root / REAL[1:]).write_text(json.dumps(ground._asdict()), "utf-8")
         except BaseException:
@@ -121,8 +122,8 @@ class RealLxc:
         install(self.directory, self.nodes)
 
     def _hold(self, name: str, root: Path, base: str) -> subprocess.Popen[bytes]:
-        for path in ("var/lib/lxc", "run/lxc"):
-            (root / path).mkdir(parents=True, exist_ok=True)
+        for path in ("/var/lib/lxc", f"{SIM}/lxc-run"):
+            Path(f"{root}{path}").mkdir(parents=True, exist_ok=True)
         argv = ["unshare", "--mount", "--net", "sh", "-c", _HOLD, "nexcage-holder", str(root), base]
         pipe = subprocess.PIPE
         holder = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True)
@@ -150,7 +151,9 @@ class RealLxc:
         self._holders.clear()
         self._end_all()
         for name in self.nodes:
-            (self.directory / "nodes" / name / "root" / REAL[1:]).unlink(missing_ok=True)
+            root = self.directory / "nodes" / name / "root"
+            (root / REAL[1:]).unlink(missing_ok=True)
+            _unlink(root)
         install(self.directory, self.nodes)
 
     def processes(self) -> list[int]:
@@ -186,6 +189,15 @@ class RealLxc:
                 with suppress(OSError):  # it is busy for a moment longer, or gone
                     os.rmdir(directory)
         return not any(top.exists() for top in tops)
+
+
+def _unlink(root: Path) -> None:
+    """From now on it is a model again, on which nothing runs."""
+    for link in (*root.glob("proc/[0-9]*"), *(root / path for path in _LINKS)):
+        if link.is_symlink():
+            link.unlink()
+    for path in ("lxc", "lxc.monitor"):
+        (root / "sys/fs/cgroup" / path).mkdir(parents=True, exist_ok=True)
 
 
 def _link(root: Path, ground: Ground) -> None:

@@ -352,6 +352,21 @@ async def test_a_start_whose_init_dies_at_once_is_a_failure(node: Node) -> None:
         assert web.machine.state is State.CREATED
 
 
+async def test_a_node_that_was_down_has_its_containers_stopped_and_goes_on(node: Node) -> None:
+    there = node.sim["pve-01"]
+    async with node.open() as fleet:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        pid = (await web.start()).pid
+        there.crash()
+        there.restart()
+
+        await web.reconcile()
+        assert web.machine.state is State.STOPPED
+        assert not Path(f"/proc/{pid}").exists()
+        assert (await web.start()).pid not in (0, pid)
+
+
 def test_containers_end_with_the_process_that_had_them_made(tmp_path: Path) -> None:
     if why := missing():
         pytest.skip(why)
@@ -384,6 +399,24 @@ def test_containers_end_with_the_process_that_had_them_made(tmp_path: Path) -> N
         assert time.monotonic() < gives_up
         time.sleep(0.05)
     assert len(groups) == 2
+
+
+def test_what_was_real_is_a_model_again_afterwards(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    env = {"PATH": f"{bin_dir(tmp_path / 'sim', 'pve-01')}:{os.environ['PATH']}"}
+
+    def pct(*words: str) -> str:
+        return subprocess.run(["pct", *words], env=env, capture_output=True, text=True, check=True).stdout
+
+    with SimCluster(1, dir=tmp_path / "sim", kind="real"):
+        pct("create", "104", SPEC.image, "--storage", "local-zfs")
+        pct("start", "104")
+        assert pct("status", "104") == "status: running\n"
+    assert pct("status", "104") == "status: stopped\n"
+    pct("start", "104")
+
+    assert SimCluster(dir=tmp_path / "sim")["pve-01"].model.init_pid(104) > 4194304  # type: ignore[operator]
 
 
 def _groups(names: set[str]) -> list[Path]:

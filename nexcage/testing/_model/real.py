@@ -21,7 +21,7 @@ from nexcage.testing._model.files import REAL, DiskFiles
 from nexcage.testing._model.node import FIRST_PID, Node
 from nexcage.testing._model.storage import Die
 
-__all__ = ["Ground", "RealNode", "entering", "ground_of"]
+__all__ = ["Ground", "RealNode", "born", "entering", "ground_of"]
 
 _GONE = 10.0
 """Seconds after which a monitor that has been told to stop is a defect."""
@@ -42,10 +42,12 @@ lxc.environment = INIT={init}
 
 class Ground(NamedTuple):
     """Where a real node lives: the process that holds its namespaces, its cgroups below each hierarchy, its containers' root file
-    system. ``tree`` is the directory of the hierarchy that freezes, ``unified`` whether that is cgroup version 2.
+    system. ``born`` tells that process from a later one of its number. ``tree`` is the directory of the hierarchy that freezes,
+    ``unified`` whether that is cgroup version 2.
     """
 
     holder: int
+    born: str
     base: str
     rootfs: str
     tree: str
@@ -53,12 +55,18 @@ class Ground(NamedTuple):
 
 
 def ground_of(root: str) -> Ground | None:
-    """What the node below ``root`` stands on; None for one that is only a model."""
+    """What the node below ``root`` stands on; None for one that is only a model, or is left from a process that died."""
     try:
         with open(root + REAL, encoding="utf-8") as file:
-            return Ground(**json.load(file))
+            ground = Ground(**json.load(file))
     except FileNotFoundError:
         return None
+    return ground if born(ground.holder) == ground.born else None
+
+
+def born(pid: int) -> str:
+    """When a process started, in clock ticks; empty when there is none."""
+    return "".join(_read(f"/proc/{pid}/stat").rpartition(") ")[2].split(" ")[19:20])
 
 
 def entering(ground: Ground) -> list[str]:

@@ -44,7 +44,7 @@ NORMALISED: Sequence[tuple[str, str]] = (
     (r"[0-9][0-9,.]* (bytes|seconds)(/sec)?", r"N \1"),
     (r"^(Number of|Total|Literal|Matched|File list).*$", r"\1"),
     (r"^(sent|total size is) .*$", r"\1"),
-    (r"[0-9.]+[KMG]\b +[0-9.]+[KMG]\b +[0-9.]+[KMG]\b +[0-9.]+", "SIZES"),
+    (r" +[0-9.]+[KMGT]? +[0-9.]+[KMGT]? +[0-9.]+[KMGT]? +[0-9.]+ /", " SIZES /"),
     (r"\.tmp\.[0-9]+", ".tmp.PID"),
 )
 """What is made equal on both sides before comparing: pattern (line by line) and what stands there instead."""

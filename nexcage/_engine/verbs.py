@@ -59,16 +59,16 @@ async def ready(
     running = guest is not None and guest.running
     wanted = changes.ready(intent, details, mark=mark, running=running, node=machine.node)
     if isinstance(wanted, Migrate):
-        return await _with_target(wanted, look, nodes)
+        return await _with_target(wanted, machine, look, nodes)
     return wanted
 
 
-async def _with_target(intent: Migrate, look: Look, nodes: Mapping[str, FleetNode]) -> Migrate:
+async def _with_target(intent: Migrate, machine: Machine, look: Look, nodes: Mapping[str, FleetNode]) -> Migrate:
     node = nodes.get(intent.node)
     if node is None:
         raise NoRoute(f"node '{intent.node}' is not in this fleet, so '{intent.id}' would be lost to it")
     there = await node.look()
-    if there.vmids.keys() != look.vmids.keys():
+    if there.vmids.get(machine.vmid) != look.pve:
         raise IllegalTransition(intent.id, "migrate", "", reason=f"{node.key} is not in the cluster of {look.node}")
     return msgspec.structs.replace(intent, target=there.pve)
 

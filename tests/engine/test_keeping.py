@@ -234,3 +234,35 @@ async def test_what_the_state_forbids_names_what_is_allowed(sim: SimCluster) -> 
         one = await web(fleet)
         with pytest.raises(IllegalTransition, match="cannot move-volume container 'web-1': it is running"):
             await one.move_volume("rootfs", "local")
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("start", [False, True])
+async def test_after_a_migration_it_is_driven_where_it_is(sim: SimCluster, start: bool) -> None:
+    async with sim.fleet() as fleet:
+        one = await web(fleet, start=start)
+        if start:
+            with pytest.raises(IllegalTransition, match="restart"):
+                await one.migrate("pve-02")
+
+        done = await one.migrate("pve-02", restart=start)
+
+        assert (done.node, done.state) == ("pve-02", State.RUNNING if start else State.CREATED)
+        assert one.machine.node == "pve-02"
+        assert bool(done.pid) is start
+        assert await fleet.reconcile() == []
+        assert not (await one.migrate("pve-02")).changed
+        await one.delete(force=True)
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("kind", ["drop-during", "drop-after", "kill-supervisor"])
+async def test_a_migration_whose_answer_is_lost_is_found_where_it_went(sim: SimCluster, kind: str) -> None:
+    async with sim.fleet() as fleet:
+        one = await web(fleet, start=False)
+        sim["pve-01"].fault(kind, on="pct migrate", times=1)
+
+        done = await one.migrate("pve-02")
+
+        assert (done.node, one.machine.node, done.state) == ("pve-02", "pve-02", State.CREATED)
+        assert tries(sim, "pct migrate") == (2 if kind == "kill-supervisor" else 1)  # that one kills pct too

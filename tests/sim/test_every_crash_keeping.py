@@ -80,6 +80,10 @@ async def linked(fleet: Fleet) -> None:
         await fleet["web-1"].create(Spec.from_container("base", linked=True))
 
 
+async def migrate(fleet: Fleet) -> None:
+    await fleet.do(nexcage.Migrate("web-1", "pve-02", restart=True))
+
+
 SCENARIOS = {
     "snapshot": (snapshot, running),
     "delsnapshot": (delsnapshot, kept),
@@ -88,6 +92,7 @@ SCENARIOS = {
     "resize": (resize, running),
     "move-volume": (move, created),
     "template": (template, created),
+    "migrate": (migrate, running),
     "clone": (clone, base),
     "linked clone": (linked, base),
 }

@@ -326,6 +326,43 @@ async def plugged_in() -> tuple[Health, Verb]:
     return Kernel(), Census()
 
 
+async def kept() -> None:
+    async with nexcage.open_fleet() as fleet:
+        web = fleet["web-1"]
+        assert_type(await web.snapshot("before", "the upgrade"), nexcage.Done)
+        assert_type(await web.snapshots(), tuple[nexcage.Snap, ...])
+        await web.rollback("before", start=True)
+        await web.delsnapshot("before")
+        change = nexcage.Update(
+            "web-1", memory=1024, tags=("web",), nets={"net1": nexcage.Net("eth1")}, unset=("cores",)
+        )
+        assert_type(await web.plan(change), tuple[nexcage.Change, ...])
+        details = await web.details()
+        assert_type(details, nexcage.Details)
+        try:
+            await web.update(memory=1024, digest=details.digest)
+        except nexcage.Changed as changed:
+            assert_type(changed.digest, str)
+        except nexcage.Unsupported as unsupported:
+            assert_type(unsupported.op, str)
+        await web.resize("rootfs", "+2G")
+        await web.move_volume("mp0", "local-zfs", delete=True)
+        await web.migrate("pve-02", restart=True)
+        await web.make_template()
+        await fleet["web-2"].create(nexcage.Spec.from_container("web-1", linked=True))
+        batch: list[nexcage.Intent] = [
+            nexcage.Snapshot("web-2", "s1"),
+            nexcage.Rollback("web-2", "s1", start=True),
+            nexcage.DelSnapshot("web-2", "s1"),
+            nexcage.Resize("web-2", "rootfs", "10G"),
+            nexcage.MoveVolume("web-2", "rootfs", "local"),
+            nexcage.Migrate("web-2", "pve-02"),
+            nexcage.MakeTemplate("web-2"),
+        ]
+        await fleet.run(batch)
+        assert_type(await fleet.rehearse(batch[0]), tuple[str, tuple[nexcage.Command[Any], ...]])
+
+
 async def tests_of_their_own(sim: SimCluster) -> None:
     sim["pve-02"].crash()
     sim["pve-02"].restart(new_boot=False)

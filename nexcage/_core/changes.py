@@ -172,7 +172,7 @@ def _is_so(details: Details, key: str, wanted: str | None) -> bool:
         return _pairs(wanted).items() <= _pairs(now).items()  # PVE adds the type and an address of its own
     if key.startswith("mp"):
         return _same_mount(wanted, now)
-    return _list(now) == _list(wanted) if key == "tags" else now == wanted
+    return _list(now) == _list(wanted) if key == "tags" else now == wanted.rstrip("\n")
 
 
 _DEFAULTS = {"onboot": "0", "protection": "0", "cpulimit": "0"}

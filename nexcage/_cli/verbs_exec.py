@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from nexcage import ExecStream, Executed, InvalidInput, InvalidPath, NexcageError, Selector, names
+from nexcage import ExecStream, InvalidInput, InvalidPath, NexcageError, Selector, names
 from nexcage._cli.dialects import Targets
 from nexcage._cli.finding import backend_named, ids_of
 from nexcage._cli.main import tell
@@ -112,27 +112,42 @@ async def _here(
     call: Call, streams: Streams, fleet: Fleet, id: str, words: list[str], options: Mapping[str, Any]
 ) -> int:
     tty = call.flag("tty")
-    env = dict(options["env"])
+    env: dict[str, str] = options["env"]
     if tty:
-        env.setdefault("TERM", os.environ.get("TERM", "xterm"))
-    opened = fleet[id].exec_stream(words, **{**options, "env": env}, size=_size() if tty else None)
-    async with opened as stream, _raw(tty), anyio.create_task_group() as tasks:
-        if not call.flag("no_stdin"):
-            tasks.start_soon(_feed, stream, streams)
-        else:
-            await stream.send_eof()
-        if tty:
-            tasks.start_soon(_resized, stream)
-        try:
-            async for kind, data in stream:
-                await anyio.to_thread.run_sync(_write, streams, kind, data)
-        except BrokenPipeError:  # whoever reads has seen enough; leaving kills the program
-            streams.reader_gone = True
+        env = {"TERM": os.environ.get("TERM", "xterm"), **env}
+    size = _size() if tty else None
+    opened = fleet[id].exec_stream(
+        words, env=env, cwd=options["cwd"], user=options["user"], timeout=options["timeout"], size=size
+    )
+    async with opened as stream, _raw(tty):
+        failure: Exception | None = None
+        status = OWN_FAILURE
+        async with anyio.create_task_group() as tasks:
+            if not call.flag("no_stdin"):
+                tasks.start_soon(_feed, stream, streams)
+            else:
+                await stream.send_eof()
+            if tty:
+                tasks.start_soon(_resized, stream)
+            try:
+                status = await _printed(stream, streams)
+            except Exception as error:
+                failure = error  # raised out of the task group, so that it stays bare
             tasks.cancel_scope.cancel()
-            return 128 + signal.SIGPIPE
-        ended: Executed = await stream.wait()
-        tasks.cancel_scope.cancel()
-    return ended.exit
+        if failure is not None:
+            raise failure
+    return status
+
+
+async def _printed(stream: ExecStream, streams: Streams) -> int:
+    """Everything that it prints, and its exit status."""
+    try:
+        async for kind, data in stream:
+            await anyio.to_thread.run_sync(_write, streams, kind, data)
+    except BrokenPipeError:  # whoever reads has seen enough; leaving kills the program
+        streams.reader_gone = True
+        return 128 + signal.SIGPIPE
+    return (await stream.wait()).exit
 
 
 async def _feed(stream: ExecStream, streams: Streams) -> None:

@@ -44,7 +44,7 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
         backend = None if call.text("runtime") is None else backend_named(fleet, call.text("runtime") or "")
         states, looks = await _look_everywhere(fleet)
         at = await _addresses(fleet, states.values())
-        rows = [
+        rows: list[Row] = [
             {**_row(fleet.machines[id], state), "addresses": list(at.get(id, ()))}
             for id, state in sorted(states.items())
             if fleet.machines[id].node in fleet.nodes  # the journal may know more nodes than --hosts named

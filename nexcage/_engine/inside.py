@@ -126,15 +126,23 @@ class Insider:
     async def _run(self, place: Place, command: Command[None], stdin: bytes) -> Result:
         if len(stdin) <= _AT_ONCE:
             return await place.node.call(msgspec.structs.replace(command, stdin=command.stdin + stdin))
-        async with place.node.stream(command) as stream, anyio.create_task_group() as tasks:
+        result: Result | None = None
+        failure: NexcageError | None = None
+        async with place.node.stream(command) as stream:
 
             async def feed() -> None:
                 await stream.send(stdin)
                 await stream.send_eof()
 
-            tasks.start_soon(feed)
-            result = await stream.wait()
-            tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feed)
+                try:
+                    result = await stream.wait()
+                except NexcageError as error:
+                    failure = error  # raised out of the task group, so that it stays bare
+                tasks.cancel_scope.cancel()
+        if result is None:
+            raise failure or Uncertain(command.env["NEXCAGE_OP_ID"], "it ended without an answer")
         return result
 
     @asynccontextmanager

@@ -10,7 +10,7 @@ that line the program surely did not begin, and behind it every byte is the prog
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nexcage._core.command import MIB, Command, Result, nothing, shown
@@ -141,8 +141,11 @@ def attach(
     return Command(outer, nothing, safe=safe, stdin=text, timeout=timeout, cap=cap, classify=_refusal(mark))
 
 
-def _refusal(mark: Mark) -> Any:  # Any: Command.classify
-    return lambda _, result, node: refused(mark, result, node)
+def _refusal(mark: Mark) -> Callable[[Command[Any], Result, str], NexcageError]:
+    def classify(_: Command[Any], result: Result, node: str) -> NexcageError:
+        return refused(mark, result, node)
+
+    return classify
 
 
 def refused(mark: Mark, result: Result, node: str) -> NexcageError:

@@ -8,8 +8,10 @@ from nexcage.testing._model.tool import Ctx, Sleep, Steps
 
 __all__ = ["lxc_attach"]
 
-_WITH_VALUE = {"-n": "n", "--name": "n", "-u": "u", "--uid": "u", "-g": "g", "--gid": "g", "--keep-var": "k"}
-_WITH_VALUE |= {"-v": "v", "--set-var": "v"}
+_WITH_VALUE = {"-n": "n", "--name": "n", "-u": "u", "--uid": "u", "-g": "g", "--gid": "g", "--keep-var": "k"} | {
+    "-v": "v",
+    "--set-var": "v",
+}
 _FLAGS = {"--clear-env": True, "--keep-env": False}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

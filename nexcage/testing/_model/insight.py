@@ -125,7 +125,7 @@ def _counts(name: str, line: str) -> bool:
 def _network(ctx: Ctx) -> Steps:
     pids = {vmid: pid for vmid in ctx.node.running() if (pid := ctx.node.init_pid(vmid)) is not None}
     ctx.out("@nexcage running\n" + "".join(f"{vmid} {pid}\n" for vmid, pid in pids.items()))
-    found = dict.fromkeys(("four", "six", "ports"), "")
+    found: dict[str, str] = dict.fromkeys(("four", "six", "ports"), "")
     for kind, line in _network_lines(ctx.node, pids):
         found[kind] += f"{line}\n"
     ctx.out("".join(f"@nexcage {kind}\n{text}" for kind, text in found.items()) + "@nexcage end\n")

@@ -17,7 +17,7 @@ from nexcage._core.command import Command, Result, shown
 from nexcage._core.seen import Guest, Mark
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NotOurs
 
-__all__ = ["POWER", "SECTIONS", "VMS", "alive", "power_off"]
+__all__ = ["POWER", "VMS", "alive", "plain", "power_off"]
 
 VMS = r"""echo '@nexcage vms'
 for f in "$R"/run/qemu-server/*.pid; do
@@ -62,10 +62,9 @@ cd "$R/etc/pve/qemu-server" && {
   }
 }
 """
-"""The part of a look (`nexcage.tools.lxc.LOOK`) that is about virtual machines; it ends in another directory and without ``$@``."""
-
-SECTIONS = ("vms", "vmconfigs", "vmtexts")
-"""What it always prints; ``vmstates`` only where there are virtual machines."""
+"""The part of a look (`nexcage.tools.lxc.LOOK`) that is about virtual machines; it ends in another directory and without ``$@``.
+``vmstates`` is printed only where there are some.
+"""
 
 POWER = r"""R=${NEXCAGE_NODE_ROOT-}
 sed '/^\[/q' "$R/etc/pve/qemu-server/$2.conf" | grep -qxF -e "#$1" ||
@@ -77,6 +76,8 @@ grep -qsaF "qemu-server/$2.pid" "$R/proc/$pid/cmdline" || { echo "nexcage: virtu
 env kill -9 "$pid" && echo "$pid"
 """
 
+_PENDING = re.compile(rb"^\[PENDING\][ \t]*$", re.MULTILINE | re.IGNORECASE)
+_SPECIAL = re.compile(rb"^\[special:[^\]\n]*\][^\n]*\n(?:(?!\[)[^\n]*(?:\n|\Z))*", re.MULTILINE)
 _STATE = re.compile(rb"^([0-9]{1,9}) ([a-z-]{1,40})$", re.MULTILINE)
 
 
@@ -98,6 +99,13 @@ def _pid(result: Result) -> int:
     if not word or not word[0].isdigit():
         raise ValueError("no pid in the answer")
     return int(word[0])
+
+
+def plain(config: bytes) -> bytes:
+    """A config file of a virtual machine in the form that containers have: what is pending has the same name, and what PVE notes for
+    itself (``[special:cloudinit]``) is left out.
+    """
+    return _SPECIAL.sub(b"", _PENDING.sub(b"[pve:pending]", config)) if b"\n[" in config else config
 
 
 def alive(known: Mapping[int, Guest], vms: bytes, states: bytes) -> dict[int, Guest]:

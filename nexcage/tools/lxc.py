@@ -87,21 +87,9 @@ env kill "-$3" "$pid" && echo "$pid"
 """
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
-_SECTIONS = [
-    "boot",
-    "uptime",
-    "name",
-    "memory",
-    "members",
-    "vmlist",
-    "running",
-    "frozen",
-    "tasks",
-    "ops",
-    "configs",
-    "texts",
-]
-_SECTIONS += [*kvm.SECTIONS, "vmstates"]
+_SECTIONS = (
+    "boot uptime name memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
+).split()
 _OPTIONAL = ("uptime", "vmstates")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
@@ -213,7 +201,7 @@ def _look(node: str, result: Result) -> Look:
         quorate=_quorate(parts["members"]),
         memory=_kib(parts["memory"]) // 1024,
         uptime=_seconds(parts["uptime"]),
-        details=_AllDetails(parts["texts"] + b"\n" + parts["vmtexts"]),
+        details=_AllDetails(parts["texts"], parts["vmtexts"]),
     )
 
 
@@ -356,7 +344,8 @@ def _configured(configs: bytes, texts: bytes, kind: Literal["lxc", "vm"]) -> Map
 @lru_cache(maxsize=20_000)
 def _known(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Guest:
     """What one config file says, of whose lines each is still behind its name; cached, because most files have not changed."""
-    parsed = config.parse(_bare(vmid, text).decode("utf-8", "backslashreplace"))
+    data = _bare(vmid, text)
+    parsed = config.parse((data if kind == "lxc" else kvm.plain(data)).decode("utf-8", "backslashreplace"))
     main = parsed.values
     memory = main.get("memory", "").removeprefix("current=")
     named = main.get("name", f"VM {vmid}") if kind == "vm" else main.get("hostname", f"CT{vmid}")
@@ -381,26 +370,27 @@ def _bare(vmid: int, text: bytes) -> bytes:
 class _AllDetails(Mapping[int, Details]):
     """Read when somebody asks: most looks are about states."""
 
-    def __init__(self, texts: bytes) -> None:
+    def __init__(self, texts: bytes, vmtexts: bytes) -> None:
         self._texts = texts
+        self._vmtexts = vmtexts
 
     def __getitem__(self, vmid: int) -> Details:
-        text = _files(self._texts).get(b"%d" % vmid)
-        if text is None:
-            raise KeyError(vmid)
-        return _details(vmid, text)
+        name = b"%d" % vmid
+        if (text := _files(self._texts).get(name)) is not None:
+            return _details(vmid, text, "lxc")
+        return _details(vmid, _files(self._vmtexts)[name], "vm")
 
     def __iter__(self) -> Iterator[int]:
-        return map(int, _files(self._texts))
+        return map(int, (*_files(self._texts), *_files(self._vmtexts)))
 
     def __len__(self) -> int:
-        return len(_files(self._texts))
+        return len(_files(self._texts)) + len(_files(self._vmtexts))
 
 
 @lru_cache(maxsize=1000)
-def _details(vmid: int, text: bytes) -> Details:
+def _details(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Details:
     data = _bare(vmid, text) + b"\n"  # as PVE writes it: every line ends
-    parsed = config.parse(data.decode("utf-8", "backslashreplace"))
+    parsed = config.parse((data if kind == "lxc" else kvm.plain(data)).decode("utf-8", "backslashreplace"))
     waiting: Mapping[str, str] = parsed.pending.values if parsed.pending is not None else {}
     dropped = [name.lstrip("!") for name in re.split(r"[,;\s]+", waiting.get("delete", "")) if name]
     snaps = {name: Snap.read(name, part.values, part.description) for name, part in parsed.snapshots.items()}

@@ -25,7 +25,9 @@ from nexcage import (
     Start,
     State,
     Stop,
+    Unsupported,
     UnsupportedImage,
+    Update,
 )
 from nexcage._backends.vm import Vm
 from nexcage.testing import SimCluster, check_backend, virtual_run
@@ -118,6 +120,35 @@ async def test_what_somebody_else_does_to_a_virtual_machine_is_seen(sim, fleet):
     await sim["pve-01"].run(["qm", "destroy", vmid])
     await fleet.reconcile()
     assert fleet.machines["db-1"].state is State.ABSENT
+
+
+@simulated(nodes=2)
+async def test_one_that_somebody_has_moved_is_found_where_it_is(sim, fleet):
+    await fleet["db-1"].create(Spec(UBUNTU, backend="vm", node="pve-01", storage="local-zfs"))
+    await fleet["db-1"].start()
+    sim["pve-01"].fault("migrate", vmid=fleet.machines["db-1"].vmid, to="pve-02")
+
+    await fleet.reconcile()
+
+    machine = fleet.machines["db-1"]
+    assert (machine.node, machine.state) == ("pve-02", State.RUNNING)
+    assert machine.pid == vms.pid_of(sim["pve-02"].model, machine.vmid)
+    await fleet["db-1"].delete(force=True)
+    assert [vms.machines(node.model) for node in sim] == [[], []]
+
+
+@simulated(nodes=1)
+async def test_what_only_containers_can_is_refused_before_it_begins(sim, fleet):
+    await fleet["db-1"].create(Spec(UBUNTU, backend="vm"))
+    await fleet["db-1"].start()
+    before = fleet.seq
+
+    with pytest.raises(IllegalTransition, match="backend 'vm' has no way"):
+        await fleet["db-1"].exec(["true"])
+    with pytest.raises(Unsupported):
+        await fleet.do(Update("db-1", memory=1024))
+
+    assert fleet.seq == before
 
 
 @simulated(nodes=1)

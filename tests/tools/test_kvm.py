@@ -16,12 +16,15 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nexcage import Command, IllegalTransition, Look, Mark, NotOurs, Result, Settled
 from nexcage.testing import SimCluster
 from nexcage.testing._model import vms
 from nexcage.testing._model.files import SIM
 from nexcage.tools import kvm, lxc, mend_snapshot, mending, qm
+from nexcage.tools.config import parse
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 MARK = Mark("f1", "db+1.x", 200, "op.1")
@@ -124,6 +127,24 @@ async def test_the_guard_looks_into_the_config_of_a_virtual_machine_too(disk: On
     assert isinstance(theirs.classify(theirs, refused, "n"), NotOurs)
     assert done.exit == 0
     assert vms.pid_of(disk.node.model, 200) is not None
+
+
+# ---- reading a config -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_the_next_start_is_pending_and_no_snapshot() -> None:
+    config = b"memory: 512\nname: db\n\n[PENDING]\nmemory: 1024\n\n[special:cloudinit]\nname: old\nmemory: 16\n\n[before]\nmemory: 256\n"
+    parsed = parse(kvm.plain(config).decode())
+    assert (parsed.values, sorted(parsed.snapshots), parsed.broken) == ({"memory": "512", "name": "db"}, ["before"], ())
+    assert parsed.effective()["memory"] == "1024"
+    assert parsed.snapshots["before"].values == {"memory": "256"}
+
+
+@given(st.text("a: 1\n[]specialPENDING", max_size=60).map(str.encode))
+def test_what_is_left_out_of_a_config_never_adds_to_it(config: bytes) -> None:
+    left = kvm.plain(config)
+    assert len(left) <= len(config) + 4 * config.upper().count(b"[PENDING]")
+    assert kvm.plain(left) == left
 
 
 # ---- what is left half done ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from nexcage.errors import InvalidInput
-from nexcage.testing._model import storage
+from nexcage.testing._model import storage, vms
 from nexcage.testing._model.files import SIM, DiskFiles
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Flock, Sleep, Steps, Unlock
@@ -114,13 +114,16 @@ def swap(node: Node, vmid: int, *, mark: str = "", running: bool = False) -> Non
 
 def migrate(node: Node, vmid: int, to: str = "") -> None:
     """The container goes to another node (the next one by name) with its volumes; a running one is restarted there."""
-    text = node.config(vmid)
-    if text is None:
+    text, machine = node.config(vmid), vms.config(node, vmid)
+    if text is None and machine is None:
         return
     others = [name for name in node.files.names("/etc/pve/nodes") if name != node.name]
     target = to or next((name for name in others if name > node.name), others[0] if others else "")
     if target not in others:
         raise InvalidInput("to", target, f"one of {', '.join(others) or 'no other node'}")
+    if text is None:
+        _migrate_machine(node, peer(node, target), vmid)
+        return
     there, running, init = peer(node, target), node.is_running(vmid), node.files.read(f"{SIM}/init/{vmid}")
     node.end_container(vmid)
     _move_volumes(node, there, vmid)
@@ -131,9 +134,21 @@ def migrate(node: Node, vmid: int, to: str = "") -> None:
     _save(node, there)
 
 
+def _migrate_machine(node: Node, there: Node, vmid: int) -> None:
+    """A virtual machine goes on running over there, as another process."""
+    text, said = vms.config(node, vmid) or "", vms.status(node, vmid)
+    vms.stop(node, vmid)
+    _move_volumes(node, there, vmid)
+    vms.remove_config(node, vmid)
+    vms.write_config(there, vmid, text)
+    if said != "stopped":
+        vms.start(there, vmid, said=said)
+    _save(node, there)
+
+
 def _move_volumes(node: Node, there: Node, vmid: int) -> None:
     known, theirs = storage.datasets(node), storage.datasets(there)
-    names = [name for name in known if f"vol-{vmid}-disk-" in name]
+    names = [name for name in known if f"vol-{vmid}-disk-" in name or f"/vm-{vmid}-" in name]
     theirs |= {name: known[name] for name in names}
     storage.save_datasets(there, theirs)
     storage.save_datasets(node, {name: known[name] for name in known if name not in names})

@@ -144,3 +144,14 @@ def test_a_digest_is_compared_by_everything_that_takes_one(world: World) -> None
 
     for words in (["set", "100", "--memory", "64"], ["resize", "100", "rootfs", "2G"]):
         assert "detected modified configuration" in world.run("pct", *words, "--digest", stale).stderr
+
+
+def test_what_is_refused_before_a_task_begins_has_an_exit_status(world: World) -> None:
+    made(world, 100)
+    world.run("pct", "set", "100", "--lock", "backup")
+
+    for words in (["template", "100"], ["resize", "100", "rootfs", "2G"]):
+        call = world.run("pct", *words)
+        assert call.exit != 0
+        assert call.stderr == "CT is locked (backup)\n"
+    assert world.run("pct", "push", "100", "/etc/hosts", "/x").exit != 0

@@ -132,30 +132,34 @@ def _link(job: Job, mount: Mount, newid: int) -> Mount:
 
 
 def template(job: Job) -> Steps:
-    """``pct template``."""
-    if job.node.config(job.vmid) is not None and job.node.is_running(job.vmid):
-        raise Die("you can't convert a CT to template if the CT is running")
+    """``pct template``: refused before its task begins, so with an exit status; what fails in the task exits 0."""
+    job.load()
 
-    def body() -> Work:
+    def checked() -> Work:
         conf = job.load()
-        if conf.values.get("template") == "1":
-            raise Die("you can't convert a template to a template")
+        job.check_lock(conf)
         if conf.snapshots:
             raise Die("unable to create template, because CT contains snapshots")
-        job.check_lock(conf)
-        yield from job.took(0.1)
-        for mount in mounts(conf.values):
-            if mount.kind == "volume":
-                volid = _base(job, storage.volume(job.node, mount.volume))
-                conf.values[mount.key] = print_mount(Mount(mount.key, volid, {**mount.options, "volume": volid}))
-        conf.values["template"] = "1"
-        job.save(conf)
-        job.node.files.remove(f"/var/lib/lxc/{job.vmid}/config")
+        if conf.values.get("template") == "1":
+            raise Die("you can't convert a template to a template")
+        if job.node.is_running(job.vmid):
+            raise Die("you can't convert a CT to template if the CT is running")
+        yield from job.worker("vztemplate", lambda: _convert(job), keeps_status=False)
 
-    job.load()
-    if job.load().values.get("template") == "1":
-        raise Die("you can't convert a template to a template")
-    return (yield from job.worker("vztemplate", lambda: job.locked(body), keeps_status=False))
+    yield from job.locked(checked)
+    return 0
+
+
+def _convert(job: Job) -> Work:
+    yield from job.took(0.1)
+    conf = job.load()
+    for mount in mounts(conf.values):
+        if mount.kind == "volume":
+            volid = _base(job, storage.volume(job.node, mount.volume))
+            conf.values[mount.key] = print_mount(Mount(mount.key, volid, {**mount.options, "volume": volid}))
+    conf.values["template"] = "1"
+    job.save(conf)
+    job.node.files.remove(f"/var/lib/lxc/{job.vmid}/config")
 
 
 def _base(job: Job, vol: Volume) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 
 from nexcage.testing._model import storage
 from nexcage.testing._model.pct.conf import Conf, Mount, mounts, parse_mount, print_mount
-from nexcage.testing._model.pct.job import Job, Work
+from nexcage.testing._model.pct.job import Body, Job, Work
 from nexcage.testing._model.schema import format_size, parse_size
 from nexcage.testing._model.storage import Die, Volume
 from nexcage.testing._model.tool import Steps
@@ -17,7 +17,11 @@ __all__ = ["fsck", "fstrim", "mount", "pull", "push", "rescan", "resize", "unmou
 
 def resize(job: Job) -> Steps:
     """``pct resize``: what goes wrong inside the task is reported with exit status 0."""
-    disk = job.param["disk"]
+    yield from job.locked(lambda: _resize(job, job.param["disk"]))
+    return 0
+
+
+def _resize(job: Job, disk: str) -> Work:
     conf = job.load()
     job.check_lock(conf)
     job.check_digest()
@@ -48,7 +52,7 @@ def resize(job: Job) -> Steps:
         conf.values[disk] = print_mount(Mount(disk, found.volume, options))
         job.save(conf)
 
-    return (yield from job.worker("resize", lambda: job.locked(body), keeps_status=False))
+    yield from job.worker("resize", body, keeps_status=False)
 
 
 def _grow(job: Job, vol: Volume, size: int) -> None:
@@ -197,30 +201,41 @@ def _owner(job: Job) -> None:
         if name is not None and not name.isdigit() and name not in _USERS:
             raise Die(f"failed to get {kind} for: {name}")
     perms = job.param.get("perms")
-    if perms is not None and not re.fullmatch(r"0x[0-9a-fA-F]+|[0-7]+", perms):
-        raise Die(f"invalid mode: '{perms}'")
+    if perms is not None:
+        octal = perms if perms.startswith("0") else f"0{perms}"
+        if not re.fullmatch(r"0[xX][0-9a-fA-F]+|0[0-7]*", octal):
+            raise Die(f"invalid mode: '{octal}'")
 
 
 def push(job: Job) -> Steps:
     """``pct push``: what fails inside the task is reported with exit status 0."""
-    if not job.node.is_running(job.vmid):
-        raise Die("can only push files to a running CT")
 
     def body() -> Work:
         yield from job.took(0.1)
-        _owner(job)
         path = job.param["file"]
         text = job.node.files.read(path)
         if text is None and not _KNOWN.fullmatch(path):
             raise Die(f"failed to open {path} for reading")
+        _owner(job)
 
-    return (yield from job.worker("push_file", body, keeps_status=False))
+    return (yield from _copied(job, "push_file", body, "can only push files to a running CT"))
+
+
+def _copied(job: Job, kind: str, body: Body, stopped: str) -> Steps:
+    """The lock is held until the task has ended, so that is where it is looked whether the container runs."""
+
+    def held() -> Work:
+        if not job.node.is_running(job.vmid):
+            raise Die(stopped)
+        yield from job.worker(kind, body, keeps_status=False)
+
+    yield from job.locked(held)
+    return 0
 
 
 def pull(job: Job) -> Steps:
     """``pct pull``, likewise."""
-    if not job.node.is_running(job.vmid):
-        raise Die("can only pull files from a running VM at /usr/share/perl5/PVE/CLI/pct.pm line 664.")
+    stopped = "can only pull files from a running VM at /usr/share/perl5/PVE/CLI/pct.pm line 664."
 
     def body() -> Work:
         yield from job.took(0.1)
@@ -229,4 +244,4 @@ def pull(job: Job) -> Steps:
         if not _KNOWN.fullmatch(path):
             raise Die(f"failed to open {path}: No such file or directory")
 
-    return (yield from job.worker("pull_file", body, keeps_status=False))
+    return (yield from _copied(job, "pull_file", body, stopped))

@@ -63,7 +63,7 @@ def test_a_global_option_means_the_same_before_and_after_the_command(name: str, 
     "argv, hint",
     [
         (["crate"], "did you mean create?"),
-        (["strat", "web-1"], "did you mean start or state?"),
+        (["strat", "web-1"], "did you mean start, state or stats?"),
         (["sim", "upp"], "did you mean sim up?"),
         (["list", "--ouput", "json"], "did you mean --output?"),
         (["create", "--nam", "x"], "did you mean --name?"),

@@ -19,7 +19,9 @@ from nexcage.tools import lxc
 
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", storage="local-zfs")
 ESCAPES = "\x1b[2J\x1b]0;pwned\x07\x9b31m\r\u202e\u2066\x00\x08"
-SECTIONS = "boot uptime name memory members vmlist running frozen tasks ops configs texts end".split()
+SECTIONS = (
+    "boot uptime name memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts vmstates end"
+).split()
 
 GOOD: dict[str, bytes] = {
     "boot": b"11111111-2222-3333-4444-555555555555\n",
@@ -34,6 +36,10 @@ GOOD: dict[str, bytes] = {
     "ops": b"op-1\n",
     "configs": b"104.conf\n",
     "texts": b"104.conf:#nexcage fleet=f id=web-1 vmid=104 op=op-1\n104.conf:hostname: web-1\n104.conf:memory: 512\n",
+    "vms": b"200 6000 S 1 6000 6000 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 778 0\n",
+    "vmconfigs": b"200.conf\n",
+    "vmtexts": b"200.conf:#nexcage fleet=f id=db-1 vmid=200 op=op-2\n200.conf:name: db-1\n200.conf:memory: 1024\n",
+    "vmstates": b"200 paused\n",
     "end": b"",
 }
 
@@ -101,6 +107,9 @@ def test_the_good_look_is_good() -> None:
     guest = look.find("f", "web-1", "op-1")
     assert guest is not None
     assert (guest.running, guest.frozen, guest.pid, guest.started) == (True, True, 5000, 777)
+    machine = look.find("f", "db-1", "op-2")
+    assert machine is not None
+    assert (machine.kind, machine.running, machine.frozen, machine.pid) == ("vm", True, True, 6000)
 
 
 @pytest.mark.parametrize("section", SECTIONS[:-1])

@@ -133,6 +133,11 @@ class Backend(Protocol):
     left half done, by a command that proves in the same breath that it is ours (``proof`` is the `nexcage.Settled` of the step that
     worked on it), or raises NotOurs. Without it such debris is reported and stays.
 
+    Optional ways into running containers, each a method that makes one command: ``attach(mark, argv, *, env, cwd, user, size, safe,
+    timeout, cap)`` (runs ``argv`` inside; says the line ``@nexcage inside`` on standard error just before), ``processes(mark)``,
+    ``usage()`` and ``network()`` (of all containers of the node, by VMID), ``logs(mark, lines, follow=)``. Without one its operation is
+    refused.
+
     Optional: ``async def tidy(self, node, ref, *, deleted)``: put away what was made beside the container, when there is none any more:
     after a delete (``deleted``), or after a create that did not happen. It is called before the outcome is written, and again by
     whoever recovers the operation; what it raises after a delete is what the delete raises.

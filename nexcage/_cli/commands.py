@@ -778,7 +778,7 @@ _LIST: tuple[Command, ...] = (
         outputs=("table", "json"),
         examples=("nexcage version --output json", "nexcage version --output json --hosts 'pve-[01-03].lan'"),
     ),
-    Command("help", "[COMMAND]", "show the help of a command", examples=("nexcage help create",)),
+    Command("help", "[COMMAND|all]", "show the help of a command", examples=("nexcage help create", "nexcage help all")),
     Command(
         "completion",
         "bash|zsh|fish",

@@ -11,6 +11,17 @@ from nexcage._cli.parser import Usage, close_to
 __all__ = ["help_for", "help_of", "overview", "spelled"]
 
 _WIDTH = 100
+_LIFE = ("create", "run", "start", "stop", "kill", "pause", "resume", "delete")
+CHAPTERS: dict[str, tuple[str, ...]] = {
+    "look": ("list", "state", "events", "watch", "route"),
+    "inside": ("exec", "cp", "push", "logs", "ps", "stats", "wait"),
+    "keep": ("snapshot", "snapshots", "delsnapshot", "rollback", "backup", "backups", "restore"),
+    "change": ("update", "resize", "move-volume", "migrate", "drain", "clone", "template", "adopt"),
+    "images": ("images", "pull", "rmi"),
+    "care": ("health", "reconcile", "doctor"),
+    "program": ("config", "plugins", "version", "help", "completion", "man", "sim"),
+}
+"""What there is beside the life of a container, by what it is about."""
 
 
 def help_for(words: Sequence[str]) -> str:
@@ -18,6 +29,8 @@ def help_for(words: Sequence[str]) -> str:
     name = " ".join(words)
     if not name:
         return overview()
+    if name == "all":
+        return _all()
     if name in COMMANDS:
         return help_of(COMMANDS[name])
     if name in GROUPS:
@@ -28,17 +41,21 @@ def help_for(words: Sequence[str]) -> str:
 
 
 def overview() -> str:
-    """``nexcage --help``."""
-    single = [(command.name, command.summary) for command in COMMANDS.values() if " " not in command.name]
-    grouped = [(group, ", ".join(subs)) for group, subs in GROUPS.items()]
+    """``nexcage --help``: what containers do in their life, the names of all else."""
+    named = {name for names in CHAPTERS.values() for name in names}
+    there = [*dict.fromkeys(name.split(" ")[0] for name in COMMANDS)]
+    others = [name for name in there if name not in named and name not in _LIFE]
+    chapters = {chapter: [name for name in names if name in there] for chapter, names in CHAPTERS.items()}
+    rows = [(f"{chapter}:", ", ".join(names)) for chapter, names in {**chapters, "plugins": others}.items() if names]
     return "\n".join(
         [
             "usage: nexcage [OPTION...] COMMAND [ARGUMENT...]",
             "",
             "OCI-style containers on Proxmox VE: on this machine, or on many nodes over SSH.",
             "",
-            "commands ('nexcage help COMMAND' says more):",
-            *_columns(single + grouped, 14),
+            "commands ('nexcage help COMMAND' says more, 'nexcage help all' a line about each):",
+            *_columns([(name, COMMANDS[name].summary) for name in _LIFE], 12),
+            *_columns(rows, 12),
             "",
             "options, before or after the command:",
             *_columns([(spelled(option), option.help) for option in GLOBAL], 28),
@@ -48,6 +65,11 @@ def overview() -> str:
             "",
         ]
     )
+
+
+def _all() -> str:
+    """``nexcage help all``."""
+    return "\n".join([*_columns([(command.name, command.summary) for command in COMMANDS.values()], 18), ""])
 
 
 def help_of(command: Command) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,8 +50,21 @@ def test_help_names_every_option_shows_an_example_and_fits_a_screen(name: str, r
 def test_the_overview_names_every_command_and_global_option(run: Callable[..., Ran]) -> None:
     text = run("--help").out
 
-    assert all(f"  {name.split()[0]} " in text for name in COMMANDS)
+    assert {name.split()[0] for name in COMMANDS} <= set(re.findall(r"[a-z-]+", text.partition("options,")[0]))
     assert all(flag in text for option in GLOBAL for flag in option.flags)
+    assert len(text.splitlines()) <= 50
+
+
+def test_a_line_about_each_command_is_there_for_the_asking(run: Callable[..., Ran]) -> None:
+    text = run("help", "all").out
+
+    assert [line.split()[0] for line in text.splitlines() if not line.startswith("   ")] == [
+        name.split()[0] for name in COMMANDS
+    ]
+
+
+def test_every_command_has_its_place_in_the_overview(run: Callable[..., Ran]) -> None:
+    assert "plugins:" not in run("--help").out  # only those of plugins are not sorted
 
 
 def test_examples_are_command_lines_that_parse() -> None:

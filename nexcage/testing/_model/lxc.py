@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 
 from nexcage.testing._model.host import deliver
+from nexcage.testing._model.inside import addresses
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Sleep, Steps
 
@@ -72,7 +73,8 @@ def lxc_info(ctx: Ctx) -> Steps:
     state = _state(node, name)
     pid = node.init_pid(int(name)) if state != "STOPPED" else None
     rows: list[tuple[str, str]] = []
-    wanted = [key for key in ("s", "p") if key in options or {"s": "state", "p": "pid"}[key] in options]
+    long = {"s": "state", "p": "pid", "i": "ips"}
+    wanted = [key for key in long if key in options or long[key] in options]
     if "c" in options or "config" in options:
         key = options.get("c") or options.get("config") or ""
         text = node.files.read(f"/var/lib/lxc/{name}/config") or ""
@@ -85,6 +87,8 @@ def lxc_info(ctx: Ctx) -> Steps:
         rows.append(("State:", state))
     if (not wanted or "p" in wanted) and pid is not None:
         rows.append(("PID:", str(pid)))
+    if "i" in wanted and pid is not None:
+        rows += [("IP:", word.partition("/")[0]) for word in addresses(node, int(name))]
     bare = ("H" in options or "no-humanize" in options) and len(wanted) == 1
     for label, value in rows:
         ctx.out(f"{value}\n" if bare else f"{label:<15} {value}\n")

@@ -183,8 +183,8 @@ def _list(value: str) -> set[str]:
 
 
 def _pairs(value: str) -> dict[str, str]:
-    pairs = dict(word.partition("=")[::2] for word in value.split(","))
-    return {key: word.lower() if key == "hwaddr" else word for key, word in pairs.items()}
+    pairs = (word.partition("=") for word in value.split(","))
+    return {key: word.lower() if key == "hwaddr" else word for key, _, word in pairs}
 
 
 def _same_mount(wanted: str, now: str) -> bool:

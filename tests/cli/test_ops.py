@@ -18,7 +18,7 @@ def ok(ran: Ran) -> str:
 
 
 def vmid_of(run: Run, id: str = "web-1") -> str:
-    return json.loads(ok(run("state", id)))["annotations"]["org.nexcage.vmid"]
+    return str(json.loads(ok(run("state", id)))["annotations"]["org.nexcage.vmid"])
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def no_snapshot_is_incomplete(now: Aftermath) -> Iterable[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_driver_may_die_at_any_point(name: str, pytestconfig: pytest.Config):
+def test_a_driver_may_die_at_any_point(name: str, pytestconfig: pytest.Config) -> None:
     scenario, before = SCENARIOS[name]
     most = None if pytestconfig.getoption("--all-crashes", default=False) else SOME
 
@@ -118,7 +118,7 @@ def test_a_driver_may_die_at_any_point(name: str, pytestconfig: pytest.Config):
 
 
 @pytest.mark.parametrize("name", ["snapshot", "update"])
-def test_the_same_where_scripts_keep_the_claims(name: str):
+def test_the_same_where_scripts_keep_the_claims(name: str) -> None:
     scenario, before = SCENARIOS[name]
 
     swept = every_crash(scenario, before=before, cluster=lambda: SimCluster(2, runner=False), most=30)

@@ -1,0 +1,49 @@
+"""Virtual machines through the command line, on this machine as a simulated PVE node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import IMAGE, PveNode, Ran
+
+Run = Callable[..., Ran]
+UBUNTU = "local:import/ubuntu-20.04-server-cloudimg-amd64.qcow2"
+
+
+@pytest.fixture
+def nexcage(pve: PveNode, run: Run, tmp_path: Path) -> Run:
+    """The command with an alias that means something else to each backend."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[images]\n"ubuntu:20.04" = {{ lxc = "{IMAGE}", vm = "{UBUNTU}" }}\n')
+    return lambda *argv, **more: run("--config", str(config), *argv, **more)
+
+
+def test_an_alias_makes_what_the_runtime_says_and_nothing_without_one(nexcage: Run) -> None:
+    assert nexcage("create", "--name", "test-vm", "--image", "ubuntu:20.04", "--runtime", "vm") == (0, "", "")
+    assert nexcage("create", "--name", "test-ct", "--image", "ubuntu:20.04", "--runtime", "lxc") == (0, "", "")
+    refused = nexcage("create", "--name", "none", "--image", "ubuntu:20.04")
+
+    rows = {row["id"]: row["backend"] for row in json.loads(nexcage("list", "--output", "json").out)}
+
+    assert (refused.status, "name a backend" in refused.err) == (2, True)
+    assert rows == {"test-vm": "vm", "test-ct": "lxc"}
+
+
+def test_a_virtual_machine_lives_as_a_container_does(nexcage: Run) -> None:
+    keys = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMjK ada@x\n"
+    options = ("--size", "4", "--ci-user", "ada", "--cpu", "host", "--ssh-public-keys", "-")
+    assert nexcage("create", "db-1", "--image", UBUNTU, *options, stdin=keys) == (0, "", "")
+    assert nexcage("start", "db-1") == (0, "", "")
+    assert nexcage("pause", "db-1") == (0, "", "")
+    state = json.loads(nexcage("state", "db-1").out)
+    assert (state["status"], state["annotations"]["org.nexcage.backend"]) == ("paused", "vm")
+    assert nexcage("resume", "db-1") == (0, "", "")
+    refused = nexcage("kill", "db-1", "HUP")
+    assert (refused.status, "KILL, which pulls its plug" in refused.err) == (2, True)
+    assert nexcage("kill", "db-1", "KILL").status == 0
+    assert json.loads(nexcage("state", "db-1").out)["status"] == "stopped"
+    assert nexcage("delete", "db-1") == (0, "", "")

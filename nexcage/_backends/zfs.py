@@ -85,8 +85,8 @@ class LxcOnZfs(Lxc):
         """What holds the dataset is found before the container is gone: then nothing has been done yet."""
         mark = node.mark(ref.id, ref.vmid)
         survey = await self._survey(node, mark)
-        if self._config.required and (survey.why or self._base.split("/")[0] not in survey.pools):
-            raise NodeNotUsable(node.name, f"{survey.why or f'there is no pool for {self._base}'} (zfs.required)")
+        if self._config.required and survey.why:
+            raise NodeNotUsable(node.name, f"{survey.why} (zfs.required)")
         found = self._own(survey, mark)
         guest = node.seen.guests.get(ref.vmid)
         if found is not None and not (guest is not None and guest.running) and self._config.on_delete != "keep":

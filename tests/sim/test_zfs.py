@@ -335,3 +335,18 @@ async def test_a_node_that_lost_zfs_still_deletes(sim: SimCluster) -> None:
         await fleet["web-1"].delete()
 
     assert sim["pve-01"].model.containers() == []
+
+
+@pytest.mark.sim(nodes=1)
+async def test_where_zfs_is_required_nothing_is_deleted_that_cannot_be_seen(sim: SimCluster) -> None:
+    await pool(sim["pve-01"])
+    async with sim.fleet(config=settings(required=True)) as fleet:
+        done = await fleet["web-1"].create(SPEC)
+        sim["pve-01"].files.write(f"{SIM}/zfs-down", "")
+        with pytest.raises(NodeNotUsable, match="modprobe zfs"):
+            await fleet["web-1"].delete()
+        assert sim["pve-01"].model.containers() == [done.vmid]
+
+        sim["pve-01"].files.remove(f"{SIM}/zfs-down")
+        await fleet["web-1"].delete()
+    assert await datasets(sim["pve-01"]) == ["tank", "tank/containers"]

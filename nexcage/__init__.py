@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from nexcage._core.inside import Executed as Executed
     from nexcage._core.inside import Process as Process
     from nexcage._core.inside import Stats as Stats
+    from nexcage._core.intents import Adopt as Adopt
     from nexcage._core.intents import Create as Create
     from nexcage._core.intents import Delete as Delete
     from nexcage._core.intents import Exec as Exec
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OCI_VERSION",
     "Addresses",
+    "Adopt",
     "AlreadyExists",
     "Attempted",
     "AuthRejected",
@@ -322,6 +324,7 @@ _HOME: dict[str, str] = {
     "Executed": "nexcage._core.inside",
     "Process": "nexcage._core.inside",
     "Stats": "nexcage._core.inside",
+    "Adopt": "nexcage._core.intents",
     "Create": "nexcage._core.intents",
     "Delete": "nexcage._core.intents",
     "Intent": "nexcage._core.intents",

@@ -206,6 +206,12 @@ class Keeper(Protocol):
         """Set ``values`` (PVE's keys and spelling) and unset others, if the config still has this digest; raises Changed."""
         ...
 
+    async def adopt(self, node: Node, ref: Ref) -> None:
+        """Set the mark of this operation on a guest that somebody else made, if its config is still as ``node.seen`` shows it; raises
+        Changed.
+        """
+        ...
+
     async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
         """Let it grow to so many bytes."""
         ...
@@ -297,11 +303,15 @@ class Sink(Protocol):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A node that could take a new container: its newest look, and how many creates of ours are on their way to it."""
+    """A node that could take a new container: its newest look, how many creates of ours are on their way to it, and what they make.
+
+    Nodes that are cordoned or in the maintenance mode of Proxmox VE are no candidates.
+    """
 
     node: str
     look: Look
     coming: int = 0
+    specs: tuple[Spec, ...] = ()
 
 
 class Placement(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nexcage._core.adopting import adopted
 from nexcage._core.command import Command
 from nexcage._core.seen import Mark, Settled
 from nexcage._core.spec import Spec
@@ -38,6 +39,12 @@ class Keeps:
         plain = {key: value for key, value in values.items() if key != "description"}
         settings = pct.Settings.read(Section(plain, values.get("description", "")))
         await node.run(_ours(node, ref, pct.set_(ref.vmid, settings, delete=unset, digest=digest)))
+
+    async def adopt(self, node: Node, ref: Ref) -> None:
+        details = node.seen.details[ref.vmid]
+        values = adopted(str(node.mark(ref.id, ref.vmid)), details)
+        settings = pct.Settings.read(Section({"tags": values["tags"]}, values["description"]))
+        await node.run(pct.set_(ref.vmid, settings, digest=details.digest))
 
     async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
         await node.run(_ours(node, ref, pct.resize(ref.vmid, disk, size)))

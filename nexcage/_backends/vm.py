@@ -5,6 +5,7 @@ from __future__ import annotations
 from signal import Signals
 
 from nexcage._backends.lxc import candidates
+from nexcage._core.adopting import adopted
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Settled
 from nexcage._core.spec import Spec
@@ -106,6 +107,11 @@ class Vm:
         await node.run(_ours(node, ref, qm.rollback(ref.vmid, name)))
         if start:
             await node.run(_ours(node, ref, qm.start(ref.vmid)))
+
+    async def adopt(self, node: Node, ref: Ref) -> None:
+        details = node.seen.details[ref.vmid]
+        values = adopted(str(node.mark(ref.id, ref.vmid)), details)
+        await node.run(qm.describe(ref.vmid, values["tags"], values["description"], digest=details.digest))
 
     async def resize(self, node: Node, ref: Ref, disk: str, size: int) -> None:
         await node.run(_ours(node, ref, qm.resize(ref.vmid, disk, f"{size // 1024}K")))

@@ -53,7 +53,7 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if last is not None and last.kind == "running":
         return Judgement("wait", "claim", "its command is still running")
     never = last is not None and step is not None and last.kind == "void" and 0 <= last.uptime - step.uptime < kept
-    if never and began.op is Op.CREATE and look.find(fleet, began.id, began.op_id) is not None:
+    if never and began.op in (Op.CREATE, Op.ADOPT) and look.find(fleet, began.id, began.op_id) is not None:
         never = False  # its mark is there, so it did begin: somebody has removed the claim
     if never and machine.steps == 1:
         return Judgement("not", "claim", "its command never began")

@@ -13,6 +13,7 @@ from nexcage._core.states import Op
 from nexcage.errors import InvalidInput
 
 __all__ = [
+    "Adopt",
     "Create",
     "Delete",
     "Exec",
@@ -44,6 +45,21 @@ class Create(_Intent, frozen=True, omit_defaults=True, tag="create"):
 
     def __post_init__(self) -> None:
         _check(self.id, self.op_id)
+
+
+class Adopt(_Intent, frozen=True, omit_defaults=True, tag="adopt"):
+    """Take the guest ``vmid``, which somebody else made, into the fleet as ``id``: our mark is set, nothing else changes, and it goes on
+    running. ``node`` says where it is; without, it is looked for on all nodes.
+    """
+
+    op: ClassVar[Op] = Op.ADOPT
+    vmid: int
+    node: str = ""
+    op_id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.id, self.op_id)
+        msgspec.structs.force_setattr(self, "vmid", names.vmid(self.vmid))
 
 
 class _Plain(_Intent, frozen=True, omit_defaults=True, kw_only=True):
@@ -136,7 +152,7 @@ class Push(_Plain, frozen=True, omit_defaults=True, tag="push"):
 
 Inside: TypeAlias = Exec | Push
 """What goes on beside a container's life."""
-Intent: TypeAlias = Create | Start | Stop | Kill | Pause | Resume | Delete | Keeping
+Intent: TypeAlias = Create | Adopt | Start | Stop | Kill | Pause | Resume | Delete | Keeping
 
 
 def force_of(intent: Intent | Inside) -> bool:

@@ -21,7 +21,7 @@ from nexcage._core.events import (
     TakenOver,
     _Event,  # pyright: ignore[reportPrivateUsage]
 )
-from nexcage._core.intents import Create, Inside, Intent, force_of
+from nexcage._core.intents import Adopt, Create, Inside, Intent, force_of
 from nexcage._core.keeping import Update
 from nexcage._core.spec import Spec
 from nexcage._core.states import BESIDE, KEEPING, Op, Rule, State, allowed, rule
@@ -105,7 +105,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         cell = self.rule(intent, strict_oci=strict_oci)
         if cell.kind not in ("go", "keep"):
             raise self.illegal(intent.op, f"it is {self.state} ({cell.kind})", strict_oci=strict_oci)
-        creating = isinstance(intent, Create)
+        new = isinstance(intent, (Create, Adopt))
+        known = intent.vmid if isinstance(intent, Adopt) else 0 if new else vmid or self.vmid
         return Began(
             id=self.id,
             op=intent.op,
@@ -115,8 +116,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
             intent=intent,
             node=node or self.node,
             backend=backend or self.backend,
-            vmid=0 if creating else vmid or self.vmid,
-            mark=op_id if creating else self.mark,
+            vmid=known,
+            mark=op_id if new else self.mark,
             boot_id=boot_id,
             owner=owner,
             epoch=epoch,
@@ -155,14 +156,16 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
                 return self
 
     def _began(self, event: Began) -> Machine:
-        if isinstance(event.intent, Create):
+        if isinstance(event.intent, (Create, Adopt)):
             fresh = Machine(
                 self.id,
                 done=self.done,
                 given=self.given,
                 created_at=event.at,
-                spec=event.intent.spec,
+                spec=event.intent.spec if isinstance(event.intent, Create) else None,
+                vmid=event.vmid,
                 mark=event.mark,
+                ran=isinstance(event.intent, Adopt),  # whether one that rests ever ran is not known
                 beside=self.beside,
             )
             return fresh._with(

@@ -112,7 +112,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 class Look(msgspec.Struct, frozen=True):
     """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
     operations among the ones asked for that still have a process there. ``memory``: MiB available. ``uptime``: seconds since boot.
-    ``details``: the rest of a guest's config, where the backend shows it.
+    ``details``: the rest of a guest's config, where the backend shows it. ``maintenance``: Proxmox VE keeps its own guests off the
+    node (``ha-manager crm-command node-maintenance``).
     """
 
     node: str
@@ -127,6 +128,7 @@ class Look(msgspec.Struct, frozen=True):
     at: float = 0.0
     uptime: float = 0.0
     details: Mapping[int, Details] = {}
+    maintenance: bool = False
 
     def find(self, fleet: str, id: str, op: str = "") -> Guest | None:
         """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count."""
@@ -169,7 +171,11 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
     ``unknown``: looking cannot tell: a signal leaves no trace, and another container may have taken the place.
     """
     vmid = machine.vmid
-    if began.op_id in look.ops or (vmid and task_of(look, vmid)):
+    if began.op_id in look.ops:
+        return "wait"
+    if began.op is Op.ADOPT:  # whatever task works on it is somebody else's
+        return _adopted(began, look, fleet)
+    if vmid and task_of(look, vmid):
         return "wait"
     if began.op is Op.CREATE:
         # Without a mark it is not made: what a killed worker left (`lock: create`) never becomes whole, and is not proof of ours.
@@ -207,6 +213,12 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
             return "done" if state is State.RUNNING else "not"
         case _:
             return "unknown"
+
+
+def _adopted(began: Began, look: Look, fleet: str) -> Verdict:
+    if look.find(fleet, began.id, began.op_id) is not None:
+        return "done"
+    return "unknown" if look.vmids.get(began.vmid, look.pve) != look.pve else "not"  # it may have moved with our mark
 
 
 def _kept(began: Began, guest: Guest, look: Look) -> Verdict:

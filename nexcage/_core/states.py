@@ -15,6 +15,7 @@ What is odd, and why:
 - START from STOPPED is legal because system containers are restarted; strict OCI fleets forbid it (see `rule`).
 - DELETE of a container that runs needs `force`.
 - RESUME is "already so" for a RUNNING container, but START is not for a PAUSED one: it is neither running nor stopped.
+- ADOPT is how a guest that somebody else made becomes a container; it ends in what the guest is: STOPPED, RUNNING or PAUSED.
 - KILL is legal in CREATED, as OCI says; a backend whose created containers have no process refuses it.
 """
 
@@ -87,6 +88,7 @@ class Op(str, Enum):
     MOVE_VOLUME = "move-volume"
     TEMPLATE = "template"
     MIGRATE = "migrate"
+    ADOPT = "adopt"
 
     def __str__(self) -> str:
         return self.value
@@ -101,7 +103,7 @@ KEEPING: frozenset[Op] = frozenset(
     {Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.UPDATE, Op.RESIZE, Op.MOVE_VOLUME, Op.TEMPLATE, Op.MIGRATE}
 )
 """What changes disks, settings or place and keeps the state (a rollback leaves it stopped)."""
-DRIVEN: frozenset[Op] = LIFECYCLE | KEEPING
+DRIVEN: frozenset[Op] = LIFECYCLE | KEEPING | {Op.ADOPT}
 """The operations that intents exist for; the table already has the cells of the others."""
 BESIDE: frozenset[Op] = frozenset({Op.EXEC, Op.PUSH})
 """What goes on inside a container beside its life: any number at once, and none of it changes where the machine is."""
@@ -138,15 +140,16 @@ _RESUME = Rule("go", State.RESUMING, State.RUNNING)
 _DELETE = Rule("go", State.DELETING, State.ABSENT)
 _DELETE_FORCED = Rule("go", State.DELETING, State.ABSENT, forced=True)
 _CREATE = Rule("go", State.CREATING, State.CREATED)
+_ADOPT = Rule("go", State.CREATING, State.STOPPED)
 
 _ANY_TIME = {Op.UPDATE, Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.CLONE, Op.RESIZE, Op.MIGRATE}
 _AT_REST = _ANY_TIME | {Op.MOVE_VOLUME, Op.TEMPLATE}
 _ALIVE = _ANY_TIME | {Op.KILL, Op.EXEC, Op.PUSH, Op.PULL}
 _QUEUED = {Op.STOP: _QUEUE, Op.DELETE: _QUEUE}
 
-# What is not named here is refused; CREATE of what exists is `exists`; that makes the table total.
+# What is not named here is refused; CREATE and ADOPT of what exists is `exists`; that makes the table total.
 _ROWS: dict[State, dict[Op, Rule]] = {
-    State.ABSENT: dict.fromkeys(Op, _MISSING) | {Op.CREATE: _CREATE},
+    State.ABSENT: dict.fromkeys(Op, _MISSING) | {Op.CREATE: _CREATE, Op.ADOPT: _ADOPT},
     State.CREATING: _QUEUED,
     State.CREATED: {
         **dict.fromkeys(_AT_REST | {Op.KILL}, _KEEP),
@@ -186,7 +189,7 @@ _ROWS: dict[State, dict[Op, Rule]] = {
 
 def _total() -> dict[tuple[State, Op], Rule]:
     def cell(state: State, op: Op) -> Rule:
-        return _ROWS[state].get(op, _EXISTS if op is Op.CREATE else _REFUSE)
+        return _ROWS[state].get(op, _EXISTS if op in (Op.CREATE, Op.ADOPT) else _REFUSE)
 
     return {(state, op): cell(state, op) for state in State for op in Op}
 

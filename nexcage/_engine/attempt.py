@@ -31,7 +31,9 @@ from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
 __all__ = ["Attempt"]
 
 # After the probe (design 8).
-_REPEATABLE = frozenset({Op.CREATE, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING - {Op.ROLLBACK}
+_REPEATABLE = frozenset({Op.CREATE, Op.ADOPT, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING - {
+    Op.ROLLBACK
+}
 
 
 _ALREADY = re.compile(r"already running|not running")  # what pct says when somebody else was first
@@ -112,7 +114,7 @@ class Attempt:
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 by = "probe" if lost else self._steps.resolved_by
-                state = self._cell.to or state
+                state = state if began.op is Op.ADOPT else self._cell.to or state
                 machine = self._machine
                 if self._made is not None and self._made.vmid:
                     machine = msgspec.structs.replace(machine, vmid=self._made.vmid)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -17,17 +17,19 @@ from typing import Any
 import anyio
 import msgspec
 
+from nexcage._core.adopting import adoptable
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.copies import copied
 from nexcage._core.events import Began, Ended, Problem, Succeeded
-from nexcage._core.intents import Create, Intent, Kill, Stop
+from nexcage._core.intents import Adopt, Create, Intent, Kill, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
 from nexcage._core.route import Plan, plan
 from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
+from nexcage._engine.adopting import find
 from nexcage._engine.attempt import Attempt
 from nexcage._engine.gate import Gate
 from nexcage._engine.hooks import Around
@@ -35,6 +37,7 @@ from nexcage._engine.images import Images
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
+from nexcage._engine.placement import Coming, open_nodes, takers
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
@@ -42,7 +45,7 @@ from nexcage._engine.steps import Steps
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
-from nexcage.abc import Backend, Candidate, Journal, Lease, Placement
+from nexcage.abc import Backend, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
     Busy,
@@ -85,6 +88,7 @@ class Driver:
         limits: Limits,
         observer: Observer,
         placement: Placement,
+        cordoned: Callable[[], Collection[str]],
         recovery: Recovery,
         lease: Lease,
         alive: Callable[[str], bool],
@@ -103,6 +107,7 @@ class Driver:
         self._limits = limits
         self._observer = observer
         self._placement = placement
+        self._cordoned = cordoned
         self._recovery = recovery
         self._lease = lease
         recovery.busy = self._holders_has
@@ -113,7 +118,7 @@ class Driver:
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
-        self._coming: dict[str, int] = {}
+        self._coming = Coming()
 
     def _holders_has(self, id: str) -> bool:
         holder = self._turns.holder(id)
@@ -287,6 +292,8 @@ class Driver:
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
             node = await self._place(intent, wanted.nodes)
+        elif isinstance(intent, Adopt):
+            node, backend = await find(intent, self._nodes, self._backends)
         else:
             node, backend = self._observer.node(machine), self._backend(machine)
         look = await node.look()
@@ -295,6 +302,9 @@ class Driver:
             if ready_ is None:
                 return node.key, ()
             intent = ready_
+        if isinstance(intent, Adopt):
+            await self._not_twice(intent.id, node)
+            adoptable(intent, node.key, look, self._fleet)
         began = machine.begin(intent, op_id=intent.op_id or "OPERATION", node=node.key, strict_oci=self._strict)
         vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
         stage = Rehearsal(node, look, self._fleet, began.mark, vmids)
@@ -330,38 +340,42 @@ class Driver:
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
             node = await self._place(intent, wanted.nodes)
-            self._coming[node.key] = self._coming.get(node.key, 0) + 1
-            try:
+            with self._coming.to(node.key, intent.spec):
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
                 return await self._at(op, intent, machine, cell, node, backend)
-            finally:
-                self._coming[node.key] -= 1
+        if isinstance(intent, Adopt):
+            node, backend = await find(intent, self._nodes, self._backends)
+            for other in self._nodes.values():
+                await self._not_twice(intent.id, other)
+            return await self._at(op, intent, machine, cell, node, backend)
         backend = self._backend(machine)
         if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
             raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
 
     async def _place(self, intent: Create, keys: tuple[str, ...]) -> FleetNode:
+        keys = takers(intent.id, keys, self._cordoned())
         if len(keys) == 1:
-            return self._nodes[keys[0]]
+            node = self._nodes[keys[0]]
+            if node.seen is not None and node.seen.maintenance:  # it may be over
+                open_nodes(intent.id, [self._coming.candidate(node.key, await node.look())])
+            return node
         able = [node for node in map(self._nodes.__getitem__, keys) if not node.lost] or [
             self._nodes[key] for key in keys
         ]
-        unseen = [node for node in able if node.seen is None]
+        unseen = [node for node in able if node.seen is None or node.seen.maintenance]
         looks = [node.ask() for node in unseen]
         for asked in looks:
             if not asked.done.is_set():
                 await asked.done.wait()
         errors = [asked.error for asked in looks if asked.error is not None]
-        candidates = [
-            Candidate(n.key, n.seen, self._coming.get(n.key, 0)) for n in able if n.seen is not None and not n.lost
-        ]
+        candidates = [self._coming.candidate(n.key, n.seen) for n in able if n.seen is not None and not n.lost]
         for candidate in candidates:
             await self._not_twice(intent.id, self._nodes[candidate.node])
         if not candidates:
             raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
-        chosen = self._placement.place(intent.id, intent.spec, candidates)
+        chosen = self._placement.place(intent.id, intent.spec, open_nodes(intent.id, candidates))
         if chosen not in self._nodes:
             raise NoRoute(f"placement chose node '{chosen}' for container '{intent.id}', which is not in this fleet")
         return self._nodes[chosen]
@@ -388,11 +402,15 @@ class Driver:
             op.at = anyio.current_time()  # waiting for its turn is not what an operation takes
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
-            look = await node.look(within=0.0 if isinstance(intent, Keeping) else FRESH)
+            look = await node.look(within=0.0 if isinstance(intent, (Keeping, Adopt)) else FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
-            if isinstance(intent, Create):
+            if look.maintenance and isinstance(intent, Create):
+                return None  # it was not when this node was chosen
+            if isinstance(intent, (Create, Adopt)):
                 await self._not_twice(intent.id, node)
+                if isinstance(intent, Adopt):
+                    adoptable(intent, node.key, look, self._fleet)
             elif await self._observer.differs(machine, look):
                 look = await node.look()  # what was seen a moment ago may be older than the record that it differs from
                 if await self._observer.record(machine, look) is not None:

@@ -29,7 +29,7 @@ from nexcage._core.drift import Difference
 from nexcage._core.finding import Finding
 from nexcage._core.images import Image, Template
 from nexcage._core.inside import Addresses, Stats
-from nexcage._core.intents import Intent
+from nexcage._core.intents import Adopt, Intent
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
@@ -43,12 +43,13 @@ from nexcage._engine import insight
 from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
-from nexcage._engine.drain import moves_off
+from nexcage._engine.drain import Cordons, moves_off
 from nexcage._engine.driver import Driver
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
+from nexcage._engine.placement import without
 from nexcage._engine.rebuild import Rebuilder
 from nexcage._engine.reconcile import Reconciler
 from nexcage._engine.recover import Recovery
@@ -83,6 +84,7 @@ class Fleet:
         driver: Driver,
         images: Images,
         insider: Insider,
+        cordons: Cordons,
     ) -> None:
         self.id: str = id
         self.owner: str = owner
@@ -96,6 +98,7 @@ class Fleet:
         self._observer = observer
         self._recovery = recovery
         self._driver = driver
+        self._cordons = cordons
         self._images = images
         self.insider: Insider = insider
         self._reconciler = Reconciler(observer, recovery, driver.do, config.on_drift)
@@ -127,6 +130,14 @@ class Fleet:
     async def do(self, intent: Intent, *, wait: bool = False) -> Done:
         """Drive one intent to its end; raises its error. ``wait``: for another driver's operation, instead of raising Busy."""
         return await self._driver.do(intent, wait=wait)
+
+    async def adopt(self, id: str, vmid: int, *, node: str = "", op_id: str | None = None, wait: bool = False) -> Done:
+        """Take the guest ``vmid``, which somebody else made, into the fleet as ``id``; it goes on as it is, and only our mark is set.
+
+        Raises NotFound, InvalidInput for a VMID on several nodes when ``node`` does not say which, NotOurs for one of another fleet,
+        AlreadyExists for an id or a guest that is known, Busy for a locked one, Changed when somebody edits it meanwhile.
+        """
+        return await self.do(Adopt(id, vmid, node, op_id), wait=wait)
 
     async def rehearse(self, intent: Intent) -> tuple[str, tuple[Command[Any], ...]]:
         """The node and the commands that ``intent`` would run there now to change something (none: it is so already). Changes nothing,
@@ -454,18 +465,38 @@ class Fleet:
 
     def route(self, id: str, spec: Spec) -> Plan:
         """Where a create of ``id`` would go and why; runs nothing. Raises what the create would raise for its route."""
-        return plan(names.container_id(id), spec, self.config, self.nodes, self.backends)
+        return without(self.cordoned, plan(names.container_id(id), spec, self.config, self.nodes, self.backends), id)
+
+    @property
+    def cordoned(self) -> frozenset[str]:
+        """The nodes that take no new containers, for every process of this state directory, until `uncordon`."""
+        return self._cordons.nodes()
+
+    def cordon(self, node: str) -> bool:
+        """From now on ``node`` takes no new containers and none of `moves_off`; creates that have begun go on. It is durable.
+
+        False when it was so already. Raises NotFound.
+        """
+        return self._cordons.add(self._node(node).key)
+
+    def uncordon(self, node: str) -> bool:
+        """The opposite of `cordon`; also for a node that is no longer in this fleet. False when it was not cordoned."""
+        if self._cordons.remove(node):
+            return True
+        self._node(node)
+        return False
 
     async def moves_off(self, node: str, *, restart: bool = False, timeout: int = 180) -> list[Migrate]:
         """The moves that leave ``node`` without a container of this fleet, for `run`; looks, and changes nothing.
 
-        They are spread over the other nodes of its cluster. Running containers are only moved with ``restart``. Raises NotFound, the
+        They are spread over the other nodes of its cluster; cordoned ones and those in maintenance take none. Running containers are only moved with ``restart``. Raises NotFound, the
         error of the node, and NoRoute when no other node can take any.
         """
         key = self._node(node).key
         await self._journal.refresh()
         there = [m for m in self.machines.values() if m.node == key and m.state is not State.ABSENT]
-        return moves_off(key, there, await self.look(), restart=restart, timeout=timeout)
+        looks = {one: look for one, look in (await self.look()).items() if one == key or one not in self.cordoned}
+        return moves_off(key, there, looks, restart=restart, timeout=timeout)
 
     async def refresh(self) -> None:
         """Read what other processes have written to the journal."""

@@ -11,7 +11,7 @@ from nexcage import names
 from nexcage._core import changes
 from nexcage._core.details import Details, Snap, mebibytes
 from nexcage._core.events import Began
-from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, Stop
+from nexcage._core.intents import Adopt, Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.keeping import (
     DelSnapshot,
     Keeping,
@@ -81,6 +81,8 @@ async def perform(backend: Backend, node: Node, began: Began, machine: Machine) 
             return await cast("Keeper", backend).clone(node, Ref(machine.id, 0, began.node), spec)
         case Create(spec=spec):
             return await backend.create(node, Ref(machine.id, 0, began.node), spec)
+        case Adopt(vmid=vmid):
+            await cast("Keeper", backend).adopt(node, Ref(machine.id, vmid, began.node))
         case Start():
             await backend.start(node, ref)
         case Stop(timeout=timeout, force=force):

@@ -27,12 +27,14 @@ from nexcage.errors import (
 )
 from nexcage.tools import config as _config
 from nexcage.tools import pct
+from nexcage.tools.pct.volumes import checked_digest
 
 __all__ = [
     "Source",
     "classify",
     "create",
     "delsnapshot",
+    "describe",
     "destroy",
     "ipconfig",
     "net",
@@ -202,6 +204,12 @@ def _word(value: str | float) -> str:
         if isinstance(value, str)
         else str(value)
     )
+
+
+def describe(vmid: int, tags: str, description: str, *, digest: str) -> Command[None]:
+    """Set its tags (joined by ;) and its notes, if its config still has this digest; raises Changed."""
+    words = ("--tags", tags, "--description", description, "--digest", checked_digest(digest))
+    return _command("set", str(names.vmid(vmid)), *words, timeout=120.0)
 
 
 def resize(vmid: int, disk: str, size: str) -> Command[None]:

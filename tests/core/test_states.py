@@ -60,14 +60,15 @@ def test_what_is_unknown_is_looked_at_first(op):
     assert rule(State.UNKNOWN, op, force=True, strict_oci=True).kind == "look"
 
 
-@pytest.mark.parametrize("op", [op for op in Op if op is not Op.CREATE])
-def test_of_a_container_that_nobody_knows_everything_but_create_is_missing(op):
+@pytest.mark.parametrize("op", [op for op in Op if op not in (Op.CREATE, Op.ADOPT)])
+def test_of_a_container_that_nobody_knows_everything_but_create_and_adopt_is_missing(op):
     assert rule(State.ABSENT, op).kind == "missing"
 
 
 @pytest.mark.parametrize("state", EXISTING)
-def test_create_is_never_already_so(state):
+def test_create_and_adopt_are_never_already_so(state):
     assert rule(state, Op.CREATE).kind == "exists"
+    assert rule(state, Op.ADOPT).kind == "exists"
 
 
 @pytest.mark.parametrize("state", EXISTING)

@@ -360,6 +360,8 @@ async def kept() -> None:
             nexcage.MakeTemplate("web-2"),
         ]
         await fleet.run(batch)
+        assert_type(await fleet.adopt("db-1", 104, node="pve-01"), nexcage.Done)
+        await fleet.do(nexcage.Adopt("db-2", 105))
         assert_type(await fleet.rehearse(batch[0]), tuple[str, tuple[nexcage.Command[Any], ...]])
 
 

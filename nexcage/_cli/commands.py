@@ -337,6 +337,20 @@ _LIST: tuple[Command, ...] = (
         outputs=OUTPUTS,
     ),
     Command(
+        "adopt",
+        "VMID --id ID [--node NODE]",
+        "take a guest that somebody else made into the fleet",
+        "It goes on as it is: only its tags and its description get our mark. 'nexcage list --all-guests' shows what is not managed.",
+        (
+            Option(("--id",), "what it is called from then on", "ID"),
+            Option(("--node",), "where it is, when several nodes have that VMID", "NODE", complete="node"),
+            _OP_ID,
+            _DRY,
+        ),
+        ("nexcage adopt 104 --id db-1", "nexcage adopt 104 --id db-1 --node pve-02 --dry-run"),
+        outputs=OUTPUTS,
+    ),
+    Command(
         "migrate",
         "ID... NODE [--restart]",
         "move containers to another node of their cluster",
@@ -355,7 +369,8 @@ _LIST: tuple[Command, ...] = (
         "drain",
         "NODE [--restart] [--dry-run]",
         "move every container of a node to the other nodes of its cluster",
-        "They are spread: the node with the fewest guests takes the next one. Running containers are moved with --restart only. Exit "
+        "They are spread: the node with the fewest guests takes the next one. Running containers are moved with --restart only. The node "
+        "is cordoned first and stays so: it takes no new containers until `nexcage uncordon NODE`. Exit "
         "status: 0 the node has none left, 1 one could not be moved, 3 a node is away.",
         (
             Option(("--restart",), "shut running ones down for it and start them again there"),
@@ -365,6 +380,21 @@ _LIST: tuple[Command, ...] = (
         ),
         ("nexcage drain pve-01 --dry-run", "nexcage drain pve-01 --restart"),
         outputs=OUTPUTS,
+    ),
+    Command(
+        "cordon",
+        "NODE...",
+        "from now on these nodes take no new containers",
+        "It holds for every process of this state directory until `nexcage uncordon`. Containers that are there stay; `nexcage route` and "
+        "`nexcage health` show it.",
+        examples=("nexcage cordon pve-01",),
+    ),
+    Command(
+        "uncordon",
+        "NODE...",
+        "these nodes take new containers again",
+        "The opposite of cordon, and what ends a drain.",
+        examples=("nexcage uncordon pve-01",),
     ),
     Command(
         "clone",
@@ -778,7 +808,9 @@ _LIST: tuple[Command, ...] = (
         outputs=("table", "json"),
         examples=("nexcage version --output json", "nexcage version --output json --hosts 'pve-[01-03].lan'"),
     ),
-    Command("help", "[COMMAND|all]", "show the help of a command", examples=("nexcage help create", "nexcage help all")),
+    Command(
+        "help", "[COMMAND|all]", "show the help of a command", examples=("nexcage help create", "nexcage help all")
+    ),
     Command(
         "completion",
         "bash|zsh|fish",

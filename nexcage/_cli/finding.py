@@ -46,7 +46,8 @@ async def _ours(fleet: Fleet, word: str) -> str:
     if not fleet[id].machine.seq:
         theirs = await foreign(fleet, word)
         if theirs is not None:
-            raise NotOurs(id, theirs[0], int(word), "it is not managed by this fleet")
+            refused = NotOurs(id, theirs[0], int(word), "it is not managed by this fleet")
+            raise refused.noted(f"nexcage adopt {word} --id ID makes it one of this fleet")
     return id
 
 

@@ -34,7 +34,7 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
-    if call.name in ("health", "list", "route", "version", "images", "pull", "rmi") or (
+    if call.name in ("health", "list", "route", "version", "images", "pull", "rmi", "cordon", "uncordon") or (
         call.name == "reconcile" and call.flag("dry_run")
     ):
         options["recover"] = False  # a list finds it out for what it shows; the others change nothing
@@ -72,8 +72,12 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_watch import prepare
         case "snapshot" | "delsnapshot" | "rollback" | "update" | "resize" | "move-volume" | "migrate" | "template":
             from nexcage._cli.verbs_ops import prepare
+        case "adopt":
+            from nexcage._cli.verbs_adopt import prepare
         case "drain":
             from nexcage._cli.verbs_drain import prepare
+        case "cordon" | "uncordon":
+            from nexcage._cli.verbs_drain import prepare_cordon as prepare
         case "snapshots":
             from nexcage._cli.verbs_ops import prepare_snapshots as prepare
         case "images" | "pull" | "rmi":

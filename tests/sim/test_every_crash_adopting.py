@@ -1,0 +1,46 @@
+"""A driver dies at every point of adopting: the guest is ours or it is not, and it never notices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+import pytest
+
+from nexcage import AlreadyExists, Fleet
+from nexcage.testing import Aftermath, SimCluster, every_crash
+from nexcage.testing._model.others import foreign
+from nexcage.testing.crashes import INVARIANTS
+
+
+def with_a_guest(*, runner: bool = True) -> SimCluster:
+    sim = SimCluster(2, runner=runner)
+    model = sim["pve-01"].model
+    foreign(model, 104, description="#theirs")
+    model.start_container(104)
+    return sim
+
+
+async def adopt(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet.adopt("db-1", 104)
+
+
+def the_guest_goes_on(now: Aftermath) -> Iterable[str]:
+    model = now.sim["pve-01"].model
+    text = model.config(104) or ""
+    if not model.is_running(104) or "hostname: theirs" not in text or "#theirs\n" not in text:
+        yield f"the guest is not what it was: {text!r}"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("runner", [True, False], ids=["runner", "scripts"])
+def test_a_driver_may_die_at_any_point_of_adopting(runner: bool, pytestconfig: pytest.Config):
+    most = None if pytestconfig.getoption("--all-crashes", default=False) else 40
+
+    swept = every_crash(
+        adopt, cluster=lambda: with_a_guest(runner=runner), invariants=[*INVARIANTS, the_guest_goes_on], most=most
+    )
+
+    assert swept.cases == min(most or 10_000, 3 * len(swept.points))
+    assert any(point.startswith("sent: ") for point in swept.points)

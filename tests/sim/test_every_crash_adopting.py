@@ -35,7 +35,7 @@ def the_guest_goes_on(now: Aftermath) -> Iterable[str]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("runner", [True, False], ids=["runner", "scripts"])
-def test_a_driver_may_die_at_any_point_of_adopting(runner: bool, pytestconfig: pytest.Config):
+def test_a_driver_may_die_at_any_point_of_adopting(runner: bool, pytestconfig: pytest.Config) -> None:
     most = None if pytestconfig.getoption("--all-crashes", default=False) else 40
 
     swept = every_crash(

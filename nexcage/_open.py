@@ -30,11 +30,12 @@ from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
-from nexcage._engine.placement import Spread
+from nexcage._engine.placement import PLACEMENTS
 from nexcage._engine.recover import Recovery
 from nexcage._hosts import discovered, expanded
 from nexcage._lease import make_lease
 from nexcage._plugins import hooks_of, placement_of, plugged, sinks_of
+from nexcage._sinks.cordons import Cordons
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
@@ -273,7 +274,9 @@ async def open_fleet(
     known = Backends((*_with_settings(settings), *backend), settings.plugins)
     owner = f"{os.getpid()}-{chance.getrandbits(48):012x}"
     where, run = state_dir_of(settings), run_dir_of(settings)
-    chosen = Spread() if settings.placement in ("", "spread") else placement_of(settings.plugins, settings.placement)
+    named = settings.placement or "spread"
+    chosen = PLACEMENTS[named]() if named in PLACEMENTS else placement_of(settings.plugins, named)
+    cordons = Cordons(where, disk)
 
     make = connect or _connect(settings, chance)
     logins = await discovered(settings, make) if hosts is None and settings.discover else _logins(hosts, settings)
@@ -353,6 +356,7 @@ async def open_fleet(
             limits=settings.limits,
             observer=observer,
             placement=placement or chosen,
+            cordoned=cordons.nodes,
             recovery=recovery,
             lease=lease,
             alive=lambda other: owner_alive(where, other),
@@ -392,6 +396,7 @@ async def open_fleet(
             recovery=recovery,
             driver=driver,
             insider=insider,
+            cordons=cordons,
         )
         try:
             if recover:

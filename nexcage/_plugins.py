@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from nexcage._core.plugin import GROUPS, Plugin, PluginConfig, configured
 from nexcage._engine.hooks import VERBS, Around, Hooked
+from nexcage._engine.placement import PLACEMENTS
 from nexcage.abc import Health, Placement, Sink
 from nexcage.errors import InvalidSpec
 
@@ -71,7 +72,7 @@ def placement_of(settings: Settings, name: str) -> Placement:
     """The placement of that name; raises InvalidSpec when no plugin that is on has it."""
     found = plugged("placements", settings)
     if name not in found:
-        raise InvalidSpec("placement", name, f"one of {', '.join(('spread', *found))}")
+        raise InvalidSpec("placement", name, f"one of {', '.join((*PLACEMENTS, *found))}")
     return cast("Placement", found[name])
 
 

@@ -1,4 +1,4 @@
-"""``nexcage drain NODE``: its containers go to the other nodes of its cluster."""
+"""``nexcage drain NODE``: its containers go to the other nodes of its cluster; ``cordon`` and ``uncordon``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nexcage._cli.verbs_life import do_many
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "prepare_cordon"]
 
 
 def prepare(call: Call, streams: Streams) -> Verb:
@@ -24,11 +24,27 @@ def prepare(call: Call, streams: Streams) -> Verb:
     seconds = number("timeout", call.text("timeout") or "180")
 
     async def verb(fleet: Fleet) -> int:
+        if not call.flag("dry_run"):
+            fleet.cordon(call.words[0])
         moves = await fleet.moves_off(call.words[0], restart=call.flag("restart"), timeout=seconds)
         if not call.flag("dry_run"):
             return await do_many(call, streams, fleet, moves, summary=False)
         rows = [{"id": one.id, "from": call.words[0], "to": one.node} for one in moves]
         print_rows(streams, rows, call.text("output") or "table", ("id", "from", "to"))
+        return 0
+
+    return verb
+
+
+def prepare_cordon(call: Call, streams: Streams) -> Verb:  # noqa: ARG001 (it says nothing)
+    """Whether these nodes take new containers; what is so already is fine."""
+    if not call.words:
+        raise call.usage("takes at least one NODE", f"nexcage help {call.name}")
+
+    async def verb(fleet: Fleet) -> int:
+        change = fleet.cordon if call.name == "cordon" else fleet.uncordon
+        for node in call.words:
+            change(node)
         return 0
 
     return verb

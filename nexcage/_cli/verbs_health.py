@@ -55,6 +55,7 @@ def prepare(call: Call, streams: Streams) -> Verb:
                 return
             found[key] = [
                 _seen(look),
+                *_closed(fleet, key, look),
                 await _runner(fleet, key),
                 *await _ask(fleet, key),
                 *await _plugins(fleet, key, more),
@@ -90,6 +91,17 @@ def _seen(look: Look) -> Check:
             "quorum", "FAIL", "no quorum: it can be read, not changed", "see `pvecm status`; bring the other nodes back"
         )
     return Check("quorum", "PASS", f"quorate, {len(look.guests)} containers here")
+
+
+def _closed(fleet: Fleet, key: str, look: Look) -> list[Check]:
+    """What keeps new containers off a node that could take them."""
+    checks: list[Check] = []
+    if key in fleet.cordoned:
+        checks.append(Check("cordon", "WARN", "cordoned: it takes no new containers", f"nexcage uncordon {key}"))
+    if look.maintenance:
+        todo = f"ha-manager crm-command node-maintenance disable {look.pve}"
+        checks.append(Check("maintenance", "WARN", "in Proxmox VE's maintenance mode: no new containers", todo))
+    return checks
 
 
 async def _ask(fleet: Fleet, key: str) -> list[Check]:

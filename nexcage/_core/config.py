@@ -195,7 +195,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     container that somebody else changed: ``report`` it, ``adopt`` what it is now, or ``revert`` it. ``watch``: a program that has the
     fleet open notices such changes by itself. ``discover``: host strings of
     nodes; the first that answers names the nodes of its cluster. ``pull``: images that a node lacks are downloaded by a create.
-    ``images``: alias to image, or to a table of backend to image. ``placement``: ``spread``, the default, or the name of a plugin.
+    ``images``: alias to image, or to a table of backend to image. ``placement``: ``spread``, the default, ``count``,
+    ``memory``, or the name of a plugin.
     """
 
     fleet: str = ""

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Look
 from nexcage.errors import NexcageError, NoRoute
 
-__all__ = ["moves_off"]
+__all__ = ["Cordons", "moves_off"]
+
+
+class Cordons(Protocol):
+    """The nodes that take no new containers; shared by all who drive the fleet, and durable."""
+
+    def nodes(self) -> frozenset[str]: ...
+
+    def add(self, node: str) -> bool:
+        """False when it was there already."""
+        ...
+
+    def remove(self, node: str) -> bool:
+        """False when it was not there."""
+        ...
 
 
 def moves_off(
@@ -30,7 +45,7 @@ def moves_off(
     there = {
         key: look
         for key, look in looks.items()
-        if key != node and isinstance(look, Look) and look.quorate and look.vmids.keys() == here.vmids.keys()
+        if key != node and isinstance(look, Look) and _takes(look) and look.vmids.keys() == here.vmids.keys()
     }
     if not there:
         raise NoRoute(
@@ -43,3 +58,7 @@ def moves_off(
         coming[target] += 1
         moves.append(Migrate(machine.id, target, restart, timeout))
     return moves
+
+
+def _takes(look: Look) -> bool:
+    return look.quorate and not look.maintenance

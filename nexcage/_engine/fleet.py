@@ -489,8 +489,8 @@ class Fleet:
     async def moves_off(self, node: str, *, restart: bool = False, timeout: int = 180) -> list[Migrate]:
         """The moves that leave ``node`` without a container of this fleet, for `run`; looks, and changes nothing.
 
-        They are spread over the other nodes of its cluster; cordoned ones and those in maintenance take none. Running containers are only moved with ``restart``. Raises NotFound, the
-        error of the node, and NoRoute when no other node can take any.
+        They are spread over the other nodes of its cluster; cordoned ones and those in maintenance take none. Running containers are
+        only moved with ``restart``. Raises NotFound, the error of the node, and NoRoute when no other node can take any.
         """
         key = self._node(node).key
         await self._journal.refresh()

@@ -22,7 +22,7 @@ __all__ = ["REPAIR", "modes", "state_files", "temporary"]
 
 REPAIR = "nexcage doctor --repair"
 _TEMPORARY = re.compile(r"\.(fleet|holder|epoch|lease|state\.json|quarantine\.json|[0-9]{20}\.jsonl)\.new")
-_OWN = {"journal", "owners", "fleet", "holder", "epoch", "lease", "run"}
+_OWN = {"journal", "owners", "fleet", "holder", "epoch", "lease", "cordoned", "run"}
 
 
 def _found(severity: Severity, what: str, where: str, why: str, fix: str, *, id: str = "") -> Finding:
@@ -67,7 +67,7 @@ def _ours(state: str, run: str | None) -> Iterator[tuple[str, bool]]:
     for name in ("fleet", "holder", "epoch", "lease"):
         if os.path.lexists(os.path.join(state, name)):
             yield os.path.join(state, name), True
-    for folder in ("journal", "owners"):
+    for folder in ("journal", "owners", "cordoned"):
         path = os.path.join(state, folder)
         if os.path.lexists(path):
             yield path, True

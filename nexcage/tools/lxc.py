@@ -31,6 +31,7 @@ echo '@nexcage name'; readlink "$R/etc/pve/local" ||
   { echo '@nexcage why'; id -u; PATH=$PATH:/usr/sbin command -v pct || ls -d "$R/etc/pve"; }
 echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
 echo '@nexcage members'; cat "$R/etc/pve/.members"
+m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n' "$m"
 echo '@nexcage vmlist'; cat "$R/etc/pve/.vmlist"
 echo '@nexcage running'
 for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/net/unix" | sort -nu); do
@@ -88,9 +89,9 @@ env kill "-$3" "$pid" && echo "$pid"
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
 _SECTIONS = (
-    "boot uptime name memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
+    "boot uptime name memory members lrm vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
 ).split()
-_OPTIONAL = ("uptime", "vmstates")
+_OPTIONAL = ("uptime", "vmstates", "lrm")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
 _FILE = re.compile(rb"^([1-9][0-9]{2,8})\.conf:.*(?:\n\1\.conf:.*)*", re.MULTILINE)  # grep prints its lines together
@@ -202,6 +203,7 @@ def _look(node: str, result: Result) -> Look:
         memory=_kib(parts["memory"]) // 1024,
         uptime=_seconds(parts["uptime"]),
         details=_AllDetails(parts["texts"], parts["vmtexts"]),
+        maintenance=_maintained(parts["lrm"]),
     )
 
 
@@ -245,6 +247,21 @@ def _quorate(members: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
     return cluster is None or cluster.quorate not in (0, "0")
+
+
+class _Lrm(msgspec.Struct):
+    mode: str = ""
+
+
+_LRM = msgspec.json.Decoder(_Lrm)
+
+
+def _maintained(status: bytes) -> bool:
+    """The node's own HA manager says so; where there is none, there is no such mode."""
+    try:
+        return bool(status.strip()) and _LRM.decode(status).mode == "maintenance"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def _seconds(data: bytes) -> float:

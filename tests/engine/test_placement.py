@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import nexcage
 from nexcage import Guest, Look, NoRoute, Spec
-from nexcage._engine.placement import Spread
+from nexcage._engine.placement import Count, Memory, Spread
 from nexcage.abc import Candidate
 from nexcage.testing import SimCluster
 
@@ -28,6 +28,73 @@ def test_the_node_with_the_fewest_and_then_the_most_memory_is_taken() -> None:
     assert place("web-1", SPEC, [node("a", 2), node("b", 1), node("c", 3)]) == "b"
     assert place("web-1", SPEC, [node("a", 1), node("b", 0, coming=2)]) == "a"
     assert place("web-1", SPEC, [node("a", memory=4096), node("b", memory=65536)]) == "b"
+
+
+def tagged(name: str, *tags: str, coming: str = "", more: int = 0) -> Candidate:
+    """A node with a container for each tag, another one on its way, and some without a tag."""
+    there = {vmid: Guest(vmid, tags=("nexcage", tag)) for vmid, tag in enumerate(tags, 100)}
+    there |= {vmid: Guest(vmid, tags=("nexcage",)) for vmid in range(500, 500 + more)}
+    specs = (Spec(DEBIAN, tags=(coming,)),) if coming else ()
+    return Candidate(name, Look(name, name, "b", there, {}), len(specs), specs)
+
+
+def test_containers_with_the_same_tag_are_kept_apart() -> None:
+    web = Spec(DEBIAN, tags=("web", "blue"))
+    place = Spread().place
+    assert place("web-1", web, [tagged("a", "web"), tagged("b", "db", "db", more=9)]) == "b"
+    assert place("web-1", web, [tagged("a", coming="WEB"), tagged("b", more=9)]) == "b"
+    assert place("web-1", web, [tagged("a", "web", "blue"), tagged("b", "web", more=9)]) == "b"
+    assert place("web-1", web, [tagged("a", "web"), tagged("b", "web", more=1)]) == "a"
+    assert place("web-1", SPEC, [tagged("a", "web", more=1), tagged("b", "web")]) == "b"
+
+
+def test_a_look_that_has_changed_is_counted_again() -> None:
+    place, web = Spread().place, Spec(DEBIAN, tags=("web",))
+    assert place("web-1", web, [tagged("a", "web"), tagged("b")]) == "b"
+    assert place("web-2", web, [tagged("a"), tagged("b", "web")]) == "a"
+
+
+def test_counting_looks_at_no_tags() -> None:
+    web = Spec(DEBIAN, tags=("web",))
+    assert Count().place("web-1", web, [tagged("a", "web"), tagged("b", "db", "db")]) == "a"
+
+
+def test_memory_that_is_promised_is_not_free() -> None:
+    def having(name: str, free: int, *, asleep: int = 0, awake: int = 0, coming: int = 0) -> Candidate:
+        there = {100: Guest(100, memory=asleep), 101: Guest(101, running=True, memory=awake)}
+        specs = (Spec(DEBIAN, memory=coming),) if coming else ()
+        return Candidate(name, Look(name, name, "b", there, {}, memory=free), len(specs), specs)
+
+    place = Memory().place
+    assert place("web-1", SPEC, [having("a", 4000), having("b", 4001)]) == "b"
+    assert place("web-1", SPEC, [having("a", 4000), having("b", 5000, asleep=2000)]) == "a"
+    assert place("web-1", SPEC, [having("a", 4000), having("b", 5000, awake=2000)]) == "b"
+    assert place("web-1", SPEC, [having("a", 4000), having("b", 5000, coming=2000)]) == "a"
+
+
+@pytest.mark.sim(nodes=3)
+async def test_a_batch_with_one_tag_is_spread_whatever_else_is_there(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        others = [nexcage.Create(f"db-{n}", Spec(DEBIAN, storage="local-zfs", node="pve-01")) for n in range(6)]
+        (await fleet.run(others)).raise_for_failures()
+        web = Spec(DEBIAN, storage="local-zfs", tags=("web",))
+        report = await fleet.run([nexcage.Create(f"web-{n}", web) for n in range(6)])
+    assert Counter(done.node for done in report.done) == {"pve-01": 2, "pve-02": 2, "pve-03": 2}
+
+
+@pytest.mark.sim(nodes=3)
+async def test_a_batch_placed_by_memory_does_not_go_to_one_node(sim: SimCluster) -> None:
+    settings = nexcage.Config(placement="memory")
+    async with sim.fleet(config=settings) as fleet:
+        report = await fleet.run([nexcage.Create(f"web-{n}", SPEC) for n in range(30)])
+    assert set(Counter(done.node for done in report.done).values()) == {10}
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_placement_that_does_not_exist_names_those_that_do(sim: SimCluster) -> None:
+    with pytest.raises(nexcage.InvalidSpec, match="one of spread, count, memory"):
+        async with sim.fleet(config=nexcage.Config(placement="best")):
+            pass
 
 
 def test_a_node_without_quorum_is_left_out() -> None:

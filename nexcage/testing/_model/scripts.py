@@ -37,6 +37,7 @@ def _look(ctx: Ctx) -> Steps:
         "@nexcage name\n", f"nodes/{node.name}\n" if read("/etc/pve/.members") else "",
         "@nexcage memory\n", *re.findall(r"^MemAvailable: *(.*\n)", read("/proc/meminfo") or "", re.MULTILINE),
         "@nexcage members\n", read("/etc/pve/.members") or "",
+        "@nexcage lrm\n", (read(f"/etc/pve/nodes/{node.name}/lrm_status") or "").partition("\n")[0], "\n",
         "@nexcage vmlist\n", read("/etc/pve/.vmlist") or "",
         "@nexcage running\n", *_running(node),
         "@nexcage frozen\n", *(f"{vmid}/cgroup.freeze\n" for vmid in node.running() if node.is_frozen(vmid)),

@@ -547,12 +547,18 @@ _LIST: tuple[Command, ...] = (
     ),
     Command(
         "stats",
-        "[-l SELECTOR] [--interval SECONDS]",
+        "[ID...] [-l SELECTOR] [--interval SECONDS]",
         "memory, CPU and disk use of running containers",
         "From the cgroups of the nodes, one command for each node. CPU is the time used since the start; with --interval the share of one "
         "core between two looks.",
         (_SELECT, Option(("--interval",), "look twice, this long apart", "SECONDS")),
-        ("nexcage stats", "nexcage stats -l tag=web --interval 2", "nexcage stats --output jsonl"),
+        (
+            "nexcage stats",
+            "nexcage stats web-1",
+            "nexcage stats -l tag=web --interval 2",
+            "nexcage stats --output jsonl",
+        ),
+        "id",
         outputs=OUTPUTS,
     ),
     Command(

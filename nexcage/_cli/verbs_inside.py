@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,8 +13,8 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from nexcage import InvalidInput, NexcageError, Process, Selector, State, Stats, names
-from nexcage._cli.dialects import Targets, number, oci_id
+from nexcage import IllegalTransition, InvalidInput, NexcageError, NotFound, Process, Selector, State, Stats, names
+from nexcage._cli.dialects import Targets, number, oci_id, targets
 from nexcage._cli.finding import ids_of
 from nexcage._cli.parser import Call
 from nexcage._cli.render import as_json, print_rows
@@ -185,11 +186,12 @@ def _process(one: Process, *, plain: bool) -> dict[str, Any]:  # Any: whatever J
 
 
 def _stats(call: Call, streams: Streams) -> Verb:
-    selector = Selector.parse(" ".join((*call.many("selector"), *call.words)))
+    wanted = targets(call) if call.words or call.many("selector") else Targets(selector="")
     every = seconds(call, "interval")
     output = call.text("output") or "table"
 
     async def verb(fleet: Fleet) -> int:
+        selector = Selector.parse(wanted.selector or "") if not wanted.words else await _named(fleet, wanted)
         before = {one.id: one for one in await fleet.stats(selector)} if every else {}
         if every:
             await anyio.sleep(every)
@@ -199,6 +201,19 @@ def _stats(call: Call, streams: Streams) -> Verb:
         return 0
 
     return verb
+
+
+async def _named(fleet: Fleet, wanted: Targets) -> Selector:
+    """Exactly these containers; raises NotFound, and IllegalTransition for one that uses nothing because it does not run."""
+    ids = await ids_of(fleet, wanted, None)
+    await fleet.refresh()
+    for id in ids:
+        machine = fleet[id].machine
+        if not machine.seq or machine.state is State.ABSENT:
+            raise NotFound("container", id)
+        if machine.state in (State.CREATED, State.STOPPED):
+            raise IllegalTransition(id, "measure", str(machine.state))
+    return Selector.parse(f"id~^({'|'.join(map(re.escape, ids))})$")
 
 
 def _used(one: Stats, before: Stats | None, *, plain: bool) -> dict[str, Any]:  # Any: whatever JSON can say

@@ -24,7 +24,7 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.recover import Recovery
 from nexcage.abc import Backend, Journal, Lease, Stream
-from nexcage.errors import Busy, IllegalTransition, NexcageError, NodeTimeout, Uncertain
+from nexcage.errors import Busy, IllegalTransition, NexcageError, NodeTimeout, Uncertain, Unsupported
 from nexcage.tools import pty
 from nexcage.tools.attach import BEGUN, refused, words
 
@@ -43,11 +43,10 @@ class Place(msgspec.Struct, frozen=True):
     mark: Mark
 
     def way(self, op: str, name: str) -> Callable[..., Command[Any]]:
-        """The backend's optional method ``name``; raises IllegalTransition where it has none."""
+        """The backend's optional method ``name``; raises Unsupported where it has none."""
         found = getattr(self.backend, name, None)
         if found is None:
-            reason = f"the backend '{self.machine.backend}' has no way to"
-            raise IllegalTransition(self.machine.id, op, str(self.machine.state), reason=reason)
+            raise Unsupported(self.machine.id, op, self.machine.backend)
         way: Callable[..., Command[Any]] = found
         return way
 
@@ -169,19 +168,22 @@ class Insider:
 
     # ---- where -------------------------------------------------------------------------------------------------------------
 
-    async def place(self, id: str, op: Op | None = None) -> Place:
-        """The container's node and backend; with ``op`` the table must allow it now. Raises NotFound, IllegalTransition, NoRoute."""
+    async def place(self, id: str, op: Op | None = None, verb: str = "") -> Place:
+        """The container's node and backend; with ``op`` the table must allow it now. Raises NotFound, IllegalTransition, NoRoute.
+
+        ``verb`` is what the refusal calls it: what has no row of its own in the table, but needs what ``op`` needs.
+        """
         machine = self._observer.machine(id)
         if not machine.seq:
             await self._journal.refresh()
             machine = self._observer.machine(id)
         if op is not None:
-            machine = await self._allowed(machine, op)
+            machine = await self._allowed(machine, op, verb or op)
         node = self._observer.node(machine)
         mark = Mark(self._fleet, id, machine.vmid, machine.mark)
         return Place(machine, node, self.backends.get(machine.backend), mark)
 
-    async def _allowed(self, machine: Machine, op: Op) -> Machine:
+    async def _allowed(self, machine: Machine, op: Op, verb: str) -> Machine:
         wanted = Exec(machine.id) if op is Op.EXEC else Push(machine.id)
         for attempt in range(4):
             if machine.state is State.UNKNOWN:
@@ -193,9 +195,12 @@ class Insider:
             try:
                 if machine.rule(wanted, strict_oci=self._strict).kind == "keep":
                     return machine
-            except NexcageError:
-                if attempt:  # before refusing, read what other processes have written
-                    raise
+            except NexcageError as error:
+                if not attempt:  # before refusing, read what other processes have written
+                    continue
+                if isinstance(error, IllegalTransition) and verb != op:
+                    raise IllegalTransition(error.id, verb, error.state, error.allowed) from None
+                raise
         raise Uncertain(machine.unresolved.op_id if machine.unresolved else "?", "looking did not tell")
 
     def slot(self, place: Place) -> anyio.Semaphore:

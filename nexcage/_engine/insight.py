@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
-from nexcage._core.command import Command
+from nexcage._core.command import Command, shown
 from nexcage._core.inside import Addresses, Process, Stats
 from nexcage._core.machine import Machine
 from nexcage._core.states import Op, State
@@ -37,7 +37,7 @@ async def _asked(node: FleetNode, command: Command[T]) -> T:
 
 async def processes(insider: Insider, id: str) -> tuple[Process, ...]:
     """See `nexcage.Container.ps`."""
-    place = await insider.place(id, Op.EXEC)
+    place = await insider.place(id, Op.EXEC, "ps")
     command: Command[tuple[Process, ...]] = place.way("ps", "processes")(place.mark)
     return await _asked(place.node, command)
 
@@ -130,31 +130,38 @@ async def ready(
     """See `nexcage.Container.wait_ready`."""
     if port is not None and (isinstance(port, bool) or not 0 < port < 65536):
         raise InvalidInput("port", port, "a TCP port from 1 to 65535")
-    nap, at = 0.1, Addresses()
+    nap, at, failing = 0.1, Addresses(), ""
     with anyio.move_on_after(timeout):
         while True:
             at = await _at(insider, id) if network or port is not None else at
             reached = (not network or bool(at.addresses)) and (port is None or port in at.ports)
-            if reached and (command is None or await _passes(insider, id, command)):
-                return at
+            if reached:
+                failing = "" if command is None else await _failing(insider, id, command)
+                if not failing:
+                    return at
             await anyio.sleep(nap * insider.random.uniform(0.8, 1.2))
             nap = min(nap * 1.5, 2.0)
     lacks = [] if not network or at.addresses else ["it has no address"]
     lacks += [] if port is None or port in at.ports else [f"nothing listens on port {port}"]
-    raise TimeoutError(f"container '{id}' is not ready after {timeout:g} s: {', '.join(lacks) or 'its check fails'}")
+    why = ", ".join(lacks) or failing or "its check did not end"
+    raise TimeoutError(f"container '{id}' is not ready after {timeout:g} s: {why}")
 
 
 async def _at(insider: Insider, id: str) -> Addresses:
-    place = await insider.place(id, Op.EXEC)
-    command: Command[dict[int, Addresses]] = place.way("wait", "network")()
+    place = await insider.place(id, Op.EXEC, "wait for")
+    command: Command[dict[int, Addresses]] = place.way("wait for", "network")()
     return (await _asked(place.node, command)).get(place.machine.vmid, Addresses())
 
 
-async def _passes(insider: Insider, id: str, argv: Sequence[str | bytes]) -> bool:
-    """Whether the caller's check says yes. It is the one thing inside that is repeated, so it is not journaled either."""
-    place = await insider.place(id, Op.EXEC)
-    command: Command[None] = place.way("wait", "attach")(place.mark, argv, safe=True, timeout=30.0)
+async def _failing(insider: Insider, id: str, argv: Sequence[str | bytes]) -> str:
+    """How the caller's check failed, empty when it says yes. It alone is repeated inside, so it is not journaled either."""
+    place = await insider.place(id, Op.EXEC, "wait for")
+    command: Command[None] = place.way("wait for", "attach")(place.mark, argv, safe=True, timeout=30.0)
     result = await place.node.call(command)
     if result.exit is not None and not result.stderr.startswith(BEGUN):
         raise command.classify(command, result, place.node.key)
-    return result.exit == 0
+    if result.exit == 0:
+        return ""
+    said = shown(result.stderr.removeprefix(BEGUN)).strip().splitlines()[-1:]
+    ended = "did not end" if result.exit is None else f"exits with {result.exit}"
+    return ": ".join((f"its check {ended}", *said))

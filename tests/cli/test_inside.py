@@ -87,6 +87,8 @@ def test_what_is_seen_from_outside(run: Run) -> None:
     (used,) = json.loads(run("stats", "--output", "json").out)
     assert (used["id"], used["memory_limit"]) == ("web-1", 512 << 20)
     assert "512M" in run("stats").out
+    assert run("stats", "web-1").out.splitlines()[1].startswith("web-1 ")
+    assert run("stats", "nobody") == Ran(1, "", "nexcage: stats: container 'nobody' does not exist\n")
     assert run("logs", "web-1", "-n", "1").out.count("\n") == 1
     assert run("wait", "web-1").out == "10.0.0.5\n"
     assert run("wait", "web-1", "--state", "running").out == "running\n"
@@ -95,3 +97,14 @@ def test_what_is_seen_from_outside(run: Run) -> None:
     assert json.loads(run("state", "web-1").out)["annotations"]["org.nexcage.addresses"] == "10.0.0.5"
     (row,) = json.loads(run("list", "--output", "json").out)
     assert row["addresses"] == ["10.0.0.5"]
+
+
+@pytest.mark.usefixtures("pve")
+@pytest.mark.parametrize(("verb", "words"), [("ps", "ps"), ("stats", "measure"), ("wait", "wait for")])
+def test_what_does_not_run_is_refused_in_the_words_of_the_command(run: Run, verb: str, words: str) -> None:
+    assert run("create", "web-1", "--image", IMAGE).status == 0
+
+    refused = run(verb, "web-1")
+
+    assert refused.status == 1
+    assert refused.err.startswith(f"nexcage: cannot {words} container 'web-1': it is created\n")

@@ -143,7 +143,7 @@ async def test_what_only_containers_can_is_refused_before_it_begins(sim, fleet):
     await fleet["db-1"].start()
     before = fleet.seq
 
-    with pytest.raises(IllegalTransition, match="backend 'vm' has no way"):
+    with pytest.raises(Unsupported, match="backend 'vm' has no such verb"):
         await fleet["db-1"].exec(["true"])
     with pytest.raises(Unsupported):
         await fleet.do(Update("db-1", memory=1024))

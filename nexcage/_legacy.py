@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nexcage._core import config as _config
 from nexcage._core.legacy import ConvertedConfig, convert
-from nexcage.errors import InvalidPath, InvalidSpec
+from nexcage.errors import InvalidInput, InvalidPath, InvalidSpec
 
 __all__ = ["convert_config"]
 
@@ -31,6 +31,10 @@ def convert_config(path: str | os.PathLike[str]) -> ConvertedConfig:
         document: object = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InvalidSpec("config", str(path), f"JSON ({error})") from None
-    converted = convert(document)
-    _config.read(converted.config)
+    try:
+        converted = convert(document)
+        _config.read(converted.config)
+    except InvalidInput as error:
+        error.add_note(f"said in: {path}")
+        raise
     return converted

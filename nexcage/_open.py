@@ -41,7 +41,7 @@ from nexcage._sinks.journal import open_journal
 from nexcage._sinks.owners import owner_alive
 from nexcage._sinks.segments import read_journal
 from nexcage.abc import Backend, Journal, Placement, Sink, Transport
-from nexcage.errors import InvalidPath, InvalidSpec, NexcageError, SinkError
+from nexcage.errors import InvalidInput, InvalidPath, InvalidSpec, NexcageError, SinkError
 
 __all__ = ["Backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
 
@@ -65,7 +65,7 @@ def load_config(
 
     ``path`` (TOML, or NexCage's ``config.json``) must exist; it also leaves out the other files when it names a complete fleet
     (``state_dir`` set). ``origins`` is filled with dotted key → where its value came from. Raises InvalidPath and
-    InvalidSpec; a syntax error names file and line.
+    InvalidSpec; a syntax error names file and line, a note of others the file that said it.
     """
     documents: list[tuple[str, Mapping[str, Any]]] = []
     given = None if path is None else _toml(Path(path))
@@ -83,8 +83,22 @@ def load_config(
     if origins is not None:
         for origin, document in documents:
             origins.update(dict.fromkeys(_dotted(document), origin))
-    settings = _config.read(_config.layered(*(document for _, document in documents)))
-    return _replaced(settings, {"hosts": expanded(settings.hosts, settings.ssh_config)} if settings.hosts else {})
+    try:
+        settings = _config.read(_config.layered(*(document for _, document in documents)))
+        return _replaced(settings, {"hosts": expanded(settings.hosts, settings.ssh_config)} if settings.hosts else {})
+    except InvalidInput as error:
+        if origin := _said_in(error.field, documents):
+            error.add_note(f"said in: {origin}")
+        raise
+
+
+def _said_in(field: str, documents: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """The last document with this setting, else with its table, else the only one there is."""
+    said = [(origin, document) for origin, document in documents if document]
+    table = field.partition(".")[0].partition("[")[0]
+    exact = [origin for origin, document in said if field in _dotted(document)]
+    near = [origin for origin, document in said if table in document]
+    return (exact or near or ([said[0][0]] if len(said) == 1 else [""]))[-1]
 
 
 def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

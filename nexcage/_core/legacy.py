@@ -33,7 +33,7 @@ _REASONS: Mapping[str, str] = {
     "proxmox.timeout": "limits has the deadlines: op_timeout, connect_timeout, probe_timeout",
     "proxmox.ostype": "PVE finds it out from the template",
     "proxmox.unprivileged": f"{_PER_CONTAINER}: --privileged, Spec.unprivileged; unprivileged is the default",
-    "runtime_type": "it had no effect; defaults.backend says it",
+    "runtime_type": "NexCage did not use it either; defaults.backend says it",
     "log_level": _LOGGING,
     "log_file": _LOGGING,
     "cache_dir": "there is no cache",
@@ -54,7 +54,7 @@ _REASONS: Mapping[str, str] = {
     "storage.image_path": "images lie on PVE's storages; defaults.image_storage names one",
     "zfs.auto_detect": "the pool is named",
     "zfs.snapshot_retention": "there is no retention of snapshots",
-    "container_config.default_container_type": "it had no effect; defaults.backend says it",
+    "container_config.default_container_type": "NexCage did not use it either; defaults.backend says it",
 }
 _BACKENDS = {**ALIASES, "lxc": "lxc", "crun": "crun", "runc": "runc", "vm": "vm", "proxmox": "vm"}
 

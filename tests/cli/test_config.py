@@ -71,7 +71,6 @@ def test_what_is_shown_is_toml_that_can_be_read_again(config: Path, run: Run, tm
         ("[limits]\nper_nod = 3\n", "did you mean 'per_node'?"),
         ("[limits]\nper_node = -3\n", "limits.per_node"),
         ("hosts = [1,,]\n", "line 1"),
-        ('hosts = ["-x"]\n', "host"),
     ],
 )
 def test_a_wrong_config_is_invalid_input_that_names_the_place(text: str, words: str, run: Run, tmp_path: Path) -> None:
@@ -81,7 +80,33 @@ def test_a_wrong_config_is_invalid_input_that_names_the_place(text: str, words: 
     for ran in (run("config", "check", str(path)), run("--config", str(path), "list")):
         assert (ran.status, ran.out) == (2, "")
         assert words in ran.err
-        assert len(ran.err.splitlines()) == 1
+        assert str(path) in ran.err
+        assert len(ran.err.splitlines()) <= 2
+
+
+def test_a_host_that_cannot_be_one_is_invalid_input(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('hosts = ["-x"]\n')
+
+    for ran in (run("config", "check", str(path)), run("--config", str(path), "list")):
+        assert (ran.status, ran.out) == (2, "")
+        assert "invalid host '-x'" in ran.err
+
+
+def test_a_wrong_value_of_a_table_that_two_files_have_names_the_file_that_said_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "nexcage" / "config.toml"
+    mine.parent.mkdir()
+    mine.write_text("[limits]\nper_node = -3\n")
+    given = tmp_path / "given.toml"
+    given.write_text("[limits]\ntotal = 5\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    ran = run("--config", str(given), "list")
+
+    assert ran.status == 2
+    assert ran.err.splitlines()[1:] == [f"  said in: {mine}"]
 
 
 def test_a_config_that_is_missing_is_told(run: Run) -> None:

@@ -207,7 +207,8 @@ def test_a_broken_old_file_is_refused_with_its_name_and_place(
 ) -> None:
     file = tmp_path / "config.json"
     file.write_text(text)
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words) as raised:
         convert_config(file)
+    assert str(file) in "\n".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
     with pytest.raises(InvalidPath, match="missing"):
         convert_config(tmp_path / "missing.json")

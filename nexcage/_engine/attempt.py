@@ -13,6 +13,7 @@ import msgspec
 from nexcage._core.config import Limits
 from nexcage._core.events import Began, Ended, Succeeded
 from nexcage._core.evidence import LOCKS
+from nexcage._core.intents import Stop
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Verdict, observed, probe, unchanged
@@ -30,11 +31,15 @@ from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
 
 __all__ = ["Attempt"]
 
+_ONCE = frozenset({Op.ROLLBACK, Op.BACKUP})  # what a look cannot tell: its command alone knows
 # After the probe (design 8).
-_REPEATABLE = frozenset({Op.CREATE, Op.ADOPT, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING - {
-    Op.ROLLBACK
-}
+_REPEATABLE = (
+    frozenset({Op.CREATE, Op.ADOPT, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING
+) - _ONCE
 
+
+_ROUNDS = 180.0
+"""Seconds that an HA manager has for what it was asked: it comes round every ten, and starts on the new node what was moved there."""
 
 _ALREADY = re.compile(r"already running|not running")  # what pct says when somebody else was first
 
@@ -86,7 +91,7 @@ class Attempt:
                     return op.given_up(began, error)
                 machine, by = self._machine, self._steps.resolved_by
                 return op.succeeded(began, machine, began.before, machine.pid, resolved_by=by), None
-            if began.op is Op.ROLLBACK and lost:  # one that was stopped in the middle looks like a whole one
+            if began.op in _ONCE and lost:  # one that was stopped in the middle looks like a whole one
                 return op.given_up(began, error)
             if error is not None and not self._steps.touched:  # nothing was started, so all is as it was
                 verdict, state, pid = "not", began.before, self._machine.pid
@@ -102,6 +107,8 @@ class Attempt:
                     return op.given_up(began, error or blind)
             if began.op is Op.ROLLBACK and error is not None:
                 verdict = self._refused_rollback()
+            if began.op is Op.BACKUP and error is not None:
+                verdict = "not"
             if leaves(began, verdict):
                 try:
                     left = await tidied(self._backend, self._steps, began, self._machine)
@@ -113,6 +120,7 @@ class Attempt:
                     error.noted(f"and something is left of it: {left}")
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
+                op.requested = self._steps.requested
                 by = "probe" if lost else self._steps.resolved_by
                 state = state if began.op is Op.ADOPT else self._cell.to or state
                 machine = self._machine
@@ -124,18 +132,37 @@ class Attempt:
                 return op.given_up(began, error)
             repeat = began.op in _REPEATABLE and (lost or (error is not None and error.retryable))
             if not (repeat and self._may_retry(attempt)):
+                if error is None and self._steps.requested:
+                    error = self._ignored(state)
                 return op.failed(began, state, pid, error, lost=lost, resolved_by=self._steps.resolved_by)
             op.retries += 1
             self._steps.touched = False
             await anyio.sleep(pause(attempt, self._limits, self._random))
         raise AssertionError
 
+    @property
+    def _patience(self) -> float:
+        """Seconds until what was said to be done must be seen."""
+        if not self._steps.requested:
+            return self._limits.settle_timeout
+        wanted = self._began.intent
+        return _ROUNDS + (wanted.timeout if isinstance(wanted, (Stop, Migrate)) else 0.0)
+
     async def _arrived(self, ended: Succeeded) -> Succeeded:
-        """After a migration it is as its new node shows it."""
+        """After a migration it is as its new node shows it; an HA manager starts it there in a round of its own."""
         if not isinstance(self._began.intent, Migrate):
             return ended
-        state, pid = await self._observer.there(self._machine, self._began.intent.node)
-        return msgspec.structs.replace(ended, node=self._began.intent.node, state=state, pid=pid)
+        until = anyio.current_time() + (self._patience if self._steps.requested else 0.0)
+        while True:
+            state, pid = await self._observer.there(self._machine, self._began.intent.node)
+            if state is State.RUNNING or self._began.before is not State.RUNNING or anyio.current_time() >= until:
+                return msgspec.structs.replace(ended, node=self._began.intent.node, state=state, pid=pid)
+            await anyio.sleep(self._random.uniform(0.5, 1.5))
+
+    def _ignored(self, state: State) -> NexcageError:
+        said = f"the HA manager was asked and has not done it in {self._patience:g} s: the container is {state}"
+        error = CommandFailed(self._node.key, (str(self._began.op), self._began.id), 0, said)
+        return error.noted("see `ha-manager status` there")
 
     def _refused_rollback(self) -> Verdict:
         """The tool said no; its lock tells that it had begun to change the disks."""
@@ -188,7 +215,7 @@ class Attempt:
                 continue
             machine = self._machine
             verdict = probe(began, machine, look, self._fleet) if over else "wait"
-            if verdict != "wait" and not (verdict == "not" and certain and spent < limits.settle_timeout):
+            if verdict != "wait" and not (verdict == "not" and certain and spent < self._patience):
                 guest = look.find(self._fleet, began.id, began.mark)
                 state = unchanged(began, guest, machine) if verdict == "not" else observed(guest, machine)
                 return verdict, state, guest.pid if guest else 0

@@ -19,8 +19,8 @@ class Operation:
     """One intent from the moment it was taken. ``began`` is set once its `Began` is durable.
 
     ``hurry`` (of a stop) is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
-    its place before it began. ``scope`` ends it then, and when it takes too long; its deadline stands still while it waits for
-    its turn.
+    its place before it began. ``requested``: the HA manager was asked for it. ``scope`` ends it then, and when it takes too long;
+    its deadline stands still while it waits for its turn.
     """
 
     def __init__(self, intent: Intent, op_id: str) -> None:
@@ -32,6 +32,7 @@ class Operation:
         self.hurry: Hurry | None = Hurry() if isinstance(intent, Stop) else None
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
+        self.requested: bool = False
 
     @property
     def seconds(self) -> float:
@@ -50,7 +51,7 @@ class Operation:
             seconds=self.seconds,
             retries=self.retries,
             resolved_by=resolved_by,
-            notes=notes_of(machine, self.op_id),
+            notes=self._notes(machine),
         )
 
     def failure(self, machine: Machine, error: NexcageError) -> Failure:
@@ -81,8 +82,12 @@ class Operation:
             pid=pid,
             seconds=self.seconds,
             resolved_by=resolved_by,
-            notes=notes_of(machine, self.op_id),
+            notes=self._notes(machine),
         )
+
+    def _notes(self, machine: Machine) -> tuple[str, ...]:
+        asked = ("done by the HA manager, which was asked for it",) if self.requested else ()
+        return (*notes_of(machine, self.op_id), *asked)
 
     def failed(
         self, began: Began, state: State, pid: int, error: NexcageError | None, *, lost: bool, resolved_by: str = ""

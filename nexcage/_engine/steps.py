@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from random import Random
 from typing import Any, TypeVar
 
@@ -55,6 +56,8 @@ class Steps:
         """Whether a command that changes something may have begun since this was last set to False."""
         self.resolved_by: str = ""
         """``claim`` when an answer was lost and the node had kept it."""
+        self.requested: bool = False
+        """Whether the tool said that it only asked the HA manager, who comes round when it comes round."""
         self._node = node
         self._began = began
         self._journal = journal
@@ -95,7 +98,9 @@ class Steps:
             self.touched = before or (result is not None and self._began.op is Op.CREATE)
             raise
         try:
-            return answer(command, result, self.name)
+            said = answer(command, result, self.name)
+            self.requested = self.requested or bool(_REQUESTED.search(result.stdout))
+            return said
         except (NotOurs, IllegalTransition):  # said before the command itself began
             self.touched = before
             raise
@@ -186,5 +191,5 @@ class Steps:
         return False
 
 
-
+_REQUESTED = re.compile(rb"^Requesting HA ", re.MULTILINE)
 _TOOLS = frozenset({"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})

@@ -351,8 +351,13 @@ class Node:
             self.start_container(vmid, init)
 
     def _managed(self, what: str, vmid: int) -> None:
-        """The HA manager has come round: ``ha-start INIT`` or ``ha-stop``."""
+        """The HA manager has come round: ``ha-start INIT``, ``ha-stop`` or ``ha-migrate NODE``."""
         kind, _, init = what.partition(" ")
+        if kind == "ha-migrate":
+            from nexcage.testing._model.others import relocate
+
+            relocate(self, vmid, init)
+            return
         if self.config(vmid) is None or self.is_running(vmid) == (kind == "ha-start"):
             return
         if kind == "ha-start":

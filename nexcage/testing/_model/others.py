@@ -134,6 +134,21 @@ def migrate(node: Node, vmid: int, to: str = "") -> None:
     _save(node, there)
 
 
+def relocate(node: Node, vmid: int, to: str) -> None:
+    """The HA manager moves it: it is stopped, and its new node starts it in a later round of its own."""
+    running, init = node.is_running(vmid), node.files.read(f"{SIM}/init/{vmid}")
+    wanted, delay = node.files.read(f"{SIM}/ha/{vmid}") or "started", node.files.read(f"{SIM}/ha-delay") or "10.0"
+    node.end_container(vmid)
+    migrate(node, vmid, to)
+    there = peer(node, to)
+    node.files.remove(f"{SIM}/ha/{vmid}")
+    there.files.write(f"{SIM}/ha/{vmid}", wanted)
+    there.files.write(f"{SIM}/ha-delay", delay)
+    if running:
+        there.later(float(delay) * node.pace, f"ha-start {init or 'systemd'}", vmid, 0)
+    _save(node, there)
+
+
 def _migrate_machine(node: Node, there: Node, vmid: int) -> None:
     """A virtual machine goes on running over there, as another process."""
     text, said = vms.config(node, vmid) or "", vms.status(node, vmid)

@@ -15,8 +15,10 @@ __all__ = [
     "destroy",
     "halt",
     "halt_seconds",
+    "managed",
     "reaction",
     "reboot",
+    "request",
     "resume",
     "shutdown",
     "start",
@@ -32,24 +34,26 @@ def start(job: Job) -> Steps:
     if job.node.is_running(job.vmid):
         raise Die(f"CT {job.vmid} already running")
     job.check_quorum()
-    if _managed(job):
+    if managed(job):
         kind = reaction(job, job.load())
-        return (yield from _request(job, "hastart", "start", f"ha-start {kind}"))
+        return (yield from request(job, "hastart", "start", f"ha-start {kind}"))
     return (yield from job.worker("vzstart", lambda: job.locked(lambda: _start(job))))
 
 
-def _managed(job: Job) -> bool:
+def managed(job: Job) -> bool:
+    """Whether the HA manager has it."""
     return job.node.files.exists(f"{SIM}/ha/{job.vmid}")
 
 
-def _request(job: Job, task: str, what: str, due: str) -> Steps:
+def request(job: Job, task: str, what: str, due: str, where: str = "") -> Steps:
     """Ask the HA manager and return; it comes round later."""
 
     def body() -> Work:
-        job.say(f"Requesting HA {what} for CT {job.vmid}\n")
+        job.say(f"Requesting HA {what} for CT {job.vmid}{where}\n")
         yield from job.took(0.8)
         node = job.node
-        node.files.write(f"{SIM}/ha/{job.vmid}", "started" if what == "start" else "stopped")
+        if what != "migration":
+            node.files.write(f"{SIM}/ha/{job.vmid}", "started" if what == "start" else "stopped")
         delay = float(node.files.read(f"{SIM}/ha-delay") or 10.0) * node.pace
         node.effect("ha", str(job.vmid), f"requested {what}")
         node.later(delay, due, job.vmid, 0)
@@ -184,8 +188,8 @@ def _require_running(job: Job, kind: str = "CT") -> None:
 def stop(job: Job) -> Steps:
     """``pct stop``: kill it."""
     _require_running(job)
-    if _managed(job):
-        return (yield from _request(job, "hastop", "stop", "ha-stop"))
+    if managed(job):
+        return (yield from request(job, "hastop", "stop", "ha-stop"))
     if job.flag("overrule-shutdown"):
         overruled = job.node.tasks("vzshutdown", job.vmid)
         for upid in overruled:
@@ -206,8 +210,8 @@ def stop(job: Job) -> Steps:
 def shutdown(job: Job) -> Steps:
     """``pct shutdown``: ask, and kill only with ``--forceStop``."""
     _require_running(job)
-    if _managed(job):
-        return (yield from _request(job, "hastop", "stop", "ha-stop"))
+    if managed(job):
+        return (yield from request(job, "hastop", "stop", "ha-stop"))
 
     def body() -> Work:
         _require_running(job)

@@ -12,7 +12,7 @@ from nexcage.testing._model.node import Node
 from nexcage.testing._model.others import peer as peer_of
 from nexcage.testing._model.pct.conf import Conf, mounts
 from nexcage.testing._model.pct.job import BadParameter, Job, Work
-from nexcage.testing._model.pct.lifecycle import halt, start_container, volumes_of
+from nexcage.testing._model.pct.lifecycle import halt, managed, request, start_container, volumes_of
 from nexcage.testing._model.storage import Die, Volume
 from nexcage.testing._model.tool import Steps
 
@@ -31,6 +31,8 @@ def migrate(job: Job) -> Steps:
     running = job.node.is_running(job.vmid)
     if running and not job.flag("online") and not job.flag("restart"):
         raise Die("can't migrate running container without --online or --restart")
+    if managed(job):
+        return (yield from request(job, "hamigrate", "migration", f"ha-migrate {target}", f" to node {target}"))
 
     def body() -> Work:
         _log(job, f"starting migration of CT {job.vmid} to node '{target}' ({_address(job, target)})")

@@ -141,7 +141,9 @@ class Container(Keeps):
         return await copying.push(self._fleet.insider, self.id, local, path, mode=mode, owner=owner)
 
     async def pull(self, path: str, local: str | os.PathLike[str], *, mode: int | None = None) -> Copied:
-        """Read the file ``path`` inside into ``local``: whole or not at all, with its mode if not given. Needs a shell inside."""
+        """Read the file ``path`` inside into ``local``: whole or not at all, with its permissions (not set-user-ID and the like) if no
+        ``mode`` is given. Needs a shell inside.
+        """
         return await copying.pull(self._fleet.insider, self.id, path, local, mode=mode)
 
     async def ps(self) -> tuple[Process, ...]:

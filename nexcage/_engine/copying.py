@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,7 @@ from nexcage.tools.attach import BEGUN, refused
 __all__ = ["pull", "push"]
 
 _CHUNK = 256 * 1024
+_PLAIN = 0o777  # a file of a container makes nobody here another user
 _TRIES = 3  # of a pull: the file may change while it is read
 
 
@@ -89,10 +90,11 @@ async def _known(source: str | os.PathLike[str] | bytes) -> tuple[int, str, int]
     """Size, checksum and mode of what is sent."""
     if isinstance(source, bytes):
         return len(source), hashlib.sha256(source).hexdigest(), 0o644
+    local = _local(source)
 
     def read() -> tuple[int, str, int]:
         try:
-            with Path(source).open("rb") as file:
+            with local.open("rb") as file:
                 about = os.fstat(file.fileno())
                 return about.st_size, hashlib.file_digest(file, "sha256").hexdigest(), about.st_mode & 0o7777
         except OSError as error:
@@ -101,14 +103,39 @@ async def _known(source: str | os.PathLike[str] | bytes) -> tuple[int, str, int]
     return await anyio.to_thread.run_sync(read)
 
 
+def _local(path: str | os.PathLike[str]) -> Path:
+    """A path on this machine; raises InvalidPath."""
+    try:
+        found = Path(path)
+        os.fsencode(found)
+    except (TypeError, ValueError):
+        found = Path("\0")
+    if "\0" in str(found):
+        raise InvalidPath("local", path, "the path of a file on this machine, without NUL")
+    return found
+
+
+@contextmanager
+def _here(path: str | os.PathLike[str]) -> Generator[None]:
+    """What goes wrong with a file on this machine raises InvalidPath."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NexcageError):
+            raise
+        reason = f"a file that can be read and written to its end ({error.strerror})"
+        raise InvalidPath("local", os.fspath(path), reason) from None
+
+
 async def _chunks(source: str | os.PathLike[str] | bytes) -> AsyncIterator[bytes]:
     if isinstance(source, bytes):
         for at in range(0, len(source), _CHUNK):
             yield source[at : at + _CHUNK]
         return
-    async with await anyio.open_file(source, "rb") as file:
-        while chunk := await file.read(_CHUNK):
-            yield chunk
+    with _here(source):
+        async with await anyio.open_file(source, "rb") as file:
+            while chunk := await file.read(_CHUNK):
+                yield chunk
 
 
 # ---- pull ------------------------------------------------------------------------------------------------------------------
@@ -117,17 +144,21 @@ async def _chunks(source: str | os.PathLike[str] | bytes) -> AsyncIterator[bytes
 async def pull(insider: Insider, id: str, path: str, target: str | os.PathLike[str], *, mode: int | None) -> Copied:
     """See `nexcage.Container.pull`."""
     place = await insider.place(id, Op.PULL)
-    words = copying.pull(path)
+    words, local = copying.pull(path), _local(target)
+    if mode is not None:
+        copying.checked_mode(mode)
     async with insider.slot(place):
         for attempt in range(1, _TRIES + 1):
-            async with _beside(Path(target)) as temporary:
-                result, size, sha256 = await _received(place, words, temporary)
+            async with _beside(local) as temporary:
+                with _here(local):
+                    result, size, sha256 = await _received(place, words, temporary)
                 about = _checked(place, path, result)
                 if about.sha256 != sha256:
                     if attempt < _TRIES:
                         continue
                     raise CommandFailed(place.node.key, ("pull", path), 0, "it changed while it was read")
-                await _placed(temporary, Path(target), about.mode if mode is None else mode)
+                with _here(local):
+                    await _placed(temporary, local, about.mode & _PLAIN if mode is None else mode)
             return Copied(path=path, size=size, sha256=sha256, mode=about.mode, uid=about.uid, gid=about.gid)
     raise AssertionError
 
@@ -167,10 +198,10 @@ async def _beside(target: Path) -> AsyncGenerator[Path]:
     """A file beside ``target`` that is gone afterwards, unless it took its place."""
 
     def make() -> Path:
-        if target.is_dir():
-            raise InvalidPath("local", str(target), "a file, not a directory")
         try:
-            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            if target.is_dir():
+                raise InvalidPath("local", str(target), "a file, not a directory")
+            descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
         except OSError as error:
             raise InvalidPath("local", str(target), f"a place that can be written to ({error.strerror})") from None
         os.close(descriptor)

@@ -15,11 +15,10 @@ from nexcage._core.seen import Mark
 from nexcage.errors import CommandFailed, InvalidInput, InvalidPath, NexcageError, NodeNotUsable
 from nexcage.tools.inside import DIGEST, PULL, PUSH
 
-__all__ = ["Pulled", "checked_path", "digest", "pull", "push", "refusal", "said"]
+__all__ = ["Pulled", "checked_mode", "checked_path", "digest", "pull", "push", "refusal", "said"]
 
 _SAID = re.compile(rb"@nexcage file ([0-9a-f]{64}) ([0-7]{1,4}) ([0-9]{1,10}) ([0-9]{1,10})\n\Z")
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}(?::[A-Za-z0-9_][A-Za-z0-9_-]{0,31})?")
-_MODE = re.compile(r"[0-7]{3,4}")
 
 
 class Pulled(msgspec.Struct, frozen=True):
@@ -33,17 +32,28 @@ class Pulled(msgspec.Struct, frozen=True):
 
 def checked_path(path: str) -> str:
     """A path inside a container; raises InvalidPath."""
-    if not path.startswith("/") or "\0" in path or path.endswith("/") or len(path.encode("utf-8", "replace")) > 4000:
+    if (
+        not isinstance(path, str)
+        or not path.startswith("/")
+        or "\0" in path
+        or path.endswith("/")
+        or len(path.encode("utf-8", "replace")) > 4000
+    ):
         raise InvalidPath("path", path, "the absolute path of a file inside the container")
     return path
 
 
+def checked_mode(mode: int) -> int:
+    """File permissions; raises InvalidInput."""
+    if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o7777:
+        raise InvalidInput("mode", mode, "file permissions from 0 to 0o7777")
+    return mode
+
+
 def push(path: str, *, mode: int, owner: str, sha256: str, nonce: str) -> tuple[str, ...]:
     """The words that run inside: standard input becomes the file ``path``; raises InvalidInput."""
-    octal = f"{mode:o}".rjust(3, "0")
-    if not _MODE.fullmatch(octal):
-        raise InvalidInput("mode", mode, "file permissions from 0 to 0o7777")
-    if owner and not _OWNER.fullmatch(owner):
+    octal = f"{checked_mode(mode):o}".rjust(3, "0")
+    if owner != "" and not (isinstance(owner, str) and _OWNER.fullmatch(owner)):
         raise InvalidInput("owner", owner, "USER, UID, USER:GROUP or UID:GID, known inside")
     return ("sh", "-c", PUSH, "push", checked_path(path), octal, owner, sha256, nonce)
 

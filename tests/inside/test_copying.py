@@ -84,3 +84,14 @@ async def test_paths_are_checked_before_anything_runs(inside: Inside, path: str,
     with pytest.raises(nexcage.InvalidPath):
         await inside.web.pull(path, tmp_path / "x")
     assert inside.fleet.seq == before
+
+
+async def test_a_pulled_file_makes_nobody_here_another_user(inside: Inside, tmp_path: Path) -> None:
+    await inside.web.push(b"#!/bin/sh\n", "/root/tool", mode=0o6755)
+
+    pulled = await inside.web.pull("/root/tool", tmp_path / "tool")
+    await inside.web.pull("/root/tool", tmp_path / "asked", mode=0o4755)
+
+    assert pulled.mode == 0o6755
+    assert (tmp_path / "tool").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "asked").stat().st_mode & 0o7777 == 0o4755

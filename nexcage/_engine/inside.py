@@ -5,7 +5,7 @@ before the program starts, its exit status after; what goes in and comes out is 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.recover import Recovery
 from nexcage.abc import Backend, Journal, Lease, Stream
-from nexcage.errors import Busy, IllegalTransition, NexcageError, NodeTimeout, Uncertain, Unsupported
+from nexcage.errors import Busy, IllegalTransition, InvalidInput, NexcageError, NodeTimeout, Uncertain, Unsupported
 from nexcage.tools import pty
 from nexcage.tools.attach import BEGUN, refused, words
 
@@ -110,9 +110,10 @@ class Insider:
         """Run it to its end; see `Container.exec`."""
         place = await self.place(id, Op.EXEC)
         attach = place.way("exec", "attach")
-        command: Command[None] = attach(
-            place.mark, argv, env=env, cwd=cwd, user=user, timeout=timeout, cap=cap + len(BEGUN)
-        )
+        if not isinstance(stdin, bytes):
+            raise InvalidInput("stdin", type(stdin).__name__, "bytes")
+        command: Command[None] = attach(place.mark, argv, env=env, cwd=cwd, user=user, timeout=timeout, cap=cap)
+        command = msgspec.structs.replace(command, cap=cap + len(BEGUN))
         async with self.slot(place):
             try:
                 began = await self.begin(place, _noted(id, argv, env, cwd, user, op_id=op_id))
@@ -130,8 +131,9 @@ class Insider:
         async with place.node.stream(command) as stream:
 
             async def feed() -> None:
-                await stream.send(stdin)
-                await stream.send_eof()
+                with suppress(NexcageError):  # how it ended is told by its end
+                    await stream.send(stdin)
+                    await stream.send_eof()
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(feed)
@@ -364,15 +366,19 @@ class ExecStream:
         self._raw = raw
         self._ending = ending
         self._terminal = terminal
-        self._early = b""
+        self._early: list[tuple[Literal["stdout", "stderr"], bytes]] = []
 
     async def begin(self) -> None:
         """Wait until the program starts; raises what kept it from that."""
         said = b""
         async for kind, data in self._raw:
-            said += data if kind == "stderr" else b""
+            if kind == "stdout":  # the two come on ways of their own: the program's first words may be here before
+                self._early.append((kind, data))
+                continue
+            said += data
             if said.startswith(BEGUN):
-                self._early = said[len(BEGUN) :]
+                if rest := said[len(BEGUN) :]:
+                    self._early.append(("stderr", rest))
                 return
             if len(said) > 4 * len(BEGUN) and not said.startswith(BEGUN):
                 break
@@ -385,8 +391,7 @@ class ExecStream:
 
     async def __anext__(self) -> tuple[Literal["stdout", "stderr"], bytes]:
         if self._early:
-            data, self._early = self._early, b""
-            return "stderr", data
+            return self._early.pop(0)
         return await self._raw.__aiter__().__anext__()
 
     async def send(self, data: bytes) -> None:
@@ -407,8 +412,10 @@ class ExecStream:
     async def wait(self) -> Executed:
         """Its end, with what was printed and not iterated, within a MiB each. Raises Uncertain when the link was lost."""
         result = await self._raw.wait()
-        early, self._early = BEGUN + self._early, b""
-        return self._ending.executed(msgspec.structs.replace(result, stderr=early + result.stderr))
+        early, self._early = self._early, []
+        out, err = (b"".join(data for kind, data in early if kind == wanted) for wanted in ("stdout", "stderr"))
+        result = msgspec.structs.replace(result, stdout=out + result.stdout, stderr=BEGUN + err + result.stderr)
+        return self._ending.executed(result)
 
 
 def tracked(command: Command[None], began: Began) -> Command[None]:

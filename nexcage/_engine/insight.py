@@ -23,6 +23,7 @@ from nexcage.tools.console import unshown
 __all__ = ["addresses", "logs", "processes", "ready", "stats"]
 
 T = TypeVar("T")
+_LONGEST = 64 * 1024  # bytes of a line of a log; a longer one comes as several
 _ALIVE = frozenset({State.RUNNING, State.PAUSING, State.PAUSED, State.RESUMING, State.STOPPING})
 
 
@@ -102,9 +103,14 @@ async def _lines(place: Place, stream: Stream) -> AsyncIterator[bytes]:
         if kind == "stderr":
             said = (said + data)[-65536:]
             continue
-        *whole, rest = (rest + data).split(b"\n")
+        *whole, last = data.split(b"\n")
         for line in whole:
-            yield line
+            yield rest + line
+            rest = b""
+        rest += last
+        while len(rest) > _LONGEST:  # a line that does not end
+            yield rest[:_LONGEST]
+            rest = rest[_LONGEST:]
     if rest:
         yield rest
     result = await stream.wait()
@@ -128,8 +134,12 @@ async def ready(
     timeout: float | None,
 ) -> Addresses:
     """See `nexcage.Container.wait_ready`."""
-    if port is not None and (isinstance(port, bool) or not 0 < port < 65536):
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536):
         raise InvalidInput("port", port, "a TCP port from 1 to 65535")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= 1e9
+    ):
+        raise InvalidInput("timeout", timeout, "seconds, or None for no limit")
     nap, at, failing = 0.1, Addresses(), ""
     with anyio.move_on_after(timeout):
         while True:

@@ -74,7 +74,7 @@ _LONGEST = 48 * 1024  # of the variables together: they travel with the command
 
 def words(argv: Sequence[str | bytes]) -> tuple[str, ...]:
     """The words of a command, bytes among them as text that becomes the same bytes again; raises InvalidInput."""
-    if isinstance(argv, (str, bytes)) or not argv:
+    if isinstance(argv, (str, bytes)) or not isinstance(argv, Sequence) or not argv:
         raise InvalidInput("argv", argv, "a program and its arguments, as a list of words")
     found = tuple(_word(word) for word in argv)
     if not found[0]:
@@ -96,10 +96,15 @@ def _word(word: object) -> str:
 def header(env: Mapping[str, str]) -> bytes:
     """What goes in front of the program's own input: its variables; raises InvalidInput."""
     lines: list[bytes] = []
+    if not isinstance(env, Mapping):
+        raise InvalidInput("env", env, "a mapping of names to values")
     for name, value in env.items():
-        if not _NAME.fullmatch(name) or _OURS.match(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or _OURS.match(name):
             raise InvalidInput("env", name, "a name of ASCII letters, digits and _, which does not begin with nexcage_")
-        data = _word(value).encode("utf-8", "surrogateescape")
+        try:
+            data = _word(value).encode("utf-8", "surrogateescape")
+        except InvalidInput:  # the value may be a secret, so it is not shown
+            raise InvalidInput("env", name, "a variable whose value is text without NUL") from None
         if not _LOADED.fullmatch(name):
             coded = _PLAIN.sub(lambda found: b"\\0%03o" % found[0][0], data)
             lines.append(b"%b=%b\n" % (name.encode("ascii"), coded))
@@ -124,21 +129,37 @@ def attach(
     """``argv`` inside the container that carries ``mark``. ``size`` (rows, columns) gives it a terminal: its input is then frames
     (`nexcage.tools.pty`). ``cwd`` needs a shell inside. Raises InvalidInput.
     """
-    env = env or {}
+    env = {} if env is None else env
     inner = words(argv)
-    if cwd:
-        if not cwd.startswith("/"):
+    _measured(timeout, cap)
+    if cwd != "":
+        if not isinstance(cwd, str) or not cwd.startswith("/"):
             raise InvalidInput("cwd", cwd, "an absolute path inside the container")
         inner = ("sh", "-c", IN_DIRECTORY, "sh", _word(cwd), *inner)
-    if user and not _USER.fullmatch(user):
+    if user != "" and not (isinstance(user, str) and _USER.fullmatch(user)):
         raise InvalidInput("user", user, "a user name, UID or UID:GID")
-    if size is not None and not all(0 < number < 10_000 for number in size):
-        raise InvalidInput("size", size, "rows and columns of a terminal")
+    if size is not None:
+        _sized(size)
     text = header(env)
     loaded = [word for name, value in env.items() if _LOADED.fullmatch(name) for word in ("-v", f"{name}={value}")]
     sized = ("", "") if size is None else (f"{size[0]}x{size[1]}", PTY)
     outer = ("sh", "-c", ATTACH, "attach", str(mark), str(mark.vmid), user, *sized, *loaded, "--", *inner)
     return Command(outer, nothing, safe=safe, stdin=text, timeout=timeout, cap=cap, classify=_refusal(mark))
+
+
+def _measured(timeout: object, cap: object) -> None:
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= 1e9
+    ):
+        raise InvalidInput("timeout", timeout, "seconds, or None for no limit")
+    if isinstance(cap, bool) or not isinstance(cap, int) or not 0 <= cap <= 1 << 40:
+        raise InvalidInput("cap", cap, "a whole number of bytes that are kept")
+
+
+def _sized(size: tuple[int, ...]) -> None:
+    fits = isinstance(size, (tuple, list)) and len(size) == 2
+    if not fits or not all(type(number) is int and 0 < number < 10_000 for number in size):
+        raise InvalidInput("size", size, "rows and columns of a terminal")
 
 
 def _refusal(mark: Mark) -> Callable[[Command[Any], Result, str], NexcageError]:

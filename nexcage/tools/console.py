@@ -34,7 +34,7 @@ exec lxc-attach -n "$2" --clear-env -- sh -c "$5" logs "$3" "$4" </dev/null
 
 def logs(mark: Mark, lines: int, *, follow: bool = False) -> Command[None]:
     """The newest ``lines`` lines; with ``follow`` what comes after them, until it is ended. Raises NotFound, NotOurs."""
-    if isinstance(lines, bool) or not 0 <= lines <= 1_000_000:
+    if isinstance(lines, bool) or not isinstance(lines, int) or not 0 <= lines <= 1_000_000:
         raise InvalidInput("lines", lines, "a number from 0 to 1000000")
     argv = ("sh", "-c", LOGS, "logs", str(mark), str(mark.vmid), str(lines), "follow" if follow else "", inside.LOGS)
     return Command(argv, nothing, safe=True, cap=64 << 20, timeout=None if follow else 60.0, classify=_classify(mark))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
 
 import nexcage
 from nexcage import Spec, State
+from nexcage._engine import insight
+from nexcage._engine.inside import ExecStream
 from nexcage._sinks.journal import open_journal
 from nexcage.testing import SimCluster
 from nexcage.testing._model.others import swap
+from nexcage.tools.attach import BEGUN
 
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", storage="local-zfs")
 pytestmark = pytest.mark.sim(nodes=1)
@@ -193,6 +196,18 @@ async def test_many_programs_run_at_once_and_each_is_recorded(sim: SimCluster) -
         {"argv": ["true"], "cwd": "relative"},
         {"argv": ["true"], "user": "root; reboot"},
         {"argv": ["true"], "user": "$(id)"},
+        {"argv": 1.5},
+        {"argv": ["true"], "stdin": None},
+        {"argv": ["true"], "stdin": "text"},
+        {"argv": ["true"], "env": ["A=B"]},
+        {"argv": ["true"], "env": {1: "x"}},
+        {"argv": ["true"], "cwd": None},
+        {"argv": ["true"], "user": 1000},
+        {"argv": ["true"], "timeout": "5"},
+        {"argv": ["true"], "timeout": float("nan")},
+        {"argv": ["true"], "cap": 1.5},
+        {"argv": ["true"], "cap": None},
+        {"argv": ["true"], "cap": -1},
     ],
 )
 async def test_what_cannot_be_run_is_refused_before_anything_is_written(
@@ -206,3 +221,79 @@ async def test_what_cannot_be_run_is_refused_before_anything_is_written(
             await web.exec(**options)
 
         assert fleet.seq == before
+
+
+async def test_the_value_of_a_variable_that_is_refused_is_not_shown(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        web = await running(fleet)
+
+        with pytest.raises(nexcage.InvalidInput, match="TOKEN") as error:
+            await web.exec(["true"], env={"TOKEN": "s3cr3t\0"})
+
+        assert "s3cr3t" not in f"{error.value!s}{error.value!r}{vars(error.value)}"
+
+
+class Said:
+    """A program that has printed this, in this order."""
+
+    def __init__(self, *pieces: tuple[str, bytes]) -> None:
+        self._pieces = list(pieces)
+
+    def __aiter__(self) -> Said:
+        return self
+
+    async def __anext__(self) -> tuple[str, bytes]:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop(0)
+
+    async def wait(self) -> nexcage.Result:
+        return nexcage.Result(0, b"", b"")
+
+
+class Ended:
+    """What becomes of a result is the result itself."""
+
+    class began:  # noqa: N801 (stands for an event)
+        op_id = "op"
+
+    def executed(self, result: nexcage.Result) -> nexcage.Result:
+        return result
+
+
+async def test_what_a_program_prints_before_its_beginning_was_heard_of_is_not_lost() -> None:
+    pieces = (("stdout", b"one "), ("stderr", BEGUN[:5]), ("stdout", b"two"), ("stderr", BEGUN[5:] + b"oops"))
+    read = ExecStream(cast("Any", Said(*pieces)), cast("Any", Ended()), terminal=False)
+    unread = ExecStream(cast("Any", Said(*pieces)), cast("Any", Ended()), terminal=False)
+
+    await read.begin()
+    await unread.begin()
+
+    assert [piece async for piece in read] == [("stdout", b"one "), ("stdout", b"two"), ("stderr", b"oops")]
+    done = await unread.wait()
+    assert (done.stdout, done.stderr) == (b"one two", BEGUN + b"oops")
+
+
+async def test_a_line_of_a_log_that_does_not_end_comes_in_pieces() -> None:
+    piece = ("stdout", b"x" * 40_000)
+    lines = insight._lines(cast("Any", None), cast("Any", Said(piece, piece, piece, ("stdout", b"y\nz"))))
+
+    assert [len(line) async for line in lines] == [65536, 120_001 - 65536, 1]
+
+
+@pytest.mark.parametrize("local", ["x\0y", None, 5, "x" * 5000, "\ud800"])
+async def test_a_path_here_that_cannot_be_is_refused(sim: SimCluster, local: Any) -> None:
+    async with sim.fleet() as fleet:
+        web = await running(fleet)
+        with pytest.raises(nexcage.InvalidPath):
+            await web.push(local, "/root/x")
+        with pytest.raises(nexcage.InvalidPath):
+            await web.pull("/etc/hostname", local)
+
+
+@pytest.mark.parametrize("wrong", [{"timeout": "5"}, {"timeout": float("nan")}, {"port": "80"}, {"port": 1.5}])
+async def test_waiting_for_what_cannot_be_is_refused(sim: SimCluster, wrong: dict[str, Any]) -> None:
+    async with sim.fleet() as fleet:
+        web = await running(fleet)
+        with pytest.raises(nexcage.InvalidInput):
+            await web.wait_ready(**wrong)

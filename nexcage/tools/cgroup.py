@@ -133,7 +133,9 @@ def _number(word: bytes) -> int:
 
 
 def _processes(result: Result) -> tuple[Process, ...]:
-    head, end, tail = result.stdout.partition(b"@nexcage end\n")
+    head, end, tail = result.stdout.partition(
+        b"\n@nexcage end\n"
+    )  # a line of its own: names of processes hold anything
     if not end or result.dropped:
         raise ValueError("the list of processes is not complete")
     status: dict[int, dict[bytes, bytes]] = {}

@@ -64,6 +64,18 @@ def test_processes_with_odd_names_and_arguments() -> None:
     assert found.argv == ("sh", "-c", "a\nb\udcff")
 
 
+def test_the_name_of_a_process_hides_no_other() -> None:
+    status = b"4711/status:Name:\tx\n4712/status:Name:\ty\n"
+    stat = b"4711/stat:4711 (x\n4711/stat:@nexcage end\n4711/stat:) S 1 1 1 0 -1 0 0 0 0 0 100 0 0 0 20 0 1 0 1 0 0\n"
+    other = b"4712/stat:4712 (y) S 1 1 1 0 -1 0 0 0 0 0 200 0 0 0 20 0 1 0 1 0 0\n"
+
+    found = cgroup.processes(MARK).parse(
+        Result(0, b"@nexcage status\n" + status + b"@nexcage stat\n" + stat + other + END)
+    )
+
+    assert [one.seconds for one in found] == [1.0, 2.0]
+
+
 def test_addresses_and_ports() -> None:
     text = (
         b"banner\n@nexcage running\n104 4711\n105 4712\n@nexcage four\n4711/net/fib_trie:10.0.0.5\n4711/net/fib_trie:127.0.0.1\n"
@@ -82,7 +94,7 @@ def test_addresses_and_ports() -> None:
 @given(data=st.binary(max_size=400), whole=st.booleans())
 def test_no_answer_breaks_a_parser(command: Any, data: bytes, whole: bool) -> None:
     try:
-        command.parse(Result(0, HEAD + data + (END if whole else b"")))
+        command.parse(Result(0, HEAD + data + (b"\n" + END if whole else b"")))
     except ValueError:
         assert not whole or b"@nexcage" in data or command.argv[3] == "usage"
 

@@ -192,6 +192,10 @@ class Keeper(Protocol):
 
     async def delsnapshot(self, node: Node, ref: Ref, name: str) -> None: ...
 
+    async def backup(self, node: Node, ref: Ref, storage: str, *, mode: str, compress: str) -> None:
+        """Save it as an archive on ``storage``, and see that it is there."""
+        ...
+
     async def mend_snapshot(self, node: Node, ref: Ref, name: str, *, lock: str, op: str) -> None:
         """Remove what a killed snapshot (``lock`` "snapshot", made by ``op``) or its removal ("snapshot-delete") left, by a command that
         proves in the same breath that it may go, or raises NotOurs.

@@ -9,8 +9,8 @@ from nexcage._core.command import Command
 from nexcage._core.seen import Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import NotFound
-from nexcage.tools import lxc, mend_clone, mend_snapshot, pct
+from nexcage.errors import CommandFailed, NotFound
+from nexcage.tools import lxc, mend_clone, mend_snapshot, pct, pvesm, vzdump
 from nexcage.tools.config import Section
 
 __all__ = ["Keeps"]
@@ -27,6 +27,15 @@ class Keeps:
 
     async def mend_snapshot(self, node: Node, ref: Ref, name: str, *, lock: str, op: str) -> None:
         await node.run(mend_snapshot.mend(node.mark(ref.id, ref.vmid), name, lock, op))
+
+    async def backup(self, node: Node, ref: Ref, storage: str, *, mode: str, compress: str) -> None:
+        before = await node.run(pvesm.list_(storage, "backup"))
+        command = vzdump.backup(ref.vmid, storage, mode=mode, compress=compress)
+        await node.run(_ours(node, ref, command))
+        known = {volume.id for volume in before}
+        after = await node.run(pvesm.list_(storage, "backup"))
+        if not any(volume.vmid == ref.vmid and volume.id not in known for volume in after):
+            raise CommandFailed(node.name, command.argv, 0, f"it said that it was done, and {storage} has no new archive")
 
     async def rollback(self, node: Node, ref: Ref, name: str, *, start: bool) -> None:
         await node.run(_ours(node, ref, pct.rollback(ref.vmid, name)))

@@ -10,6 +10,7 @@ import msgspec
 from nexcage import names
 from nexcage._core.details import MIB, Details, Snap, mebibytes
 from nexcage._core.keeping import (
+    Backup,
     DelSnapshot,
     Keeping,
     MakeTemplate,
@@ -58,6 +59,8 @@ def ready(intent: Keeping, details: Details, *, mark: str, running: bool = False
     """
     template = details.values.get("template") == "1"
     match intent:
+        case Backup():
+            return intent
         case Snapshot() | DelSnapshot() | Rollback():
             return _snapshot_ready(intent, details, template=template)
         case Resize():
@@ -224,8 +227,10 @@ def _nets(spec: Spec, intent: Update) -> dict[int, Net]:
 def happened(
     intent: Keeping, op_id: str, details: Details, *, lock: str, running: bool, mark: str
 ) -> Literal["done", "not", "unknown"]:
-    """Whether it is so. Of a rollback that says no more than that it may well have happened: ask its command first."""
+    """Whether it is so. Of a rollback and a backup that says no more than that it may well have happened: ask its command first."""
     match intent:
+        case Backup():
+            return "done"
         case Snapshot(name=name):
             there = details.snapshots.get(name)
             return "done" if there is not None and there.op == op_id and not there.state else "not"

@@ -64,6 +64,8 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     verdict = probe(began, machine, look, fleet)
     if verdict == "wait":
         return Judgement("wait", "task", "a task on the node still works on it")
+    if began.op is Op.BACKUP:
+        return _saved(last)
     if began.op is Op.ROLLBACK:
         return _rolled_back(verdict, last)
     if half(began, machine, look) is not None:
@@ -101,6 +103,13 @@ def _half_snapshot(began: Began, intent: Snapshot | DelSnapshot, machine: Machin
     if guest is None or details is None or guest.mark is None or guest.mark.op != machine.mark:
         return None
     return guest if incomplete(intent, began.op_id, details, guest.lock) is not None else None
+
+
+def _saved(last: Settled | None) -> Judgement:
+    """An archive does not show in a look; only its command knows."""
+    if last is None or last.result is None or last.result.exit is None:
+        return Judgement("unknown", "", "nobody knows whether the backup was made")
+    return Judgement("done" if last.result.exit == 0 else "not", "claim")
 
 
 def _rolled_back(verdict: Verdict, last: Settled | None) -> Judgement:

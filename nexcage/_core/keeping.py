@@ -14,6 +14,7 @@ from nexcage._core.states import Op
 from nexcage.errors import InvalidInput
 
 __all__ = [
+    "Backup",
     "DelSnapshot",
     "Keeping",
     "MakeTemplate",
@@ -88,6 +89,7 @@ class Rollback(_Optional, frozen=True, omit_defaults=True, tag="rollback"):
 
     def _check(self) -> None:
         names.snapshot(self.name)
+        _flag("start", self.start)
 
 
 class Resize(_Optional, frozen=True, omit_defaults=True, tag="resize"):
@@ -113,6 +115,7 @@ class MoveVolume(_Optional, frozen=True, omit_defaults=True, tag="move-volume"):
     def _check(self) -> None:
         _like(_DISK, "disk", self.disk, "rootfs or mp0 to mp255")
         names.storage(self.storage)
+        _flag("delete", self.delete)
 
 
 class MakeTemplate(_Optional, frozen=True, omit_defaults=True, tag="template"):
@@ -135,7 +138,8 @@ class Migrate(_Optional, frozen=True, omit_defaults=True, tag="migrate"):
     """The PVE name of ``node``, found out before it begins."""
 
     def _check(self) -> None:
-        if not self.node:
+        _flag("restart", self.restart)
+        if not isinstance(self.node, str) or not self.node:
             raise InvalidInput("node", self.node, "the host string of a node of the fleet")
         if isinstance(self.timeout, bool) or not isinstance(self.timeout, int) or not 1 <= self.timeout <= 86400:
             raise InvalidInput("timeout", self.timeout, "whole seconds from 1 to 86400")
@@ -182,28 +186,68 @@ class Update(_Optional, frozen=True, omit_defaults=True, kw_only=True, tag="upda
             raise InvalidInput("cpulimit", limit, "a number of cores from 0 to 8192")
         if self.hostname is not None:
             names.hostname(self.hostname)
+        for field in ("onboot", "protection"):
+            if getattr(self, field) is not None:
+                _flag(field, getattr(self, field))
         if self.tags is not None:
+            _several("tags", self.tags)
             msgspec.structs.force_setattr(self, "tags", tuple(names.tag(tag) for tag in self.tags))
         if self.description is not None:
             _text("description", self.description)
-        for key in self.nets:
+        _named("nets", self.nets)
+        for key, net in self.nets.items():
             _like(_NET, "nets", key, "net0 to net31")
+            if not isinstance(net, Net):
+                raise InvalidInput("nets", net, "a nexcage.Net for each key")
+        _named("mounts", self.mounts)
         for key, value in self.mounts.items():
             if key == "rootfs":
                 raise InvalidInput("mounts", key, "mp0 to mp255: another root file system would break the container")
             _like(_DISK, "mounts", key, "mp0 to mp255")
             names.mount(value)
+        _several("unset", self.unset)
         for key in self.unset:
             _like(_UNSET, "unset", key, "cores, cpulimit, cpuunits, nameserver, searchdomain, startup, netN or mpN")
         _like(_DIGEST, "digest", self.digest, "40 hexadecimal digits")
 
 
-Keeping: TypeAlias = Snapshot | DelSnapshot | Rollback | Resize | MoveVolume | MakeTemplate | Migrate | Update
+class Backup(_Optional, frozen=True, omit_defaults=True, tag="backup"):
+    """Save it as an archive on ``storage``, by ``vzdump``. ``mode``: ``snapshot`` (the least disturbance), ``suspend`` or ``stop`` (it is
+    stopped meanwhile and started again). ``compress``: ``zstd``, ``gzip``, ``lzo`` or ``0``. Never repeated by itself.
+    """
+
+    op: ClassVar[Op] = Op.BACKUP
+    storage: str = "local"
+    mode: str = "snapshot"
+    compress: str = "zstd"
+
+    def _check(self) -> None:
+        names.storage(self.storage)
+        _like(re.compile("snapshot|suspend|stop"), "mode", self.mode, "snapshot, suspend or stop")
+        _like(re.compile("zstd|gzip|lzo|0"), "compress", self.compress, "zstd, gzip, lzo or 0")
+
+
+Keeping: TypeAlias = Backup | Snapshot | DelSnapshot | Rollback | Resize | MoveVolume | MakeTemplate | Migrate | Update
 
 
 def _like(pattern: re.Pattern[str], field: str, value: object, reason: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidInput(field, value, reason)
+
+
+def _flag(field: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidInput(field, value, "True or False")
+
+
+def _several(field: str, value: object) -> None:
+    if not isinstance(value, (tuple, list)):
+        raise InvalidInput(field, value, "a tuple of texts")
+
+
+def _named(field: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(field, value, "a mapping by key")
 
 
 def _whole(field: str, value: object, low: int, high: int) -> None:

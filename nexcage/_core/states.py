@@ -89,6 +89,7 @@ class Op(str, Enum):
     TEMPLATE = "template"
     MIGRATE = "migrate"
     ADOPT = "adopt"
+    BACKUP = "backup"
 
     def __str__(self) -> str:
         return self.value
@@ -100,7 +101,7 @@ TRANSITIONAL: frozenset[State] = frozenset(
 LIFECYCLE: frozenset[Op] = frozenset({Op.CREATE, Op.START, Op.STOP, Op.PAUSE, Op.RESUME, Op.DELETE, Op.KILL})
 """What a hint about what is possible now names."""
 KEEPING: frozenset[Op] = frozenset(
-    {Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.UPDATE, Op.RESIZE, Op.MOVE_VOLUME, Op.TEMPLATE, Op.MIGRATE}
+    {Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.UPDATE, Op.RESIZE, Op.MOVE_VOLUME, Op.TEMPLATE, Op.MIGRATE, Op.BACKUP}
 )
 """What changes disks, settings or place and keeps the state (a rollback leaves it stopped)."""
 DRIVEN: frozenset[Op] = LIFECYCLE | KEEPING | {Op.ADOPT}
@@ -142,7 +143,7 @@ _DELETE_FORCED = Rule("go", State.DELETING, State.ABSENT, forced=True)
 _CREATE = Rule("go", State.CREATING, State.CREATED)
 _ADOPT = Rule("go", State.CREATING, State.STOPPED)
 
-_ANY_TIME = {Op.UPDATE, Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.CLONE, Op.RESIZE, Op.MIGRATE}
+_ANY_TIME = {Op.UPDATE, Op.SNAPSHOT, Op.DELSNAPSHOT, Op.ROLLBACK, Op.CLONE, Op.RESIZE, Op.MIGRATE, Op.BACKUP}
 _AT_REST = _ANY_TIME | {Op.MOVE_VOLUME, Op.TEMPLATE}
 _ALIVE = _ANY_TIME | {Op.KILL, Op.EXEC, Op.PUSH, Op.PULL}
 _QUEUED = {Op.STOP: _QUEUE, Op.DELETE: _QUEUE}

@@ -13,6 +13,7 @@ from nexcage._core.details import Details, Snap, mebibytes
 from nexcage._core.events import Began
 from nexcage._core.intents import Adopt, Create, Delete, Kill, Pause, Resume, Start, Stop
 from nexcage._core.keeping import (
+    Backup,
     DelSnapshot,
     Keeping,
     MakeTemplate,
@@ -105,6 +106,8 @@ async def carry_out(backend: Backend, node: Node, ref: Ref, intent: Keeping, op_
     """Run the backend's verb."""
     keeper = cast("Keeper", backend)  # `ready` has seen that it has this verb
     match intent:
+        case Backup(storage=storage, mode=mode, compress=compress):
+            await keeper.backup(node, ref, storage, mode=mode, compress=compress)
         case Snapshot(name=name, description=text):
             await keeper.snapshot(node, ref, name, description=Snap.said(op_id, text))
         case DelSnapshot(name=name):

@@ -24,6 +24,7 @@ _WHERE: dict[str, str] = {
     "lxc-monitor": "monitor:lxc_monitor",
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
     "pveversion": "pve:pveversion",
+    "vzdump": "vzdump:vzdump",
     **{name: f"{name}:{name}" for name in "pvesm pveam pvesh".split()},
     **{name: f"host:{name}" for name in "kill df ip".split()},
     **{name: f"host:{name}_" for name in "true false echo cat sleep id uname hostname date which".split()},

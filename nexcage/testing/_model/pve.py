@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ def contents(node: Node, place: Storage) -> list[tuple[str, str, str, int, str]]
         for vol in storage.of_guest(node, place)
     ]
     for kind, directory in storage.DIRECTORIES.items():
-        if place.kind == "zfspool" or kind not in place.content or kind == "backup":
+        if place.kind == "zfspool" or kind not in place.content:
             continue
         for name in node.files.names(f"{place.path}/{directory}"):
             try:
@@ -94,7 +95,11 @@ def contents(node: Node, place: Storage) -> list[tuple[str, str, str, int, str]]
                 continue
             ending = name.rpartition(".")[2]
             form = {"gz": "tgz", "xz": "txz", "zst": "tzst", "bz2": "tbz2"}.get(ending, ending)
-            rows.append((vol.id, form, kind, len(node.files.read(f"{place.path}/{directory}/{name}") or ""), ""))
+            owner = re.match("vzdump-(?:lxc|qemu)-([0-9]+)-", name) if kind == "backup" else None
+            if owner is not None:
+                form = name[name.index(".") + 1 :]
+            size = len(node.files.read(f"{place.path}/{directory}/{name}") or "")
+            rows.append((vol.id, form, kind, size, owner[1] if owner else ""))
     return rows
 
 

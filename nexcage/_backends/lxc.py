@@ -13,7 +13,7 @@ from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import AlreadyExists, UnsupportedImage
+from nexcage.errors import AlreadyExists, Blocked, UnsupportedImage
 from nexcage.names import ImageRef, image
 from nexcage.tools import lxc, mending, pct
 
@@ -98,6 +98,7 @@ class Lxc(Inside, Keeps, Monitored):
         await node.run(_ours(node, ref, lxc.unfreeze(ref.vmid)))
 
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
+        _unshared(node, ref)
         await node.run(_ours(node, ref, pct.destroy(ref.vmid, force=force, purge=purge)))
 
     async def mend(self, node: Node, ref: Ref, lock: str, proof: Settled) -> None:
@@ -126,3 +127,14 @@ def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:
 
 def _guest(node: Node, ref: Ref) -> Guest:
     return node.seen.guests.get(ref.vmid) or Guest(ref.vmid)
+
+
+def _unshared(node: Node, ref: Ref) -> None:
+    """Raises Blocked for a template that linked clones live on: a destroy would empty its config before it fails at their disks."""
+    if not _guest(node, ref).template:
+        return
+    details = node.seen.details
+    using = [(v, other) for v, other in node.seen.guests.items() if v in details and details[v].shares(ref.vmid)]
+    if using:
+        named = (f"{other.mark.id if other.mark else other.name} ({vmid})" for vmid, other in using)
+        raise Blocked(f"container '{ref.id}'", f"its linked clones {', '.join(named)}; delete them first")

@@ -11,6 +11,7 @@ __all__ = ["MIB", "Details", "Snap", "mebibytes"]
 
 MIB = 1 << 20
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DISK = re.compile(r"rootfs|mp[0-9]{1,3}|unused[0-9]{1,3}")
 _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?([KMGT]?)")
 
 
@@ -73,6 +74,11 @@ class Details(msgspec.Struct, frozen=True):
         """The storage that its volume lies on; empty for none."""
         source = self.values.get(disk, "").split(",")[0].removeprefix("volume=")
         return source.partition(":")[0] if ":" in source and not source.startswith("/") else ""
+
+    def shares(self, vmid: int) -> bool:
+        """Whether one of its disks is a linked copy of a disk of the template ``vmid``."""
+        found = re.compile(rf"[:/]base(?:vol)?-{vmid}-[^,]*/")
+        return any(found.search(value) for key, value in self.values.items() if _DISK.fullmatch(key))
 
 
 def mebibytes(word: str, *, exact: bool = False) -> int | None:

@@ -266,3 +266,22 @@ async def test_a_migration_whose_answer_is_lost_is_found_where_it_went(sim: SimC
 
         assert (done.node, one.machine.node, done.state) == ("pve-02", "pve-02", State.CREATED)
         assert tries(sim, "pct migrate") == (2 if kind == "kill-supervisor" else 1)  # that one kills pct too
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_template_with_linked_clones_is_not_deleted(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["base"].create(SPEC)
+        await fleet.do(nexcage.MakeTemplate("base"))
+        await fleet["web-1"].create(Spec.from_container("base", linked=True))
+        before = sim["pve-01"].model.config(fleet.machines["base"].vmid)
+
+        with pytest.raises(Blocked, match=r"container 'base' is blocked by its linked clones web-1 \([0-9]+\)"):
+            await fleet["base"].delete()
+
+        assert before is not None
+        assert sim["pve-01"].model.config(fleet.machines["base"].vmid) == before
+        assert tries(sim, "pct destroy") == 0
+        await fleet["web-1"].delete()
+        await fleet["base"].delete()
+        assert sim["pve-01"].model.containers() == []

@@ -345,6 +345,6 @@ def answer(command: Command[T], result: Result, node: str) -> T:
         return command.parse(result)
     except NexcageError:
         raise
-    except ValueError as error:
+    except (ValueError, LookupError, ArithmeticError) as error:
         said = f"its answer cannot be read: {error}"
         raise CommandFailed(node, command.argv, 0, said, shown(result.stdout)) from None

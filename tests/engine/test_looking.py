@@ -11,8 +11,10 @@ import anyio
 import pytest
 
 from nexcage import Command, CommandFailed, Host, Limits, Look, NexcageError, NodeTimeout, NodeUnreachable, Result
-from nexcage._engine.node import FleetNode
+from nexcage._engine.node import FleetNode, answer
 from nexcage.errors import AuthRejected
+from nexcage.tools import pveam
+from nexcage.tools.shelf import shelf
 
 
 class Counting:
@@ -196,6 +198,18 @@ async def test_what_is_no_answer_is_never_a_look(
             await node.look()
         assert not refused.value.uncertain
         assert node.seen is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (shelf("pve-01"), b"@nexcage end\n"),
+        (pveam.list_("local"), b"local:vztmpl/x.tar.zst " + b"9" * 400 + b"GB\n"),
+    ],
+)
+def test_what_breaks_a_parser_is_an_error_of_the_command(command: Command[Any], said: bytes) -> None:
+    with pytest.raises(CommandFailed, match="cannot be read"):
+        answer(command, Result(0, said), "pve-01")
 
 
 async def test_a_node_that_does_not_answer_is_asked_less_and_less(virtual_time: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -186,6 +186,26 @@ def test_an_update_is_what_the_container_is_from_then_on() -> None:
         lambda: Update("web", memory=1),
         lambda: Update("web", digest="abc"),
         lambda: Migrate("web", ""),
+        lambda: Migrate("web", cast("Any", {"a": 1})),
+        lambda: Migrate("web", "pve-02", cast("Any", "yes")),
+        lambda: Rollback("web", "s1", cast("Any", "no")),
+        lambda: MoveVolume("web", "rootfs", "local", cast("Any", 1)),
+        *(
+            lambda field=field, value=value: Update("web", **{field: cast("Any", value)})
+            for field, value in (
+                ("onboot", "no"),
+                ("protection", 0),
+                ("tags", "ab"),
+                ("tags", 1.5),
+                ("nets", None),
+                ("nets", {"net0": "name=eth0"}),
+                ("nets", {"net0": None}),
+                ("mounts", None),
+                ("mounts", {"mp0": None}),
+                ("unset", None),
+                ("unset", "net0"),
+            )
+        ),
     ],
 )
 def test_an_intent_that_can_never_be_is_not_made(make: Any) -> None:

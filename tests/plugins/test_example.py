@@ -114,7 +114,7 @@ async def test_a_placement_is_chosen_by_name(sim: SimCluster, example: Path) -> 
 
 @pytest.mark.sim(nodes=1)
 async def test_a_placement_that_nobody_has_is_refused_with_those_that_are_there(sim: SimCluster, example: Path) -> None:
-    with pytest.raises(nexcage.InvalidSpec, match="one of spread, first"):
+    with pytest.raises(nexcage.InvalidSpec, match="one of spread, count, memory, first"):
         async with sim.fleet(config=config(placement="frist")):
             pass
 

@@ -23,8 +23,9 @@ def convert_config(path: str | os.PathLike[str]) -> ConvertedConfig:
     try:
         with Path(path).open("rb") as file:
             data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise InvalidPath("config", str(path), f"a readable file ({error.strerror})") from None
+    except (OSError, TypeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidPath("config", path, f"a readable file ({why})") from None
     if len(data) > _LARGEST:
         raise InvalidSpec("config", str(path), "at most 1 MiB")
     try:

@@ -151,7 +151,7 @@ def _defaults(old: _Old, new: dict[str, Any]) -> None:  # Any: TOML values
         old.refuse("proxmox.storage", error.reason)
     for key, name in (("proxmox.rootfs_size_gb", "size"), ("resources.cpu", "cores")):
         number = old.take(key)
-        if isinstance(number, (int, float)) and number == int(number) and 1 <= number <= 8192:
+        if isinstance(number, (int, float)) and 1 <= number <= 8192 and number == int(number):
             found[name] = int(number)
         elif number is not None:
             old.refuse(key, f"{number!r} is not a whole number from 1 on")

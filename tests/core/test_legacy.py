@@ -137,6 +137,8 @@ def test_the_older_configuration_becomes_settings_too() -> None:
         ({"data_dir": 5}, "data_dir"),
         ({"proxmox": {"storage": "bad name"}}, "proxmox.storage"),
         ({"proxmox": {"rootfs_size_gb": 1.5}}, "proxmox.rootfs_size_gb"),
+        ({"proxmox": {"rootfs_size_gb": float("inf")}}, "proxmox.rootfs_size_gb"),
+        ({"resources": {"cpu": float("nan")}}, "resources.cpu"),
         ({"resources": {"cpu": 0.5}}, "resources.cpu"),
         ({"container_config": {"default_runtime": "docker"}}, "container_config.default_runtime"),
         ({"runtime": {"routing": [{"pattern": "x", "runtime": "docker"}]}}, "runtime.routing[0].runtime"),
@@ -212,3 +214,9 @@ def test_a_broken_old_file_is_refused_with_its_name_and_place(
     assert str(file) in "\n".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
     with pytest.raises(InvalidPath, match="missing"):
         convert_config(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("path", [None, 1.5, b"x", "x\0y"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(InvalidPath):
+        convert_config(path)

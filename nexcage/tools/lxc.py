@@ -152,9 +152,18 @@ def _guard_check(inner: Command[None]) -> Callable[[Command[Any], Result, str], 
 
 def _guard_errors(mark: Mark, inner: Command[None]) -> Callable[[Command[Any], Result, str], NexcageError]:
     def classify(_: Command[Any], result: Result, node: str) -> NexcageError:
-        return _identity(mark, result, node) or inner.classify(inner, result, node)
+        return _identity(mark, result, node) or _by_id(mark, inner.classify(inner, result, node))
 
     return classify
+
+
+def _by_id(mark: Mark, error: NexcageError) -> NexcageError:
+    """The same by the container's id: the tool knows only its VMID."""
+    if not isinstance(error, IllegalTransition) or error.id != str(mark.vmid):
+        return error
+    reason = str(error).partition(": ")[2]
+    known = IllegalTransition(mark.id, error.op, error.state, error.allowed, reason)
+    return known.noted(*getattr(error, "__notes__", ()))
 
 
 def _identity(mark: Mark, result: Result, node: str) -> NexcageError | None:

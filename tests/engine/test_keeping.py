@@ -285,3 +285,29 @@ async def test_a_template_with_linked_clones_is_not_deleted(sim: SimCluster) -> 
         await fleet["web-1"].delete()
         await fleet["base"].delete()
         assert sim["pve-01"].model.containers() == []
+
+
+@pytest.mark.sim(nodes=1)
+async def test_what_pct_refuses_is_told_by_the_id_and_what_is_in_the_way(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        one = await web(fleet)
+        with pytest.raises(IllegalTransition) as refused:
+            await fleet["web-2"].create(Spec.from_container("web-1"))
+        assert (
+            str(refused.value) == "cannot clone container 'web-1': it is running: name one of its snapshots, or stop it"
+        )
+
+        await one.stop()
+        with pytest.raises(Blocked, match=r"is blocked by its storage: Linked clone feature for '.*' is not available"):
+            await fleet["web-2"].create(Spec.from_container("web-1", linked=True))
+
+        await one.snapshot("s0")
+        await one.snapshot("s1")
+        with pytest.raises(Blocked, match=r"is blocked by newer snapshots: can't rollback, 's0' is not most recent"):
+            await one.rollback("s0")
+
+        await one.delsnapshot("s0")
+        await one.delsnapshot("s1")
+        await fleet.do(nexcage.MakeTemplate("web-1"))
+        with pytest.raises(IllegalTransition, match=r"^cannot start container 'web-1': it is a template"):
+            await one.start()

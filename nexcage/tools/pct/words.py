@@ -75,6 +75,9 @@ _MEANINGS: Mapping[str, _Meaning] = {
     ),
     "gone": lambda said: NotFound("container", said.vmid, f"is not on node {said.name}"),
     "blocked": lambda said: Blocked(said.what, said.name),
+    "storage": lambda said: Blocked(said.what, f"its storage: {said.name}"),
+    "newer": lambda said: Blocked(said.what, f"newer snapshots: {said.name}"),
+    "linked": lambda said: Blocked(said.what, f"linked clones of {said.name}"),
     "root": lambda said: NodeNotUsable(said.node, "pct needs root; log in as root or allow `sudo -n` there"),
     "missing": lambda said: _no_pct(said.node),
     "snapshot used": lambda said: AlreadyExists("snapshot", said.name, f"exists already on {said.what}"),
@@ -94,6 +97,9 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "no lock": lambda said: NotFound("lock", said.vmid, "is not set"),
     "stopped": lambda said: IllegalTransition(said.vmid, said.verb, "stopped", reason="it is not running"),
     "running": lambda said: IllegalTransition(said.vmid, said.verb, "running", reason="it must be stopped for that"),
+    "copied": lambda said: IllegalTransition(
+        said.vmid, said.verb, "running", reason="it is running: name one of its snapshots, or stop it"
+    ),
     "template": lambda said: IllegalTransition(said.vmid, said.verb, "template", reason="it is a template"),
 }
 
@@ -113,7 +119,8 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(protection mode enabled)", "blocked"),
         (r"(used in HA resources and purge parameter not set)", "blocked"),
         (r"There is a (replication job '[^']*')", "blocked"),
-        (r"(?:base volume '([^']*)' is )?still in use by linked clones", "blocked"),
+        (r"base volume '([^']*)' is still in use by linked clones", "linked"),
+        (r"(still in use by linked clones)", "blocked"),
         (r"please run as root", "root"),
         (r"(?m)(?:^|[ '/])pct'?: Permission denied$", "root"),
         (
@@ -122,13 +129,13 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         # snapshots
         (r"snapshot name '([^']*)' already used", "snapshot used"),
-        (r"(can't rollback, '[^']*' is not most recent snapshot on '[^']*')", "blocked"),
+        (r"(can't rollback, '[^']*' is not most recent snapshot on '[^']*')", "newer"),
         (r"snapshot '([^']*)' does not exist", "snapshot gone"),
         (r"(unable to rollback to incomplete snapshot.*)", "blocked"),
         (r"unable to use snapshot name '([^']*)' \(reserved name\)", "reserved"),
         # what a storage or a state does not allow
-        (r"((?:snapshot|Linked clone|Template) feature (?:for '[^']*' )?is not available.*)", "blocked"),
-        (r"(can't resize this image format|unable to clone mountpoint '[^']*' \(type [a-z]+\))", "blocked"),
+        (r"((?:snapshot|Linked clone|Template) feature (?:for '[^']*' )?is not available.*)", "storage"),
+        (r"(can't resize this image format|unable to clone mountpoint '[^']*' \(type [a-z]+\))", "storage"),
         (
             r"(can't clone CT to node '[^']*' \(.*\)|you can't move a volume with snapshots and delete the source)",
             "blocked",
@@ -138,7 +145,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:can only (?:push|pull) files (?:to|from) a running|container '\d+' not running)", "stopped"),
         (r"cannot move volumes of a running container|cannot run fsck when container is running", "running"),
         (r"can't convert a CT to template if the CT is running|can't overwrite running container", "running"),
-        (r"Full clone of a running container is only possible from a snapshot", "running"),
+        (r"Full clone of a running container is only possible from a snapshot", "copied"),
         (r"can't migrate running container without", "running"),
         (r"you can't .*\b(?:if (?:it's|vm is) a template|a template to a template)", "template"),
         # what is not there

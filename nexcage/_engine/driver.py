@@ -37,7 +37,7 @@ from nexcage._engine.images import Images
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
-from nexcage._engine.placement import Coming, open_nodes, takers
+from nexcage._engine.placement import Coming, chosen, open_nodes, takers
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
@@ -375,10 +375,7 @@ class Driver:
             await self._not_twice(intent.id, self._nodes[candidate.node])
         if not candidates:
             raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
-        chosen = self._placement.place(intent.id, intent.spec, open_nodes(intent.id, candidates))
-        if chosen not in self._nodes:
-            raise NoRoute(f"placement chose node '{chosen}' for container '{intent.id}', which is not in this fleet")
-        return self._nodes[chosen]
+        return self._nodes[chosen(self._placement, intent.id, intent.spec, open_nodes(intent.id, candidates))]
 
     async def _not_twice(self, id: str, node: FleetNode) -> None:
         """Refuse to make what a node has already, although this journal does not know it (another one was lost)."""

@@ -14,9 +14,9 @@ from nexcage._core.route import Plan
 from nexcage._core.seen import Look
 from nexcage._core.spec import Spec
 from nexcage.abc import Candidate, Placement
-from nexcage.errors import NoRoute
+from nexcage.errors import NexcageError, NoRoute
 
-__all__ = ["PLACEMENTS", "Coming", "Count", "Memory", "Spread", "open_nodes", "takers", "without"]
+__all__ = ["PLACEMENTS", "Coming", "Count", "Memory", "Spread", "chosen", "open_nodes", "takers", "without"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,20 @@ def open_nodes(id: str, nodes: Sequence[Candidate]) -> Sequence[Candidate]:
         error.add_note(f"ha-manager crm-command node-maintenance disable {nodes[0].look.pve}")
         raise error
     return left
+
+
+def chosen(placement: Placement, id: str, spec: Spec, nodes: Sequence[Candidate]) -> str:
+    """The node that ``placement`` takes of these; raises NoRoute when it breaks or takes another one."""
+    try:
+        node: object = placement.place(id, spec, nodes)
+    except NexcageError:
+        raise
+    except Exception as error:  # a plugin's, and it costs only this create
+        raise NoRoute(f"no node for container {id!r}: its placement broke: {type(error).__name__}: {error}") from error
+    for one in nodes:
+        if one.node == node:
+            return one.node
+    raise NoRoute(f"placement chose {node!r} for container {id!r}, which is none of the nodes that can take it")
 
 
 def without(cordoned: Collection[str], wanted: Plan, id: str) -> Plan:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -144,3 +146,38 @@ async def test_a_pinned_container_fails_with_its_node_and_the_others_go_elsewher
         assert isinstance(report.failures[0].error, nexcage.NodeError)
         assert Counter(done.node for done in report.done) == {"pve-01": 3, "pve-03": 3}
         assert report.lost_nodes == {"pve-02"}
+
+
+class Odd:
+    """A placement that answers with this, or raises it."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def place(self, id: str, spec: Spec, nodes: Sequence[Candidate]) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("answer", [ValueError("no idea"), KeyError("x"), None, ["pve-01"], {}, "pve-09", 5])
+async def test_a_placement_that_raises_or_chooses_nonsense_costs_only_that_create(
+    sim: SimCluster, answer: object
+) -> None:
+    async with sim.fleet(placement=Odd(answer)) as fleet:
+        report = await fleet.run(
+            [nexcage.Create("web-1", SPEC), nexcage.Create("web-2", Spec(DEBIAN, storage="local-zfs", node="pve-02"))]
+        )
+
+    (failure,) = report.failures
+    assert isinstance(failure.error, nexcage.NoRoute)
+    assert failure.intent.id == "web-1"
+
+
+@pytest.mark.sim(nodes=3)
+async def test_a_placement_chooses_among_what_it_is_given(sim: SimCluster) -> None:
+    async with sim.fleet(placement=Odd("pve-02")) as fleet:
+        fleet.cordon("pve-02")
+        with pytest.raises(nexcage.NoRoute, match="pve-02"):
+            await fleet["web-1"].create(SPEC)

@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from nexcage._core.plugin import GROUPS, Plugin, PluginConfig, configured
-from nexcage._engine.hooks import VERBS, Around, Hooked
+from nexcage._engine.hooks import BREAKS, VERBS, Around, Hooked
 from nexcage._engine.placement import PLACEMENTS
 from nexcage.abc import Health, Placement, Sink
 from nexcage.errors import InvalidSpec
@@ -43,7 +43,7 @@ def plugged(group: str, settings: Settings) -> dict[str, Any]:  # Any: each grou
             continue
         try:
             found[entry.name] = load(entry, group, settings)
-        except Exception as error:  # noqa: BLE001 (one bad plugin costs only itself)
+        except BREAKS as error:  # one bad plugin costs only itself
             _log.warning("plugin '%s' (%s) cannot be loaded and is left out: %s", entry.name, _origin(entry), error)
     return found
 
@@ -132,7 +132,7 @@ def _described(entry: EntryPoint, group: str, settings: Settings) -> Plugin:
     if state == "on":
         try:
             _examine(entry, group, settings)
-        except Exception as error:  # noqa: BLE001 (it is what is shown)
+        except BREAKS as error:  # it is what is shown
             state, why = "failed", f"{type(error).__name__}: {error}"
     return Plugin(entry.name, group, package, version, state, why)
 

@@ -21,7 +21,7 @@ from nexcage._core.states import DRIVEN, Op
 from nexcage._engine.operation import Operation
 from nexcage.errors import NexcageError, Refused, Uncertain
 
-__all__ = ["VERBS", "Around", "Hooked"]
+__all__ = ["BREAKS", "VERBS", "Around", "Hooked"]
 
 
 def _verb(when: str, op: Op) -> str:
@@ -30,6 +30,9 @@ def _verb(when: str, op: Op) -> str:
 
 VERBS = frozenset({_verb(when, op) for when in ("pre", "post") for op in DRIVEN} | {"failed"})
 """Everything that a hook can be called."""
+
+BREAKS = (Exception, SystemExit)
+"""What a plugin's code may raise at most without ending more than itself."""
 
 _TRIES = 3
 _THREADS = 8  # plain functions at once; one that hangs keeps its thread until it ends
@@ -46,7 +49,10 @@ class Hooked:
         self._hooks = hooks
 
     def verb(self, name: str) -> Callable[..., object] | None:
-        found: object = getattr(self._hooks, name, None)
+        try:
+            found: object = getattr(self._hooks, name, None)
+        except BREAKS as error:
+            return partial(_raise, error)
         return found if callable(found) else None
 
 
@@ -104,26 +110,26 @@ class Around:
             if error is not None:
                 self._unplug(one, verb, error)
 
-    def _unplug(self, one: Hooked, verb: str, error: Exception) -> None:
+    def _unplug(self, one: Hooked, verb: str, error: BaseException) -> None:
         # What may refuse operations stays: without it they would all go through.
         left = "stays, as its policy is 'abort'" if one.policy == "abort" else "was unplugged"
         if one.policy != "abort" and one in self._plugged:
             self._plugged.remove(one)
         _log.warning("hook %s of plugin '%s' failed, and the plugin %s: %s", verb, one.name, left, _said(error))
 
-    async def _call(self, one: Hooked, verb: str, *values: object) -> Exception | None:
+    async def _call(self, one: Hooked, verb: str, *values: object) -> BaseException | None:
         """Call a hook within its deadline; what it raised."""
         hook = one.verb(verb)
         if hook is None:
             return None
-        cause: Exception | None = None
+        cause: BaseException | None = None
         for attempt in range(_TRIES if one.policy == "retry" else 1):
             if attempt:
                 await anyio.sleep(0.1 * 2**attempt * self._random.random())
             with anyio.move_on_after(one.timeout) as scope:
                 try:
                     await self._invoke(hook, values)
-                except Exception as error:  # noqa: BLE001 (a plugin's; its policy says what becomes of it)
+                except BREAKS as error:  # its policy says what becomes of it
                     cause = error
                 else:
                     return None
@@ -142,7 +148,11 @@ class Around:
             await answer
 
 
-def _said(error: Exception) -> str:
+def _raise(error: BaseException, *_: object) -> None:
+    raise error
+
+
+def _said(error: BaseException) -> str:
     if isinstance(error, NexcageError) or (isinstance(error, TimeoutError) and error.args):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -228,3 +228,33 @@ async def test_a_plain_function_does_not_hold_up_the_loop(tmp_path: Path) -> Non
         tasks.start_soon(around.before, op, op.intent, nexcage.Machine("web-1"))
         await anyio.lowlevel.checkpoint()
         go.set()
+
+
+EXITS = """
+import sys
+class Exits:
+    def pre_start(self, intent, machine): sys.exit(3)
+class Shy:
+    asked = 0
+    @property
+    def pre_start(self):
+        Shy.asked += 1
+        if Shy.asked > 1: raise RuntimeError("not now")
+        return lambda intent, machine: None
+def unmade(): sys.exit(4)
+"""
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("name", ["Exits", "Shy", "unmade"])
+async def test_one_that_wants_the_program_to_end_is_unplugged_instead(
+    sim: SimCluster, package: Install, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = f"exits_{next(NUMBERS)}"
+    package(made, EXITS, hooks=f"one = {made}:{name}")
+
+    async with sim.fleet(config=only("one")) as fleet:
+        await fleet["web-1"].create(SPEC)
+        assert (await fleet["web-1"].start()).state is State.RUNNING
+
+    assert any("plugin 'one'" in record.getMessage() for record in caplog.records)

@@ -48,6 +48,18 @@ def test_exec_gives_the_programs_streams_and_status(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("web")
+def test_what_was_copied_can_be_looked_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "site.conf").write_text("text\n")
+
+    assert run("exec", "web-1", "test", "-e", "/srv/site.conf").status == 1
+    assert run("cp", str(tmp_path / "site.conf"), "web-1:/srv/").status == 0
+
+    assert run("exec", "web-1", "ls", "/srv") == Ran(0, "site.conf\n", "")
+    assert run("wait", "web-1", "--", "test", "-s", "/srv/site.conf").status == 0
+    assert run("exec", "web-1", "ls", "/srv/none").status == 2
+
+
+@pytest.mark.usefixtures("web")
 def test_exec_is_255_when_the_program_was_not_run(run: Run) -> None:
     for words in (("nobody", "true"), ("-u", "no-such-user", "web-1", "true"), ("-w", "relative", "web-1", "true")):
         ran = run("exec", *words)

@@ -21,6 +21,9 @@ __all__ = ["Guest", "run"]
 _CHUNK = 1 << 16
 _PASSWD = "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nuser:x:1000:1000::/home/user:/bin/sh\n"
 _RELEASE = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
+_FRESH = (
+    "/ /bin /etc /home /home/user /opt /root /srv /tmp /usr /usr/local /usr/local/bin /var /var/log /var/www".split()
+)
 _SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
 
 
@@ -79,12 +82,18 @@ class Guest:
     def is_directory(self, path: str) -> bool:
         """A directory of a fresh system, or one that has files."""
         path = self.place(path).rstrip("/") or "/"
-        fresh = (
-            "/ /bin /etc /home /home/user /opt /root /srv /tmp /usr /usr/local /usr/local/bin /var /var/log /var/www"
-        )
-        return path in fresh.split() or (
+        return path in _FRESH or (
             self.node.files.read(self._stored(path)) is None and self.node.files.exists(self._stored(path))
         )
+
+    def names(self, path: str) -> list[str] | None:
+        """What is in a directory, or a file itself; None for what is not there."""
+        if not self.is_directory(path):
+            return None if self.read(path) is None else [path]
+        place = self.place(path).rstrip("/")
+        fresh = {one.removeprefix(place + "/") for one in _FRESH if one != "/" and one.startswith(place + "/")}
+        written = set(self.node.files.names(self._stored(place)))
+        return sorted(written | {name for name in fresh if "/" not in name})
 
     def about(self, path: str) -> tuple[int, int, int]:
         """Mode, uid and gid."""
@@ -259,6 +268,31 @@ def _stat(guest: Guest, words: tuple[str, ...]) -> Steps:
     yield
 
 
+def _test(guest: Guest, words: tuple[str, ...]) -> Steps:
+    """``test -e|-f|-d|-s PATH``."""
+    if len(words) != 2 or words[0] not in ("-e", "-f", "-d", "-s"):
+        guest.ctx.err("test: only -e, -f, -d and -s of one path are known here\n")
+        return 2
+    directory, data = guest.is_directory(words[1]), guest.read(words[1])
+    found = {"-e": directory or data is not None, "-f": data is not None, "-d": directory, "-s": bool(data)}
+    return 0 if found[words[0]] else 1
+    yield
+
+
+def _ls(guest: Guest, words: tuple[str, ...]) -> Steps:
+    """``ls [PATH...]``, a name a line."""
+    status = 0
+    for path in [word for word in words if not word.startswith("-")] or ["."]:
+        found = guest.names(guest.cwd if path == "." else path)
+        if found is None:
+            guest.ctx.err(f"ls: cannot access '{path}': No such file or directory\n")
+            status = 2
+        else:
+            guest.ctx.out("".join(f"{name}\n" for name in found))
+    return status
+    yield
+
+
 def _rm(guest: Guest, words: tuple[str, ...]) -> Steps:
     for path in words:
         if not path.startswith("-"):
@@ -372,6 +406,7 @@ PROGRAMS: dict[str, Program] = {
     "hostname": _hostname,
     "id": _id,
     "journalctl": _journalctl,
+    "ls": _ls,
     "nc": _nc,
     "printf": _printf,
     "pwd": _pwd,
@@ -381,6 +416,7 @@ PROGRAMS: dict[str, Program] = {
     "sleep": _sleep,
     "stat": _stat,
     "stty": _stty,
+    "test": _test,
     "true": _status(0),
     "wc": _wc,
 }

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from nexcage._core.intents import Resume as Resume
     from nexcage._core.intents import Start as Start
     from nexcage._core.intents import Stop as Stop
+    from nexcage._core.keeping import Backup as Backup
     from nexcage._core.keeping import DelSnapshot as DelSnapshot
     from nexcage._core.keeping import MakeTemplate as MakeTemplate
     from nexcage._core.keeping import Migrate as Migrate
@@ -153,6 +154,7 @@ __all__ = [
     "AlreadyExists",
     "Attempted",
     "AuthRejected",
+    "Backup",
     "Began",
     "Blocked",
     "Busy",
@@ -337,6 +339,7 @@ _HOME: dict[str, str] = {
     "Push": "nexcage._core.intents",
     "DelSnapshot": "nexcage._core.keeping",
     "MakeTemplate": "nexcage._core.keeping",
+    "Backup": "nexcage._core.keeping",
     "Migrate": "nexcage._core.keeping",
     "MoveVolume": "nexcage._core.keeping",
     "Resize": "nexcage._core.keeping",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from nexcage._core.adopting import adopted
 from nexcage._core.command import Command
+from nexcage._core.details import Details
 from nexcage._core.seen import Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
@@ -35,7 +38,19 @@ class Keeps:
         known = {volume.id for volume in before}
         after = await node.run(pvesm.list_(storage, "backup"))
         if not any(volume.vmid == ref.vmid and volume.id not in known for volume in after):
-            raise CommandFailed(node.name, command.argv, 0, f"it said that it was done, and {storage} has no new archive")
+            raise CommandFailed(
+                node.name, command.argv, 0, f"it said that it was done, and {storage} has no new archive"
+            )
+
+    async def restore(self, node: Node, mark: Mark, archive: str, spec: Spec, saved: Details) -> None:
+        """Make the one with this VMID from an archive: all is as it was saved but for our mark, and the host name where one is given."""
+        values = adopted(str(mark), saved, spec.description)
+        settings = pct.Settings.read(Section({"tags": values["tags"]}, values["description"]))
+        if spec.hostname is not None:
+            settings = msgspec.structs.replace(settings, hostname=spec.hostname)
+        then = vzdump.guest(archive)  # while that is there, the copy cannot have its network addresses
+        command = pct.restore(mark.vmid, archive, settings, storage=spec.storage or "", unique=then in node.seen.vmids)
+        await node.run(command)
 
     async def rollback(self, node: Node, ref: Ref, name: str, *, start: bool) -> None:
         await node.run(_ours(node, ref, pct.rollback(ref.vmid, name)))

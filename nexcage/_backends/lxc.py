@@ -10,12 +10,13 @@ from nexcage._backends.keeping import Keeps
 from nexcage._backends.monitored import Monitored
 from nexcage._core.changes import described
 from nexcage._core.command import Command
+from nexcage._core.details import Details
 from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, Blocked, UnsupportedImage
 from nexcage.names import ImageRef, image
-from nexcage.tools import lxc, mending, pct
+from nexcage.tools import lxc, mending, pct, pvesm
 
 __all__ = ["Lxc", "candidates"]
 
@@ -30,19 +31,25 @@ class Lxc(Inside, Keeps, Monitored):
     holds_created: bool = False  # a PVE container that was created has no process, so there is nothing to signal
 
     def accepts(self, image: ImageRef) -> bool:
-        return image.kind == "template"
+        return image.kind in ("template", "backup")
 
     def check(self, id: str, spec: Spec) -> None:
         if not self.accepts(image(spec.image)):
-            ways = "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, or an alias of one in [images]"
+            ways = "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, an alias of one in [images], or STORAGE:backup/NAME"
             raise UnsupportedImage("image", spec.image, ways)
         pct.hostname_for(id, spec)
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
         template, hostname = str(image(spec.image)), pct.hostname_for(ref.id, spec)
+        saved: Details | None = None
+        if image(spec.image).kind == "backup":
+            saved = await node.run(pvesm.saved(template))
         for vmid in candidates(ref.id, node.vmids, node.seen):
             try:
-                await self.make(node, node.mark(ref.id, vmid), template, spec, hostname)
+                if saved is None:
+                    await self.make(node, node.mark(ref.id, vmid), template, spec, hostname)
+                else:
+                    await self.restore(node, node.mark(ref.id, vmid), template, spec, saved)
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
             return Ref(ref.id, vmid, ref.node)

@@ -70,7 +70,21 @@ def _prepare(call: Call, streams: Streams) -> Verb:
             from nexcage._cli.verbs_reconcile import prepare
         case "watch":
             from nexcage._cli.verbs_watch import prepare
-        case "snapshot" | "delsnapshot" | "rollback" | "update" | "resize" | "move-volume" | "migrate" | "template":
+        case "backups":
+            from nexcage._cli.verbs_saving import prepare_backups as prepare
+        case "restore":
+            from nexcage._cli.verbs_saving import prepare_restore as prepare
+        case (
+            "backup"
+            | "snapshot"
+            | "delsnapshot"
+            | "rollback"
+            | "update"
+            | "resize"
+            | "move-volume"
+            | "migrate"
+            | "template"
+        ):
             from nexcage._cli.verbs_ops import prepare
         case "adopt":
             from nexcage._cli.verbs_adopt import prepare

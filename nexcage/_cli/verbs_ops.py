@@ -1,4 +1,4 @@
-"""``nexcage snapshot delsnapshot rollback resize move-volume template migrate update snapshots``, and ``--dry-run`` of what changes."""
+"""``nexcage backup snapshot delsnapshot rollback resize move-volume template migrate update snapshots``, and ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nexcage import (
+    Backup,
     DelSnapshot,
     Intent,
     InvalidInput,
@@ -61,6 +62,10 @@ def _operands(call: Call) -> tuple[Call, tuple[str, ...]]:
 
 def _maker(call: Call, given: tuple[str, ...]) -> Maker:
     match call.name:
+        case "backup":
+            where, mode = call.text("storage") or "local", call.text("mode") or "snapshot"
+            compress = call.text("compress") or "zstd"
+            return lambda id, key: Backup(id, where, mode, compress, op_id=key)
         case "snapshot":
             text = call.text("description") or ""
             return lambda id, key: Snapshot(id, given[0], text, op_id=key)

@@ -69,8 +69,10 @@ def adoptable(intent: Adopt, key: str, look: Look, fleet: str) -> Guest:
     return guest
 
 
-def adopted(mark: str, details: Details) -> dict[str, str]:
-    """What is to be set so that it is ours, by PVE's keys: its tags and its text stay, and of a copy the line that it came with goes."""
+def adopted(mark: str, details: Details, description: str = "") -> dict[str, str]:
+    """What is to be set so that it is ours, by PVE's keys: its tags and its text stay, and of a copy the line that it came with goes.
+    ``description`` instead of its text, if given.
+    """
     text = "\n".join(line for line in details.description.rstrip("\n").split("\n") if not line.startswith(_OURS))
     tags = filter(None, details.values.get("tags", "").replace(",", ";").replace(" ", ";").split(";"))
-    return {"tags": ";".join(sorted({"nexcage", *tags})), "description": described(mark, text)}
+    return {"tags": ";".join(sorted({"nexcage", *tags})), "description": described(mark, description or text)}

@@ -29,7 +29,7 @@ from nexcage._core.drift import Difference
 from nexcage._core.finding import Finding
 from nexcage._core.images import Image, Template
 from nexcage._core.inside import Addresses, Stats
-from nexcage._core.intents import Adopt, Intent
+from nexcage._core.intents import Adopt, Create, Intent
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
@@ -53,9 +53,11 @@ from nexcage._engine.placement import without
 from nexcage._engine.rebuild import Rebuilder
 from nexcage._engine.reconcile import Reconciler
 from nexcage._engine.recover import Recovery
+from nexcage._engine.saving import everywhere, having
 from nexcage._engine.watch import Watcher
 from nexcage.abc import Backend, Follows, Journal
 from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
+from nexcage.tools.pvesm import Volume
 
 __all__ = ["Fleet"]
 
@@ -138,6 +140,40 @@ class Fleet:
         AlreadyExists for an id or a guest that is known, Busy for a locked one, Changed when somebody edits it meanwhile.
         """
         return await self.do(Adopt(id, vmid, node, op_id), wait=wait)
+
+    async def restore(
+        self,
+        id: str,
+        volume: str,
+        *,
+        node: str = "",
+        storage: str | None = None,
+        hostname: str | None = None,
+        op_id: str | None = None,
+        wait: bool = False,
+    ) -> Done:
+        """Make the container ``id`` from the archive ``volume`` (``STORAGE:backup/NAME``), on ``node`` or on one that has it: a create like
+        any other, with a VMID and a mark of its own and everything else as it was saved. Raises NotFound and what a create raises.
+        """
+        spec = await self.restoring(volume, node=node, storage=storage, hostname=hostname)
+        return await self.do(Create(id, spec, op_id), wait=wait)
+
+    async def restoring(
+        self, volume: str, *, node: str = "", storage: str | None = None, hostname: str | None = None
+    ) -> Spec:
+        """The spec of a create from that archive, at a node that has it."""
+        if names.image(volume).kind != "backup":
+            raise InvalidInput("backup", volume, "an archive of a container, STORAGE:backup/NAME.tar.zst")
+        key = self._node(node).key if node else await having(self.nodes, volume)
+        return Spec(volume, node=key, storage=storage, hostname=hostname, backend="lxc")
+
+    async def backups(self) -> dict[str, tuple[Volume, ...]]:
+        """Every archive of a guest on the nodes, by node. One that cannot be asked is left out and named in a warning on the logger
+        ``nexcage``; raises its error when none could.
+        """
+        found, errors = await everywhere(self.nodes.values())
+        _tell_away(errors, found)
+        return found
 
     async def rehearse(self, intent: Intent) -> tuple[str, tuple[Command[Any], ...]]:
         """The node and the commands that ``intent`` would run there now to change something (none: it is so already). Changes nothing,

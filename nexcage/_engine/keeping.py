@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nexcage._core.changes import Change, plan_update
 from nexcage._core.details import Details, Snap
 from nexcage._core.keeping import (
+    Backup,
     DelSnapshot,
     MakeTemplate,
     Migrate,
@@ -20,8 +21,10 @@ from nexcage._core.keeping import (
 from nexcage._core.outcome import Done
 from nexcage._core.seen import Mark
 from nexcage._core.spec import Net
+from nexcage._engine.saving import archives
 from nexcage._engine.verbs import details_of
 from nexcage.errors import NotFound
+from nexcage.tools.pvesm import Volume
 
 if TYPE_CHECKING:
     from nexcage._engine.fleet import Fleet
@@ -56,6 +59,34 @@ class Keeps:
         a lost answer raises Uncertain.
         """
         return await self._fleet.do(Rollback(self.id, name, start, op_id=op_id), wait=wait)
+
+    async def backup(
+        self,
+        storage: str = "local",
+        *,
+        mode: str = "snapshot",
+        compress: str = "zstd",
+        op_id: str | None = None,
+        wait: bool = False,
+    ) -> str:
+        """Save it as an archive on ``storage`` of its node; the volume id of the archive, for `nexcage.Fleet.restore`. See `Backup`.
+
+        Never repeated by itself: a lost answer that the node has not kept raises Uncertain.
+        """
+        done = await self._fleet.do(Backup(self.id, storage, mode, compress, op_id=op_id), wait=wait)
+        found = await archives(self._fleet.nodes[done.node], storage)
+        ours = [volume.id for volume in found if volume.vmid == done.vmid]
+        if not ours:
+            raise NotFound("backup", self.id, f"is not on {storage} any more")
+        return ours[-1]
+
+    async def backups(self) -> tuple[Volume, ...]:
+        """The archives of its VMID on its node, the oldest first. Raises NotFound and NodeError."""
+        machine = await self._fleet.observe(self.id)
+        if not machine.vmid:
+            raise NotFound("container", self.id)
+        found = await archives(self._fleet.nodes[machine.node])
+        return tuple(volume for volume in found if volume.vmid == machine.vmid)
 
     async def details(self) -> Details:
         """Its settings, snapshots and the digest of both, looked up now. Raises NotFound, NodeError and what `Container.state` raises."""

@@ -5,7 +5,7 @@
 (a bundle or an OCI layout); everything else is a reference, read as container tools read it. So a missing path never
 becomes a reference, and nothing is misread as a template. What a virtual machine is made from is a disk:
 ``STORAGE:import/NAME.qcow2``, ``STORAGE:iso/NAME.iso``, ``vm:template/VMID`` (a VM that was made a template), or an absolute file
-name that ends as those do.
+name that ends as those do. ``STORAGE:backup/NAME.tar.zst`` is an archive of a container.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _TEMPLATE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*"
 _OSTEMPLATE_MAX = 255  # of pct create's argument
 _DISK_ENDINGS = r"\.(?:qcow2|raw|vmdk|img|iso)"
 _DISK_VOLUME = rf"import/{_TEMPLATE_NAME}\.(?:qcow2|raw|vmdk)|iso/{_TEMPLATE_NAME}\.(?:iso|img)"
+_BACKUP = rf"backup/(?:{_TEMPLATE_NAME}\.(?:tgz|tar(?:\.(?:gz|lzo|zst))?)|ct/[1-9][0-9]{{2,8}}/[0-9TZ:-]+)"
 _VM_TEMPLATE = r"template/[1-9][0-9]{2,8}"
 
 _PRINTABLE = r"[ -~]{1,4095}"
@@ -45,7 +46,7 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
     """An image, classified. ``str(ref)`` is its canonical text; ``text`` is what was given."""
 
     text: str
-    kind: Literal["template", "path", "reference", "disk"]
+    kind: Literal["template", "path", "reference", "disk", "backup"]
     storage: str | None = None
     """Of a template ``STORAGE:vztmpl/NAME``, and of a disk that is a volume (``vm``: of a VM that is a template)."""
     name: str | None = None
@@ -66,7 +67,11 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
             digest = f"@{self.digest}" if self.digest else ""
             return f"{self.registry}/{self.repository}{tag}{digest}"
         if self.storage:
-            return f"{self.storage}:{self.name}" if self.kind == "disk" else f"{self.storage}:vztmpl/{self.name}"
+            return (
+                f"{self.storage}:{self.name}"
+                if self.kind in ("disk", "backup")
+                else f"{self.storage}:vztmpl/{self.name}"
+            )
         return self.path or self.name or self.text
 
     def __repr__(self) -> str:
@@ -87,6 +92,8 @@ def image(value: object) -> ImageRef:
         return _path(given)
     if ":vztmpl/" in given:
         return _volume(given)
+    if re.match(r"[^/:]*:backup/", given):
+        return _backup(given)
     if re.match(r"[^/:]*:(?:import|iso|template)/", given):  # no port, so never a registry
         return _disk(given)
     if re.fullmatch(_TAR, given) and re.fullmatch(_TEMPLATE_NAME, given):
@@ -130,6 +137,17 @@ def _disk(given: str) -> ImageRef:
         ways = "STORAGE:import/NAME.qcow2 (.raw, .vmdk), STORAGE:iso/NAME.iso (.img), or vm:template/VMID"
         raise UnsupportedImage("image", given, ways)
     return ImageRef(given, "disk", storage=storage, name=name)
+
+
+def _backup(given: str) -> ImageRef:
+    storage, _, name = given.partition(":")
+    try:
+        _words.storage(storage)
+    except InvalidInput as error:
+        raise UnsupportedImage("image", given, f"STORAGE:backup/NAME whose storage is {error.reason}") from None
+    if not re.fullmatch(_BACKUP, name) or len(given) > _OSTEMPLATE_MAX:
+        raise UnsupportedImage("image", given, "an archive of a container, STORAGE:backup/vzdump-lxc-VMID-TIME.tar.zst")
+    return ImageRef(given, "backup", storage=storage, name=name)
 
 
 def _reference(given: str) -> ImageRef:

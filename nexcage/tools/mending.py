@@ -35,7 +35,7 @@ for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null 
   case $3$4$5 in *[!0-9A-F]*) continue ;; esac
   [ "$7" = "$vmid" ] || continue
   [ ! -d "$R/proc/$((0x$3))" ] || no 'a task works on it'
-  [ "$6" = "$kind" ] || continue
+  [ "$6" = "$kind" ] || [ "$kind-$6" = vzcreate-vzrestore ] || continue
   if [ $((0x$5)) -ge $((at - 1)) ] || [ $((0x$4)) -ge "$started" ]; then own=$((own + 1)); fi
 done
 [ $own -le 1 ] || no 'another task of that kind came after ours'

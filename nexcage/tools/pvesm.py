@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from nexcage._core.command import Command, Result, nothing, shown, text
+from nexcage._core.details import Details
 from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NodeNotUsable, NotFound
+from nexcage.tools import config
 
-__all__ = ["Storage", "Volume", "classify", "free", "list_", "path", "status"]
+__all__ = ["Storage", "Volume", "classify", "free", "list_", "path", "saved", "status"]
 
 _GONE = re.compile(r"storage '([^']*)' does not exist")
 _WITHOUT = re.compile(r"[Ss]torage (?:'([^']*)' )?does not support (?:templates|content)")
@@ -73,6 +75,17 @@ def list_(storage: str, content: str = "") -> Command[tuple[Volume, ...]]:
 def path(volume: str) -> Command[str]:
     """Where a volume lies on the node; says nothing about whether it is there."""
     return Command(("pvesm", "path", volume), text, safe=True, weight="read", timeout=30.0, classify=classify)
+
+
+def saved(volume: str) -> Command[Details]:
+    """The config of the container that an archive holds."""
+    argv = ("pvesm", "extractconfig", volume)
+    return Command(argv, _saved, safe=True, weight="read", timeout=300.0, classify=classify)
+
+
+def _saved(result: Result) -> Details:
+    parsed = config.parse(text(result) + "\n")
+    return Details("", parsed.effective(), description=parsed.description)
 
 
 def free(volume: str) -> Command[None]:

@@ -6,7 +6,6 @@ It ends with another status than 0 when the backup failed, and says why on its s
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,12 +15,10 @@ from nexcage._core.command import Command, Result, nothing
 from nexcage.errors import InvalidInput, NexcageError, NodeNotUsable
 from nexcage.tools import pct
 
-__all__ = ["backup", "classify", "made_at"]
+__all__ = ["backup", "classify", "guest"]
 
 _FAILED = re.compile(rb"^ERROR: Backup of VM [0-9]+ failed - (.*)$", re.MULTILINE)
-_NAME = re.compile(
-    r"[^:]+:backup/vzdump-(?:lxc|qemu)-[0-9]+-([0-9]{4}_[0-9]{2}_[0-9]{2}-[0-9]{2}_[0-9]{2}_[0-9]{2})\..+"
-)
+_NAME = re.compile(r"[^:/]+:backup/(?:vzdump-(?:lxc|qemu)-|(?:ct|vm)/)([1-9][0-9]{2,8})[-/]")
 
 
 def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
@@ -47,12 +44,7 @@ def backup(vmid: int, storage: str, *, mode: str, compress: str) -> Command[None
     return Command(argv, nothing, cancel="term", timeout=24 * 3600.0, weight="create", classify=classify)
 
 
-def made_at(volume: str) -> datetime | None:
-    """When the archive ``STORAGE:backup/vzdump-lxc-VMID-DATE-TIME.tar.zst`` was begun, by its name, which says it in the time of its
-    node; None for another name.
-    """
-    match = _NAME.fullmatch(volume)
-    try:
-        return datetime.strptime(match[1], "%Y_%m_%d-%H_%M_%S").replace(tzinfo=UTC) if match else None
-    except ValueError:
-        return None
+def guest(volume: str) -> int:
+    """The VMID of which ``STORAGE:backup/vzdump-lxc-VMID-...`` is an archive, by its name; 0 for another name."""
+    match = _NAME.match(volume)
+    return int(match[1]) if match else 0

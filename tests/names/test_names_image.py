@@ -127,7 +127,7 @@ def test_a_path_that_climbs_in_its_middle_is_refused(text: str) -> None:
     "local:vztmpl/a/x.tar.zst",
      "local:vztmpl/-x.tar", "local:vztmpl/x.tar.zst\n", "l:vztmpl/x.tar", "1x:vztmpl/x.tar", "-l:vztmpl/x.tar",
      ":vztmpl/x.tar", "local:vztmpl/x.TAR",
-     "local:vztmpl/x y.tar", "local:vztmpl/x.tar.zst,size=1", "local:backup/x.tar.zst",
+     "local:vztmpl/x y.tar", "local:vztmpl/x.tar.zst,size=1", "local:backup/x.zip",
      "local:iso/x", "local:iso/x.qcow2", "local:import/x.iso", "local:import/x.ova", "local:import/", "local:iso/../x.iso",
      "local:import/a/x.raw", "l:iso/x.iso", ":iso/x.iso", "local:import/x.raw,discard=on", "local:import/x y.raw",
      "vm:template/", "vm:template/99", "vm:template/x", "vm:iso/x.iso", "local:template/9000",
@@ -208,3 +208,12 @@ def test_an_image_ref_made_by_hand_is_read_again() -> None:
 def test_the_repr_is_a_status_line() -> None:
     assert repr(image("ubuntu:20.04")) == "<ImageRef docker.io/library/ubuntu:20.04: reference>"
     assert repr(image("local:vztmpl/x.tar.zst")) == "<ImageRef local:vztmpl/x.tar.zst: template>"
+
+
+@pytest.mark.parametrize(
+    "text", ["local:backup/vzdump-lxc-104-2025_11_24-16_00_05.tar.zst", "pbs:backup/ct/104/2025-11-24T16:00:05Z"]
+)
+def test_an_archive_of_a_container_is_a_backup(text: str) -> None:
+    ref = image(text)
+
+    assert (ref.kind, str(ref)) == ("backup", text)

@@ -28,6 +28,7 @@ from nexcage.testing import (
 )
 from nexcage.tools import config, editing, pct, values, zfs
 from nexcage.tools.health import Check
+from nexcage.tools.pvesm import Volume
 
 
 def words_of_pct() -> None:
@@ -363,6 +364,13 @@ async def kept() -> None:
             nexcage.MakeTemplate("web-2"),
         ]
         await fleet.run(batch)
+        assert_type(await web.backup("local", mode="stop"), str)
+        assert_type(await web.backups(), tuple[Volume, ...])
+        assert_type(await fleet.backups(), dict[str, tuple[Volume, ...]])
+        assert_type(
+            await fleet.restore("web-3", "local:backup/vzdump-lxc-104-2025_11_24-16_00_05.tar.zst"), nexcage.Done
+        )
+        await fleet.do(nexcage.Backup("web-1", mode="suspend"))
         assert_type(await fleet.adopt("db-1", 104, node="pve-01"), nexcage.Done)
         await fleet.do(nexcage.Adopt("db-2", 105))
         assert_type(await fleet.rehearse(batch[0]), tuple[str, tuple[nexcage.Command[Any], ...]])

@@ -49,7 +49,8 @@ def _not_ours(node: Node, text: str, vmid: str, lock: str, kind: str, at: int, s
             continue
         if node.alive(int(parts[2], 16)):
             return "a task works on it"
-        if parts[5] == kind and (int(parts[4], 16) >= at - 1 or int(parts[3], 16) >= started):
+        same = parts[5] == kind or (kind, parts[5]) == ("vzcreate", "vzrestore")
+        if same and (int(parts[4], 16) >= at - 1 or int(parts[3], 16) >= started):
             own += 1
     return "another task of that kind came after ours" if own > 1 else ""
 

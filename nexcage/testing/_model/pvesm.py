@@ -8,6 +8,7 @@ from typing import NamedTuple
 from nexcage.testing._model import storage
 from nexcage.testing._model.files import SIM
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.pct.restore import Backup
 from nexcage.testing._model.pve import START_UP, contents, split, took, unknown, wrong
 from nexcage.testing._model.storage import Die, Storage
 from nexcage.testing._model.tool import Ctx, Steps
@@ -16,9 +17,10 @@ __all__ = ["pvesm"]
 
 
 def pvesm(ctx: Ctx) -> Steps:
-    """``pvesm status|list|path|free|alloc|add``."""
+    """``pvesm status|list|path|free|alloc|add|extractconfig``."""
     yield from took(ctx.node, START_UP)
     handlers = {"status": _status, "list": _list, "path": _path, "free": _free, "alloc": _alloc, "add": _add}
+    handlers["extractconfig"] = _extractconfig
     words = ctx.argv[1:]
     hits = [name for name in handlers if words and name.startswith(words[0])]
     if len(hits) != 1:
@@ -100,6 +102,18 @@ def _path(call: _Call) -> int:
     if storage.parse_id(rest[0]) is None:
         raise Die(f"unable to parse volume ID '{rest[0]}'")
     ctx.out(storage.path_of(storage.volume(ctx.node, rest[0])) + "\n")
+    return 0
+
+
+def _extractconfig(call: _Call) -> int:
+    ctx, _, rest = call
+    vol = storage.volume(ctx.node, rest[0])
+    if vol.kind != "backup":
+        raise Die(f"volume '{vol.id}' is not a backup")
+    backup = Backup.read(ctx.node.files.read(storage.path_of(vol)) or "")
+    if backup is None:
+        raise Die(f"ERROR: could not find archive '{storage.path_of(vol)}'")
+    ctx.out(backup.config)
     return 0
 
 

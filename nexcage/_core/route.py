@@ -88,9 +88,21 @@ def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: lis
     if backend not in ("lxc", "vm", "crun", "runc"):  # somebody's own backend reads its own references
         return spec, ""
     name = "" if named else f"name a backend (--runtime {backend}, Spec.backend or a routing rule), and "
-    have = f"use its alias {alias} of [images]" if alias else f"give '{spec.image}' an alias in [images] of the config"
+    others = sorted(_aliases(image, config.images))
+    but = f" for {backend}, as it has one for {', '.join(others)}," if others else ""
+    have = (
+        f"use its alias {alias} of [images]"
+        if alias
+        else f"give '{spec.image}' an alias{but} in [images] of the config"
+    )
     ways = f"{name}{have} or allow pulling it (--pull, or pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
     raise UnsupportedImage("image", spec.image, ways)
+
+
+def _aliases(image: names.ImageRef, known: Mapping[str, str | Mapping[str, str]]) -> Mapping[str, str]:
+    """What a reference is for each backend, where ``[images]`` tells them apart."""
+    target = next((to for given, to in known.items() if str(names.image(given)) == str(image)), "")
+    return {} if isinstance(target, str) else target
 
 
 def alias_of(image: names.ImageRef, known: Mapping[str, str | Mapping[str, str]], backend: str) -> str | None:

@@ -115,3 +115,10 @@ def test_defaults_fill_in_only_what_was_not_said() -> None:
     said = Spec("/srv/debian-12.tar.zst", storage="local", nets=(Net(bridge="vmbr1"),))
     assert planned(said, **settings).spec == said
     assert planned(Spec(DEBIAN, nets=()), **settings).spec.nets == ()
+
+
+def test_an_alias_for_another_backend_is_named_where_one_is_missing() -> None:
+    images = {"ubuntu:20.04": {"vm": "local:import/focal.qcow2"}}
+
+    with pytest.raises(UnsupportedImage, match=r"an alias for lxc, as it has one for vm, in \[images\]"):
+        planned(Spec("ubuntu:20.04", backend="lxc"), images=images)

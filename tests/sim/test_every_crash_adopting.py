@@ -1,4 +1,4 @@
-"""A driver dies at every point of adopting: the guest is ours or it is not, and it never notices."""
+"""A driver dies at every point of adopting, of a backup and of a restore: the guest is ours or it is not, and it never notices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from nexcage import AlreadyExists, Fleet
+from nexcage import AlreadyExists, Backup, Fleet, Spec
 from nexcage.testing import Aftermath, SimCluster, every_crash
 from nexcage.testing._model.others import foreign
-from nexcage.testing.crashes import INVARIANTS
+from nexcage.testing.crashes import INVARIANTS, Scenario
 
 
 def with_a_guest(*, runner: bool = True) -> SimCluster:
@@ -44,3 +44,37 @@ def test_a_driver_may_die_at_any_point_of_adopting(runner: bool, pytestconfig: p
 
     assert swept.cases == min(most or 10_000, 3 * len(swept.points))
     assert any(point.startswith("sent: ") for point in swept.points)
+
+
+IMAGE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
+
+
+async def running(fleet: Fleet) -> None:
+    with contextlib.suppress(AlreadyExists):
+        await fleet["web-1"].create(Spec(IMAGE, node="pve-01", storage="local-zfs"))
+    await fleet["web-1"].start()
+
+
+async def saved(fleet: Fleet) -> None:
+    await running(fleet)
+    await fleet["web-1"].backup()
+
+
+async def backup(fleet: Fleet) -> None:
+    await fleet.do(Backup("web-1"))
+
+
+async def restore(fleet: Fleet) -> None:
+    (archive,) = await fleet["web-1"].backups()
+    with contextlib.suppress(AlreadyExists):
+        await fleet.restore("web-2", archive.id, node="pve-01", storage="local-zfs")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario, before", [(backup, running), (restore, saved)], ids=["backup", "restore"])
+def test_a_driver_may_die_at_any_point(scenario: Scenario, before: Scenario, pytestconfig: pytest.Config) -> None:
+    most = None if pytestconfig.getoption("--all-crashes", default=False) else 30
+
+    swept = every_crash(scenario, before=before, most=most)
+
+    assert swept.cases == min(most or 10_000, 3 * len(swept.points))

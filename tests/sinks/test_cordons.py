@@ -36,7 +36,7 @@ def test_nobody_else_can_read_them(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_takes_nothing_cordons_nothing_and_says_so(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="cannot cordon pve-01: .*No space left"):
+    with pytest.raises(JournalError, match=r"cannot cordon pve-01: .*No space left"):
         Cordons(tmp_path, FullDisk()).add("pve-01")
     assert Cordons(tmp_path).nodes() == frozenset()
 

@@ -157,7 +157,7 @@ async def _feed(stream: ExecStream, streams: Streams) -> None:
         text = streams.stdin.read() if streams.stdin is not None else ""
         await stream.send(text.encode("utf-8", "surrogateescape"))
     else:
-        while data := await _read(descriptor):
+        while data := await _read(descriptor, streams):
             await stream.send(data)
     await stream.send_eof()
 
@@ -169,13 +169,16 @@ def _descriptor(streams: Streams) -> int | None:
         return None
 
 
-async def _read(descriptor: int) -> bytes:
+async def _read(descriptor: int, streams: Streams) -> bytes:
     with suppress(OSError):  # a file cannot be waited for, and need not be
         await anyio.wait_readable(descriptor)
     try:
         return os.read(descriptor, _CHUNK)
     except BlockingIOError:
-        return await _read(descriptor)
+        return await _read(descriptor, streams)
+    except OSError as error:  # a directory, a terminal that is gone: the program gets no more
+        streams.say(f"nexcage: exec: standard input cannot be read: {error.strerror}")
+        return b""
 
 
 def _write(streams: Streams, kind: str, data: bytes) -> None:

@@ -49,6 +49,7 @@ from nexcage.abc import Backend, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
     Busy,
+    CommandFailed,
     JournalError,
     NexcageError,
     NodeTimeout,
@@ -308,7 +309,11 @@ class Driver:
         began = machine.begin(intent, op_id=intent.op_id or "OPERATION", node=node.key, strict_oci=self._strict)
         vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
         stage = Rehearsal(node, look, self._fleet, began.mark, vmids)
-        await perform(backend, stage, began, msgspec.structs.replace(machine, node=node.key))
+        try:
+            await perform(backend, stage, began, msgspec.structs.replace(machine, node=node.key))
+        except CommandFailed:
+            if not stage.commands:  # else a verb looks for what it changed, and nothing was
+                raise
         await rehearsed(backend, stage, began, machine)
         return node.key, tuple(stage.commands)
 

@@ -38,6 +38,18 @@ async def test_a_backup_is_an_archive_that_can_be_seen_and_the_container_runs_on
 
 
 @pytest.mark.sim(nodes=2)
+async def test_a_rehearsed_backup_is_its_command_and_makes_no_archive(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        one = await web(fleet)
+
+        node, (command,) = await fleet.rehearse(nexcage.Backup("web-1", storage="local"))
+
+        at = command.argv.index("vzdump")
+        assert (node, command.argv[at : at + 2]) == ("pve-01", ("vzdump", str(one.machine.vmid)))
+        assert not await one.backups()
+
+
+@pytest.mark.sim(nodes=2)
 async def test_a_restored_container_is_as_it_was_saved_with_a_mark_of_its_own(sim: SimCluster) -> None:
     async with sim.fleet() as fleet:
         one = await web(fleet)

@@ -194,7 +194,17 @@ def test_results_are_ascii_tables_when_no_terminal_is_there(pve: PveNode, run: R
 
     assert table.isascii()
     assert "\x1b" not in table
-    assert table.splitlines()[0].split() == ["ID", "STATE", "PID", "VMID", "NODE", "BACKEND", "IMAGE", "TAGS"]
+    assert table.splitlines()[0].split() == [
+        "ID",
+        "STATE",
+        "PID",
+        "VMID",
+        "NODE",
+        "BACKEND",
+        "ADDRESSES",
+        "IMAGE",
+        "TAGS",
+    ]
 
 
 def test_a_container_that_another_command_works_on_is_waited_for_unless_asked_not_to(

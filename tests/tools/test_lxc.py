@@ -111,7 +111,8 @@ def test_a_look_that_was_cut_off_is_no_answer(cut: int) -> None:
         read(WHOLE[:cut])
 
 
-@pytest.mark.parametrize("section",
+@pytest.mark.parametrize(
+    "section",
     "boot memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts".split(),
 )
 def test_a_look_that_lacks_a_part_is_no_answer(section: str) -> None:

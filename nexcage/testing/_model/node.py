@@ -330,11 +330,6 @@ class Node:
 
             vms.ended(self, vmid, pid)
             return
-        if what == "vm-halt":
-            from nexcage.testing._model import vms
-
-            vms.ended(self, vmid, pid)
-            return
         if what in ("quorum", "storage-free"):
             from nexcage.testing._model.others import act
 

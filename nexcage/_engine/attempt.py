@@ -33,9 +33,7 @@ __all__ = ["Attempt"]
 
 _ONCE = frozenset({Op.ROLLBACK, Op.BACKUP})  # what a look cannot tell: its command alone knows
 # After the probe (design 8).
-_REPEATABLE = (
-    frozenset({Op.CREATE, Op.ADOPT, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING
-) - _ONCE
+_REPEATABLE = (frozenset({Op.CREATE, Op.ADOPT, Op.START, Op.STOP, Op.DELETE, Op.PAUSE, Op.RESUME}) | KEEPING) - _ONCE
 
 
 _ROUNDS = 180.0

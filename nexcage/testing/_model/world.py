@@ -16,7 +16,17 @@ from nexcage.testing._model.node import EFFECTS, SETTINGS, Node
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ALPINE", "DEBIAN", "UBUNTU", "disk_node", "effects", "make_cluster", "make_disk_cluster", "populate", "restart"]
+__all__ = [
+    "ALPINE",
+    "DEBIAN",
+    "UBUNTU",
+    "disk_node",
+    "effects",
+    "make_cluster",
+    "make_disk_cluster",
+    "populate",
+    "restart",
+]
 
 ALPINE = "alpine-3.20-default_20240908_amd64.tar.xz"
 DEBIAN = "debian-12-standard_12.7-1_amd64.tar.zst"
@@ -25,7 +35,10 @@ TEMPLATES: Mapping[str, Mapping[str, object]] = {
     DEBIAN: {"ostype": "debian", "ssh_keys": ["rsa", "ed25519", "ecdsa"]},
 }
 UBUNTU = "ubuntu-20.04-server-cloudimg-amd64.qcow2"
-DISKS: Mapping[str, int] = {f"import/{UBUNTU}": 2_361_393_152, "template/iso/debian-12.7.0-amd64-netinst.iso": 661_651_456}
+DISKS: Mapping[str, int] = {
+    f"import/{UBUNTU}": 2_361_393_152,
+    "template/iso/debian-12.7.0-amd64-netinst.iso": 661_651_456,
+}
 """What virtual machines are made from, and its bytes."""
 STORAGE_CFG = """\
 dir: local

@@ -27,13 +27,28 @@ def prepare(call: Call, streams: Streams) -> Verb:
         if not call.flag("dry_run"):
             fleet.cordon(call.words[0])
         moves = await fleet.moves_off(call.words[0], restart=call.flag("restart"), timeout=seconds)
+        staying = fleet.stay_on(call.words[0])
         if not call.flag("dry_run"):
-            return await do_many(call, streams, fleet, moves, summary=False)
+            status = await do_many(call, streams, fleet, moves, summary=False)
+            _tell_staying(streams, fleet, staying)
+            return status or int(bool(staying))
+        output = call.text("output") or "table"
         rows = [{"id": one.id, "from": call.words[0], "to": one.node} for one in moves]
-        print_rows(streams, rows, call.text("output") or "table", ("id", "from", "to"))
+        if output != "name":
+            rows += [{"id": id, "from": call.words[0], "to": "", "stays": _why(fleet, id)} for id in staying]
+        print_rows(streams, rows, output, ("id", "from", "to", *(("stays",) if staying else ())))
         return 0
 
     return verb
+
+
+def _why(fleet: Fleet, id: str) -> str:
+    return f"backend '{fleet[id].machine.backend}' has no way to move it"
+
+
+def _tell_staying(streams: Streams, fleet: Fleet, staying: tuple[str, ...]) -> None:
+    for id in staying:
+        streams.say(f"nexcage: drain: '{id}' stays: {_why(fleet, id)}")
 
 
 def prepare_cordon(call: Call, streams: Streams) -> Verb:  # noqa: ARG001 (it says nothing)

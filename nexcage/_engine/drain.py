@@ -9,9 +9,11 @@ from typing import Protocol
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Look
+from nexcage._core.states import State
+from nexcage.abc import Backend
 from nexcage.errors import NexcageError, NoRoute
 
-__all__ = ["Cordons", "moves_off"]
+__all__ = ["Cordons", "moves_off", "on", "stays"]
 
 
 class Cordons(Protocol):
@@ -28,6 +30,17 @@ class Cordons(Protocol):
         ...
 
 
+def on(node: str, machines: Iterable[Machine]) -> list[Machine]:
+    """Which of ``machines`` are on ``node``, sorted."""
+    there = (machine for machine in machines if machine.node == node and machine.state is not State.ABSENT)
+    return sorted(there, key=lambda machine: machine.id)
+
+
+def stays(machine: Machine, backends: Mapping[str, Backend]) -> bool:
+    """Whether its backend has no way to move it."""
+    return not callable(getattr(backends.get(machine.backend), "migrate", None))
+
+
 def moves_off(
     node: str, machines: Iterable[Machine], looks: Mapping[str, Look | NexcageError], *, restart: bool, timeout: int
 ) -> list[Migrate]:
@@ -39,7 +52,7 @@ def moves_off(
     here = looks[node]
     if isinstance(here, NexcageError):
         raise here
-    moving = sorted(machines, key=lambda machine: machine.id)
+    moving = list(machines)
     if not moving:
         return []
     there = {

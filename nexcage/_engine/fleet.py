@@ -39,11 +39,11 @@ from nexcage._core.seen import Look
 from nexcage._core.selector import Selector
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
-from nexcage._engine import insight
+from nexcage._engine import drain, insight
 from nexcage._engine.bus import Events
 from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
-from nexcage._engine.drain import Cordons, moves_off
+from nexcage._engine.drain import Cordons
 from nexcage._engine.driver import Driver
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
@@ -526,13 +526,21 @@ class Fleet:
         """The moves that leave ``node`` without a container of this fleet, for `run`; looks, and changes nothing.
 
         They are spread over the other nodes of its cluster; cordoned ones and those in maintenance take none. Running containers are
-        only moved with ``restart``. Raises NotFound, the error of the node, and NoRoute when no other node can take any.
+        only moved with ``restart``; those that cannot be moved at all are left out (`stay_on`). Raises NotFound, the error of the node,
+        and NoRoute when no other node can take any.
         """
         key = self._node(node).key
         await self._journal.refresh()
-        there = [m for m in self.machines.values() if m.node == key and m.state is not State.ABSENT]
+        there = [m for m in drain.on(key, self.machines.values()) if not drain.stays(m, self.backends)]
         looks = {one: look for one, look in (await self.look()).items() if one == key or one not in self.cordoned}
-        return moves_off(key, there, looks, restart=restart, timeout=timeout)
+        return drain.moves_off(key, there, looks, restart=restart, timeout=timeout)
+
+    def stay_on(self, node: str) -> tuple[str, ...]:
+        """The containers of this fleet on ``node`` that `moves_off` leaves there, because their backend has no way to move them. By the
+        journal; raises NotFound.
+        """
+        there = drain.on(self._node(node).key, self.machines.values())
+        return tuple(machine.id for machine in there if drain.stays(machine, self.backends))
 
     async def refresh(self) -> None:
         """Read what other processes have written to the journal."""

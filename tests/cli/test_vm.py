@@ -47,3 +47,27 @@ def test_a_virtual_machine_lives_as_a_container_does(nexcage: Run) -> None:
     assert nexcage("kill", "db-1", "KILL").status == 0
     assert json.loads(nexcage("state", "db-1").out)["status"] == "stopped"
     assert nexcage("delete", "db-1") == (0, "", "")
+
+
+def test_a_drain_says_which_machines_stay(run: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
+    directory = str(tmp_path_factory.mktemp("sim"))
+    assert run("sim", "up", "--dir", directory, "--nodes", "2", "--detach").status == 0
+    try:
+        fleet = ("--config", f"{directory}/config.toml")
+        for id, image in (("web-1", IMAGE), ("db-1", UBUNTU)):
+            made = run(*fleet, "create", id, "--image", image, "--storage", "local-zfs", "--node", "pve-01")
+            assert made.status == 0, made.err
+        why = "backend 'vm' has no way to move it"
+        plan = run(*fleet, "drain", "pve-01", "--dry-run", "--output", "json")
+        assert json.loads(plan.out) == [
+            {"id": "web-1", "from": "pve-01", "to": "pve-02"},
+            {"id": "db-1", "from": "pve-01", "to": "", "stays": why},
+        ]
+        assert why in run(*fleet, "drain", "pve-01", "--dry-run").out
+
+        drained = run(*fleet, "drain", "pve-01", "--output", "json")
+
+        assert (drained.status, drained.err) == (1, f"nexcage: drain: 'db-1' stays: {why}\n")
+        assert [row["id"] for row in json.loads(drained.out)] == ["web-1"]
+    finally:
+        run("sim", "down", "--dir", directory)

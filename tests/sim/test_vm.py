@@ -321,3 +321,16 @@ async def test_a_disk_is_no_image_for_a_container_nor_a_template_for_a_machine(s
         await fleet["b"].create(Spec(DEBIAN, backend="vm"))
     with pytest.raises(UnsupportedImage, match="name a backend"):
         await fleet["c"].create(Spec("ubuntu:20.04"))
+
+
+@simulated(nodes=2)
+async def test_a_drain_plans_no_move_of_what_cannot_be_moved_and_names_it(sim, fleet):
+    (await fleet.run([Create("db-1", Spec(UBUNTU, backend="vm", node="pve-01"))])).raise_for_failures()
+    assert await fleet.moves_off("pve-01") == []
+    (await fleet.run([Create("web-1", Spec(DEBIAN, node="pve-01", storage="local-zfs"))])).raise_for_failures()
+
+    moves = await fleet.moves_off("pve-01")
+
+    assert [(move.id, move.node) for move in moves] == [("web-1", "pve-02")]
+    assert (fleet.stay_on("pve-01"), fleet.stay_on("pve-02")) == (("db-1",), ())
+    (await fleet.run(moves)).raise_for_failures()

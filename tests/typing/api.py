@@ -318,6 +318,7 @@ async def plugged_in() -> tuple[Health, Verb]:
     assert_type(nexcage.plugged("hooks", settings), dict[str, Any])
     async with nexcage.open_fleet(config=nexcage.Config(plugins=settings, placement="first")) as fleet:
         assert_type(await fleet.moves_off("pve-01", restart=True), list[nexcage.Migrate])
+        assert_type(fleet.stay_on("pve-01"), tuple[str, ...])
         assert_type(fleet.cordon("pve-01"), bool)
         assert_type(fleet.uncordon("pve-01"), bool)
         assert_type(fleet.cordoned, frozenset[str])

@@ -10,7 +10,10 @@ Complete = Literal["", "id", "file", "dir", "signal", "node"]
 
 
 class Option(NamedTuple):
-    """One option. ``value`` is its metavar, empty for a flag; completion offers ``choices``, unless ``open`` they are checked."""
+    """One option. ``value`` is its metavar, empty for a flag; completion offers ``choices``, unless ``open`` they are checked.
+
+    ``brief``: its help names it only, together with the others that are; the man page and the completion say more.
+    """
 
     flags: tuple[str, ...]
     help: str
@@ -20,6 +23,7 @@ class Option(NamedTuple):
     complete: Complete = ""
     hidden: bool = False
     open: bool = False
+    brief: bool = False
 
     @property
     def name(self) -> str:
@@ -95,6 +99,12 @@ _SELECTORS = (
 )
 _SELECTOR_TEXT = f"Each ID is a container id or its VMID; an exact id wins. {_SELECTORS}"
 
+# What a journal has; a test keeps it equal to the operations that are driven.
+_RECORDED = tuple(
+    "create start stop kill pause resume delete update snapshot delsnapshot rollback resize move-volume template migrate adopt "
+    "backup exec push".split()
+)
+
 _CREATE = (
     Option(
         ("--image",),
@@ -120,11 +130,24 @@ _CREATE = (
     Option(("--privileged",), "not in a user namespace"),
     Option(("--ci-user",), "VM: whom cloud-init gives the keys to (the image's own user)", "USER"),
     Option(("--cpu",), "VM: the CPU type, such as host", "TYPE"),
-    Option(("--ostype",), "VM: what runs in it (l26), such as win11", "TYPE"),
+    Option(("--ostype",), "what runs in it: debian, alpine, unmanaged, ... (the template's own); VM: l26, win11", "TYPE"),
     Option(("--agent",), "VM: the QEMU guest agent runs in it"),
     Option(("--onboot",), "start it when its node boots"),
     Option(("--tag",), "tag it; several times for several", "TAG", many=True),
     Option(("--description",), "notes shown by PVE", "TEXT"),
+    Option(("--mount",), "a mount point: mp0=local-zfs:8,mp=/data", "KEY=MOUNT", many=True),
+    Option(("--dev",), "a device of the node: dev0=/dev/fuse,mode=0660", "KEY=DEV", many=True, brief=True),
+    Option(("--cpulimit",), "cores' worth of time, such as 1.5; 0 for no limit", "N", brief=True),
+    Option(("--cpuunits",), "weight against other containers", "N", brief=True),
+    Option(("--features",), "nesting=1,keyctl=1,fuse=1,mknod=1,mount=nfs;cifs", "LIST", brief=True),
+    Option(("--startup",), "when its node boots: order=2,up=30,down=60", "LIST", brief=True),
+    Option(("--nameserver",), "IP address of a name server; several times for several", "IP", many=True, brief=True),
+    Option(("--searchdomain",), "domain to look names up in; several times for several", "NAME", many=True, brief=True),
+    Option(("--timezone",), "host, or a zone such as Europe/Berlin", "ZONE", brief=True),
+    Option(("--pool",), "PVE's resource pool that it belongs to", "POOL", brief=True),
+    Option(("--hookscript",), "a script of the node: local:snippets/NAME", "VOLUME", brief=True),
+    Option(("--arch",), "the architecture of its programs (the template's own)", "ARCH", brief=True),
+    Option(("--protection",), "let PVE refuse to destroy it or change its disks", brief=True),
     Option(("--node",), "on this node", "NODE", complete="node"),
     Option(("--pull",), "download the image when the node does not have it"),
     Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
@@ -637,7 +660,7 @@ _LIST: tuple[Command, ...] = (
                 "only of this operation",
                 "OP",
                 many=True,
-                choices=("create", "start", "stop", "kill", "pause", "resume", "delete", "exec", "push"),
+                choices=_RECORDED,
             ),
         ),
         ("nexcage events --follow --output jsonl | jq .event", "nexcage events --id web-1 --op start"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nexcage._cli.commands import COMMANDS, GLOBAL, GROUPS
+from nexcage._core.states import BESIDE, DRIVEN
 
 from .conftest import ROOT, Ran
 
@@ -53,6 +54,12 @@ def test_the_overview_names_every_command_and_global_option(run: Callable[..., R
     assert {name.split()[0] for name in COMMANDS} <= set(re.findall(r"[a-z-]+", text.partition("options,")[0]))
     assert all(flag in text for option in GLOBAL for flag in option.flags)
     assert len(text.splitlines()) <= 50
+
+
+def test_events_can_be_asked_for_by_every_operation_that_is_recorded() -> None:
+    (option,) = (option for option in COMMANDS["events"].options if option.name == "op")
+
+    assert set(option.choices) == {str(op) for op in DRIVEN | BESIDE}
 
 
 def test_a_line_about_each_command_is_there_for_the_asking(run: Callable[..., Ran]) -> None:

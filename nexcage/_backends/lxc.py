@@ -12,6 +12,7 @@ from nexcage._core.changes import described
 from nexcage._core.command import Command
 from nexcage._core.details import Details
 from nexcage._core.seen import Guest, Look, Mark, Settled
+from nexcage._core.settings import FIELDS, refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, Blocked, UnsupportedImage
@@ -37,7 +38,10 @@ class Lxc(Inside, Keeps, Monitored):
         if not self.accepts(image(spec.image)):
             ways = "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, an alias of one in [images], or STORAGE:backup/NAME"
             raise UnsupportedImage("image", spec.image, ways)
+        if image(spec.image).kind == "backup":
+            refuse(spec, FIELDS, "left out: what is restored is as it was saved, and nexcage update changes it")
         pct.hostname_for(id, spec)
+        pct.besides(spec)
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
         template, hostname = str(image(spec.image)), pct.hostname_for(ref.id, spec)

@@ -8,6 +8,7 @@ from nexcage._backends.lxc import candidates
 from nexcage._core.adopting import adopted
 from nexcage._core.command import Command
 from nexcage._core.seen import Guest, Look, Settled
+from nexcage._core.settings import refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, InvalidInput, InvalidSpec, UnsupportedImage
@@ -18,6 +19,7 @@ __all__ = ["Vm"]
 
 _POWER = {2: "INT", 15: "TERM", 30: "PWR"}
 _KILL = 9
+_CONTAINERS = ("mounts", "devices", "features", "timezone", "arch")
 _SIGNALS = (
     "KILL, which pulls its plug, or TERM, INT and PWR, which press its power button: a virtual machine has no init that "
     "takes others (pause and resume are operations of their own)"
@@ -45,6 +47,7 @@ class Vm:
             raise InvalidSpec("unprivileged", False, "left alone: a virtual machine has no user namespace")
         if spec.swap not in (0, 512):
             raise InvalidSpec("swap", spec.swap, "left alone: a virtual machine has no swap of the node's")
+        _checked(spec, made_from)
         pct.hostname_for(id, spec)
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
@@ -127,6 +130,19 @@ class Vm:
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)
+
+
+def _checked(spec: Spec, made_from: qm.Source) -> None:
+    refuse(spec, _CONTAINERS, "left alone: only a container of the lxc backend has it")
+    refuse(
+        spec, ("ostype",), "left alone: what runs in a virtual machine is in its Vm(ostype=...), such as l26 or win11"
+    )
+    if made_from.kind == "cdrom":
+        refuse(spec, ("nameserver", "searchdomain"), "a disk image with cloud-init; an installer is not told it")
+    if spec.cpulimit is not None and spec.cpulimit > 128:
+        raise InvalidSpec("cpulimit", spec.cpulimit, "a number of cores up to 128 for a virtual machine")
+    if spec.cpuunits is not None and not 1 <= spec.cpuunits <= 262_144:
+        raise InvalidSpec("cpuunits", spec.cpuunits, "a whole number from 1 to 262144 for a virtual machine")
 
 
 def _named(signal: int) -> str:

@@ -22,7 +22,7 @@ from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import AlreadyExists, Blocked, Busy, NodeNotUsable, NotFound, NotOurs
 from nexcage.names import dataset
-from nexcage.tools import datasets, pct, zfs
+from nexcage.tools import datasets, pct, values, zfs
 
 __all__ = ["PATIENCE", "LxcOnZfs"]
 
@@ -72,10 +72,11 @@ class LxcOnZfs(Lxc):
             # With a mount point, pct wants the root disk said too: PVE's own default.
             sized = spec if spec.size else msgspec.structs.replace(spec, size=4)
             command = pct.create(mark, template, sized, hostname)
-            words = (f"--mp{_free(command.argv)}", f"{choice.mountpoint},mp={self._config.mount}")
+            words: tuple[str, ...] = (f"--mp{_free(command.argv)}", f"{choice.mountpoint},mp={self._config.mount}")
         else:
-            command = pct.create(mark, template, msgspec.structs.replace(spec, storage=None, size=None), hostname)
-            words = ("--rootfs", f"{choice.storage}:0")
+            root = pct.Settings(rootfs=values.Rootfs(volume=f"{choice.storage}:0"))
+            command = pct.create(mark, template, spec, hostname, root)
+            words = ()
         tries = {**command.tries, "dataset": choice.dataset}
         return msgspec.structs.replace(command, argv=(*command.argv, *words), tries=tries)
 

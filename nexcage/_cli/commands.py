@@ -130,7 +130,7 @@ _CREATE = (
     Option(("--privileged",), "not in a user namespace"),
     Option(("--ci-user",), "VM: whom cloud-init gives the keys to (the image's own user)", "USER"),
     Option(("--cpu",), "VM: the CPU type, such as host", "TYPE"),
-    Option(("--ostype",), "what runs in it: debian, alpine, unmanaged, ... (the template's own); VM: l26, win11", "TYPE"),
+    Option(("--ostype",), "what runs in it: debian, alpine, ...; VM: l26, win11", "TYPE"),
     Option(("--agent",), "VM: the QEMU guest agent runs in it"),
     Option(("--onboot",), "start it when its node boots"),
     Option(("--tag",), "tag it; several times for several", "TAG", many=True),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nexcage import Net, Spec, Vm, names
+from nexcage._cli.creating import asked, is_machines
 from nexcage._cli.parser import Call
 from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, InvalidPath, InvalidSpec, NotFound
 
@@ -121,12 +122,14 @@ def creation(call: Call, read: Callable[[str], str], cwd: str | None = None) -> 
         fields["pull"] = True
     if found := tags(call):
         fields["tags"] = found
-    return id, Spec(image=image, bundle=bundle, **fields)
+    return id, Spec(image=image, bundle=bundle, **fields, **asked(call))
 
 
 def _vm(call: Call) -> Vm | None:
     """What was said that only a virtual machine has."""
-    given = {field: call.text(name) for field, name in (("user", "ci_user"), ("cpu", "cpu"), ("ostype", "ostype"))}
+    given = {field: call.text(name) for field, name in (("user", "ci_user"), ("cpu", "cpu"))}
+    if (ostype := call.text("ostype")) is not None and is_machines(call, ostype):
+        given["ostype"] = ostype
     said: dict[str, Any] = {field: word for field, word in given.items() if word is not None}  # Any: keywords of Vm
     if call.flag("agent"):
         said["agent"] = True
@@ -136,7 +139,19 @@ def _vm(call: Call) -> Vm | None:
 _OF_A_COPY = ("hostname", "storage", "description")
 _NOT_OF_A_COPY = (
     *("image", "bundle", "memory", "swap", "cores", "size", "net", "tag", "node", "runtime", "ssh_public_keys", "pull"),
-    *("privileged", "unprivileged", "onboot"),
+    *(
+        "privileged",
+        "unprivileged",
+        "onboot",
+        "mount",
+        "dev",
+        "cpulimit",
+        "cpuunits",
+        "features",
+        "startup",
+        "nameserver",
+    ),
+    *("searchdomain", "timezone", "pool", "hookscript", "arch", "ostype", "protection"),
 )
 
 

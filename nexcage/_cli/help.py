@@ -81,11 +81,16 @@ def help_of(command: Command) -> str:
     ]
     if command.text:
         lines += textwrap.wrap(command.text, _WIDTH, break_on_hyphens=False)
-    shown = [(spelled(option), option.help) for option in command.options if not option.hidden]
+    listed = [option for option in command.options if not option.hidden]
+    shown = [(spelled(option), option.help) for option in listed if not option.brief]
     if command.outputs:
         shown.append(("-o, --output FORMAT", ", ".join(command.outputs)))
     if shown:
         lines += ["", "options:", *_columns(shown, 28)]
+    if brief := [spelled(option).replace(" ", "\0") for option in listed if option.brief]:
+        # An option and its value stay on one line.
+        words = textwrap.wrap(f"as Proxmox VE spells them: {', '.join(brief)}", _WIDTH - 4, break_on_hyphens=False)
+        lines += [f"  {line}".replace("\0", " ") for line in words]
     if command.examples:
         lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
     return "\n".join([*lines, "", "Global options (--config, --hosts, --debug, ...): nexcage --help", ""])

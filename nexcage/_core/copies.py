@@ -37,5 +37,6 @@ def copied(spec: Spec, source: Machine) -> Plan:
         ssh_public_keys=(),
         backend=source.backend,
         node=None,
+        pool=None,  # pct and qm do not put a copy there
     )
     return Plan(what, source.backend, (source.node,), (f"it is a copy of '{source.id}'",))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from nexcage import names
+from nexcage._core import settings
 from nexcage._core.vm import Vm
 from nexcage.errors import InvalidSpec
 
@@ -24,6 +25,7 @@ _NODE = re.compile(r"[!-~]{1,255}")
 _SSH_KEY = re.compile(r"[\x20-\x7e]{16,16384}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BACKEND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_SETTINGS = "features startup nameserver searchdomain timezone pool hookscript arch ostype".split()
 
 
 def _refuse(field: str, value: object, reason: str) -> None:
@@ -178,6 +180,11 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     (``lxc``), which also permits image references. ``pull``: download the image when the node does not have it.
     ``ssh_public_keys`` are lines of an authorized_keys file. ``description`` follows our mark in PVE's notes. ``source``, ``linked``
     and ``snapshot``: see `from_container`.
+
+    What a config of PVE may say besides, in PVE's spelling: ``mounts`` and ``devices`` by their key (``mp0``: ``local-zfs:8,mp=/data``,
+    ``dev0``: ``/dev/fuse,mode=0660``), ``features`` (``nesting=1,keyctl=1``), ``startup`` (``order=2,up=30``), ``cpulimit`` in cores (1.5;
+    0 for no limit), ``cpuunits``, ``nameserver`` and ``searchdomain``, ``timezone``, ``pool``, ``hookscript``, ``arch`` and ``ostype``;
+    ``protection`` lets PVE refuse to destroy it.
     """
 
     image: str
@@ -202,6 +209,20 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str | None = None
     linked: bool = False
     snapshot: str | None = None
+    mounts: Mapping[str, str] = {}
+    devices: Mapping[str, str] = {}
+    cpulimit: float | None = None
+    cpuunits: int | None = None
+    features: str | None = None
+    startup: str | None = None
+    nameserver: tuple[str, ...] = ()
+    searchdomain: tuple[str, ...] = ()
+    timezone: str | None = None
+    pool: str | None = None
+    hookscript: str | None = None
+    arch: str | None = None
+    ostype: str | None = None
+    protection: bool = False
 
     def __post_init__(self) -> None:
         _text("image", self.image)
@@ -249,6 +270,19 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             _refuse("annotations", self.annotations, "a mapping of text to text")
         for key, value in self.annotations.items():
             _annotation(key, value)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        settings.check_mounts(self.mounts)
+        settings.check_devices(self.devices)
+        settings.check_limits(self.cpulimit, self.cpuunits)
+        _flag("protection", self.protection)
+        for field in ("nameserver", "searchdomain"):
+            _several(self, field, str)
+        for field in _SETTINGS:
+            value: object = getattr(self, field)
+            if value is not None and value != ():
+                settings.check(field, value)
 
     def _check_copy(self, source: str) -> None:
         names.container_id(source)

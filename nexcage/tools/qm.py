@@ -152,6 +152,7 @@ def create(mark: Mark, made_from: Source, spec: Spec, name: str, *, held: bool =
         argv += ["--agent", "1"]
     if spec.onboot:
         argv += ["--onboot", "1"]
+    argv += _besides(spec)
     description = f"{mark}\n{spec.description}" if spec.description else str(mark)
     argv += ["--tags", ";".join(sorted({"nexcage", *map(names.tag, spec.tags)})), "--description", description]
     if held:
@@ -170,8 +171,20 @@ def _disks(made_from: Source, storage: str, size: int | None) -> list[str]:
     return [*disks, "--boot", "order=scsi0", "--serial0", "socket"]  # what cloud images print to
 
 
+def _besides(spec: Spec) -> list[str]:
+    """What a Spec may say besides what every virtual machine has."""
+    argv = ["--cpulimit", _word(spec.cpulimit)] if spec.cpulimit is not None else []
+    argv += ["--cpuunits", str(spec.cpuunits)] if spec.cpuunits is not None else []
+    argv += ["--startup", spec.startup] if spec.startup else []
+    argv += ["--hookscript", spec.hookscript] if spec.hookscript else []
+    argv += ["--pool", spec.pool] if spec.pool else []
+    return [*argv, "--protection", "1"] if spec.protection else argv
+
+
 def _cloud_init(vm: Vm, spec: Spec) -> list[str]:
     argv = ["--ciuser", vm.user] if vm.user is not None else []
+    argv += ["--nameserver", " ".join(spec.nameserver)] if spec.nameserver else []
+    argv += ["--searchdomain", " ".join(spec.searchdomain)] if spec.searchdomain else []
     for index, one in enumerate(spec.nets):
         if text := ipconfig(one):
             argv += [f"--ipconfig{index}", text]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nexcage.tools.pct.inside import exec_, passwd, program_said, pull, push
 from nexcage.tools.pct.life import destroy, reboot, resume, shutdown, start, stop, suspend, unlock
-from nexcage.tools.pct.making import create, hostname_for, net, restore, rootfs
+from nexcage.tools.pct.making import besides, create, hostname_for, net, restore, rootfs
 from nexcage.tools.pct.settings import Settings, set_
 from nexcage.tools.pct.shows import (
     Pending,
@@ -56,6 +56,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "Usage",
+    "besides",
     "classify",
     "clone",
     "config",

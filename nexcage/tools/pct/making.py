@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+import msgspec
+
 from nexcage import names
 from nexcage._core.command import Command
 from nexcage._core.seen import Mark
 from nexcage._core.spec import Net, Spec
 from nexcage.errors import InvalidInput, InvalidPath, InvalidSpec
 from nexcage.tools import values
+from nexcage.tools.config import Section
 from nexcage.tools.pct.call import change, flags, number
 from nexcage.tools.pct.settings import NOTHING, Settings
 from nexcage.tools.pct.snapshots import limit, pool_name
 
-__all__ = ["create", "hostname_for", "net", "restore", "rootfs"]
+__all__ = ["besides", "create", "hostname_for", "net", "restore", "rootfs"]
 
 _PASSWORD = re.compile(r"[^\x00-\x1f\x7f]{5,512}")
 _OURS = frozenset("hostname memory swap cores unprivileged onboot tags description".split())
@@ -36,7 +39,7 @@ def create(
 ) -> Command[None]:
     """``pct create`` without starting it (a failing start would still exit 0). Keys go through standard input, never argv.
 
-    ``--unprivileged`` is always given: its default differs between PVE 8 and 9. ``settings`` adds what a Spec does not say.
+    ``--unprivileged`` is always given: its default differs between PVE 8 and 9. ``settings`` adds what the Spec does not say.
     A password goes through standard input too; beside keys these must be in a file of the node (``key_file``).
     """
     description = f"{mark}\n{spec.description}" if spec.description else str(mark)
@@ -60,7 +63,8 @@ def create(
     if spec.onboot:
         argv += ["--onboot", "1"]
     argv += ["--tags", ";".join(sorted({"nexcage", *map(names.tag, spec.tags)})), "--description", description]
-    argv += _besides(settings)
+    argv += _together(besides(spec), settings)
+    pool = pool or spec.pool or ""
     argv += ["--pool", pool_name(pool)] if pool else []
     argv += flags(ignore_unpack_errors=ignore_unpack_errors)
     argv += ["--bwlimit", limit(bwlimit)] if bwlimit is not None else []
@@ -68,14 +72,25 @@ def create(
     return change(*argv, *words, timeout=900.0, stdin=stdin, weight="create", tries={"vmid": mark.vmid})
 
 
-def _besides(settings: Settings) -> tuple[str, ...]:
-    """The settings that a Spec does not have; raises InvalidSpec for the others, which would be given twice."""
-    if settings is NOTHING:
-        return ()
-    twice = sorted(_OURS.intersection(settings.options()))
+def besides(spec: Spec) -> Settings:
+    """What a Spec may say besides what every container has."""
+    given = {"features": spec.features, "startup": spec.startup, "timezone": spec.timezone}
+    given |= {"hookscript": spec.hookscript, "arch": spec.arch, "ostype": spec.ostype}
+    given |= {"nameserver": " ".join(spec.nameserver), "searchdomain": " ".join(spec.searchdomain)}
+    texts = {key: text for key, text in {**given, **spec.mounts, **spec.devices}.items() if text}
+    if not texts and spec.cpulimit is None and spec.cpuunits is None and not spec.protection:
+        return NOTHING
+    read = Settings.read(Section(texts))
+    protection = True if spec.protection else None
+    return msgspec.structs.replace(read, cpulimit=spec.cpulimit, cpuunits=spec.cpuunits, protection=protection)
+
+
+def _together(said: Settings, settings: Settings) -> tuple[str, ...]:
+    """The words of both; raises InvalidSpec for what a Spec says, which would be given twice."""
+    twice = sorted(_OURS.union(said.options()).intersection(settings.options())) if settings is not NOTHING else []
     if twice:
-        raise InvalidSpec(twice[0], getattr(settings, twice[0]), "in the Spec, not in the settings beside it")
-    return settings.words()
+        raise InvalidSpec(twice[0], settings.options()[twice[0]], "in the Spec, not in the settings beside it")
+    return (*said.words(), *settings.words())
 
 
 def _secrets(keys: tuple[str, ...], key_file: str, password: str) -> tuple[tuple[str, ...], bytes]:
@@ -126,8 +141,8 @@ def _archive(text: str) -> str:
 
 def rootfs(spec: Spec) -> list[str]:
     """The options that place the root file system. ``STORAGE:GiB`` allocates a new volume."""
-    if spec.size is not None:
-        return ["--rootfs", f"{spec.storage or 'local'}:{spec.size}"]
+    if spec.size is not None or spec.mounts:  # beside mount points pct wants the root disk said too: PVE's own default
+        return ["--rootfs", f"{spec.storage or 'local'}:{spec.size or 4}"]
     return ["--storage", spec.storage] if spec.storage else []
 
 

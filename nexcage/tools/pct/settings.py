@@ -10,6 +10,7 @@ import msgspec
 
 from nexcage import names
 from nexcage._core.command import Command
+from nexcage._core.settings import ARCHES, OSTYPES
 from nexcage.errors import InvalidSpec
 from nexcage.tools import config, values
 from nexcage.tools.pct.call import change, number
@@ -86,7 +87,7 @@ def _struct(kind: type[values.Features | values.Startup]) -> Kind:
 
 
 _SCALARS: Mapping[str, Kind] = {
-    "arch": choice("amd64", "i386", "arm64", "armhf", "riscv32", "riscv64"),
+    "arch": choice(*ARCHES),
     "cmode": choice("tty", "console", "shell"),
     "console": flag,
     "cores": integer(1, 8192),
@@ -102,9 +103,7 @@ _SCALARS: Mapping[str, Kind] = {
     "memory": integer(16, 1 << 30),
     "nameserver": _listed(),
     "onboot": flag,
-    "ostype": choice(
-        *"debian devuan ubuntu centos fedora opensuse archlinux alpine gentoo nixos unmanaged".split(),
-    ),
+    "ostype": choice(*OSTYPES),
     "protection": flag,
     "searchdomain": _listed(),
     "startup": _struct(values.Startup),

@@ -182,3 +182,27 @@ def test_every_spelling_of_a_template_is_taken(text: str) -> None:
     Lxc().check("web-1", Spec(text))
     with pytest.raises(InvalidSpec, match="hostname"):
         Lxc().check("web_1", Spec(text))
+
+
+async def test_beside_mount_points_the_root_disk_is_said_too() -> None:
+    node = ScriptedNode()
+
+    await Lxc().create(node, REF, Spec(DEBIAN, storage="tank", mounts={"mp0": "tank:8,mp=/data"}, pool="web"))
+
+    (argv,) = node.typed
+    assert argv[argv.index("--rootfs") + 1] == "tank:4"
+    assert argv[argv.index("--mp0") + 1] == "tank:8,mp=/data"
+    assert argv[argv.index("--pool") + 1] == "web"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (Spec("local:backup/vzdump-lxc-104-2026_01_01-00_00_00.tar.zst", mounts={"mp0": "local:8,mp=/data"}), "mounts"),
+        (Spec("local:backup/vzdump-lxc-104-2026_01_01-00_00_00.tar.zst", cpulimit=0), "cpulimit"),
+        (Spec("local:backup/vzdump-lxc-104-2026_01_01-00_00_00.tar.zst", protection=True), "protection"),
+    ],
+)
+def test_a_setting_that_a_restore_would_not_follow_is_refused(spec: Spec, field: str) -> None:
+    with pytest.raises(InvalidSpec, match=field):
+        Lxc().check("web-1", spec)

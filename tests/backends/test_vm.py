@@ -283,6 +283,15 @@ def test_a_file_name_cannot_leave_its_place_in_a_comma_list(text: str) -> None:
         (Spec(UBUNTU, unprivileged=False), "unprivileged"),
         (Spec(ISO, ssh_public_keys=(KEY,)), "ssh_public_keys"),
         (Spec(ISO, vm=Settings(user="ada")), "ssh_public_keys"),
+        (Spec(UBUNTU, mounts={"mp0": "local:8,mp=/data"}), "mounts"),
+        (Spec(UBUNTU, devices={"dev0": "/dev/fuse"}), "devices"),
+        (Spec(UBUNTU, features="nesting=1"), "features"),
+        (Spec(UBUNTU, timezone="UTC"), "timezone"),
+        (Spec(UBUNTU, arch="amd64"), "arch"),
+        (Spec(UBUNTU, ostype="debian"), "ostype"),
+        (Spec(ISO, nameserver=("1.1.1.1",)), "nameserver"),
+        (Spec(UBUNTU, cpulimit=129), "cpulimit"),
+        (Spec(UBUNTU, cpuunits=0), "cpuunits"),
     ],
 )
 def test_what_only_a_container_has_is_refused(spec: Spec, field: str) -> None:
@@ -311,3 +320,27 @@ def test_a_name_that_is_no_host_name_is_refused(id: str) -> None:
 def test_settings_of_a_virtual_machine_are_checked_when_they_are_made(options: Any) -> None:
     with pytest.raises(InvalidSpec, match=r"vm\."):
         Settings(**options)
+
+
+async def test_settings_that_a_virtual_machine_has_too_are_given_to_it() -> None:
+    spec = Spec(
+        UBUNTU,
+        cpulimit=1.5,
+        cpuunits=200,
+        startup="order=2,up=30",
+        nameserver=("1.1.1.1", "fd00::1"),
+        searchdomain=("lan",),
+        pool="web",
+        hookscript="local:snippets/x.pl",
+        protection=True,
+    )
+    node = ScriptedNode()
+    Vm().check("db-1", spec)
+
+    await Vm().create(node, Ref("db-1", 0, "pve-01"), spec)
+
+    (argv,) = node.typed
+    assert (given(argv, "--cpulimit"), given(argv, "--cpuunits")) == ("1.5", "200")
+    assert (given(argv, "--startup"), given(argv, "--pool")) == ("order=2,up=30", "web")
+    assert (given(argv, "--nameserver"), given(argv, "--searchdomain")) == ("1.1.1.1 fd00::1", "lan")
+    assert (given(argv, "--hookscript"), given(argv, "--protection")) == ("local:snippets/x.pl", "1")

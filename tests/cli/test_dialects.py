@@ -203,3 +203,54 @@ def test_words_that_are_selectors_need_no_option() -> None:
     with pytest.raises(Usage, match="not both"):
         targets(parse(["stop", "web-1", "tag=web"]))
     assert targets(parse(["stop", "web=1"])) == Targets(("web=1",))  # refused later, as an id
+
+
+def test_every_setting_in_proxmox_ves_words_reaches_the_spec() -> None:
+    argv = "create web-1 --mount mp0=local:8,mp=/data --mount mp1=/srv,mp=/srv --dev dev0=/dev/fuse,mode=0660 --cpulimit 1.5 "
+    argv += "--cpuunits 200 --features nesting=1,keyctl=1 --startup order=2 --nameserver 1.1.1.1 --nameserver fd00::1,9.9.9.9 "
+    argv += "--searchdomain lan --timezone UTC --pool web --hookscript local:snippets/x.pl --arch arm64 --ostype debian --protection"
+
+    _, spec = made(*argv.split(), "--image", IMAGE)
+
+    assert spec == Spec(
+        IMAGE,
+        mounts={"mp0": "local:8,mp=/data", "mp1": "/srv,mp=/srv"},
+        devices={"dev0": "/dev/fuse,mode=0660"},
+        cpulimit=1.5,
+        cpuunits=200,
+        features="nesting=1,keyctl=1",
+        startup="order=2",
+        nameserver=("1.1.1.1", "fd00::1", "9.9.9.9"),
+        searchdomain=("lan",),
+        timezone="UTC",
+        pool="web",
+        hookscript="local:snippets/x.pl",
+        arch="arm64",
+        ostype="debian",
+        protection=True,
+    )
+
+
+def test_ostype_is_the_virtual_machines_where_only_that_knows_the_word() -> None:
+    _, machine = made("create", "db-1", "--image", "local:import/x.qcow2", "--ostype", "win11")
+
+    assert (machine.vm is not None and machine.vm.ostype, machine.ostype) == ("win11", None)
+    with pytest.raises(InvalidInput, match=r"vm\.ostype"):
+        made("create", "db-1", "--image", "local:import/x.qcow2", "--runtime", "vm", "--ostype", "debian")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--mount", "mp0"], ["--mount", "mp0=a:1,mp=/a", "--mount", "mp0=a:1,mp=/b"], ["--cpulimit", "many"], ["--cpuunits", "-1"]],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_read_is_refused(option: list[str]) -> None:
+    with pytest.raises(InvalidInput):
+        made("create", "web-1", "--image", IMAGE, *option)
+
+
+@pytest.mark.parametrize(
+    "option", [["--mount", "mp0=a:1,mp=/a"], ["--protection"], ["--ostype", "debian"], ["--pool", "x"]]
+)
+def test_a_setting_is_not_for_a_copy(option: list[str]) -> None:
+    with pytest.raises(Usage, match="not for a copy"):
+        made("create", "web-2", "--from", "web-1", *option)

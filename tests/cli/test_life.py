@@ -385,3 +385,28 @@ def test_the_logger_is_left_as_it_was(flag: list[str], run: Run) -> None:
 
     assert (logger.level, list(logger.handlers)) == before
     assert nexcage.__version__
+
+
+def test_what_a_create_says_is_in_the_config_of_the_container(pve: PveNode, run: Run) -> None:
+    """And what is refused is refused before anything runs."""
+    said = "--mount mp0=local-zfs:2,mp=/data --dev dev0=/dev/fuse,mode=0660 --features nesting=1,keyctl=1 --startup order=2 "
+    said += (
+        "--cpulimit 1.5 --cpuunits 200 --nameserver 1.1.1.1 --searchdomain lan --timezone Europe/Berlin --protection"
+    )
+    refused = run("create", "web-1", "--image", IMAGE, "--features", "nestin=1")
+    assert (refused.status, "features" in refused.err) == (2, True)
+
+    ok(run("create", "web-1", "--image", IMAGE, "--storage", "local-zfs", *said.split()))
+
+    (vmid,) = (row["vmid"] for row in json.loads(ok(run("list", "--output", "json"))))
+    lines = (pve.root / f"etc/pve/nodes/pve-01/lxc/{vmid}.conf").read_text().splitlines()
+    wanted = {
+        "features: keyctl=1,nesting=1",
+        "startup: order=2",
+        "cpulimit: 1.5",
+        "cpuunits: 200",
+        "timezone: Europe/Berlin",
+    }
+    wanted |= {"nameserver: 1.1.1.1", "searchdomain: lan", "protection: 1", "dev0: /dev/fuse,mode=0660"}
+    assert wanted <= set(lines), lines
+    assert any(line.startswith("mp0: local-zfs:") and "mp=/data" in line for line in lines)

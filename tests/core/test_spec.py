@@ -39,6 +39,22 @@ LINES = ["a\nb", "a\x00b", "a\rb", "a\x85b", "a\u2028b", "\ud800", "\x1b[2J"]
         ("backend", ["", "LXC", "a b", 5, "-x", *LINES]),
         ("node", ["", "a b", 5, "é", "x" * 256, *LINES]),
         ("bundle", ["", 5, "/a/../b", *LINES]),
+        ("mounts", [None, "mp0=x", {"rootfs": "local:8,mp=/"}, {"mp256": "local:8,mp=/a"}, {"mp0": "local:8"}]),
+        ("mounts", [{"mp0": 5}, {5: "local:8,mp=/a"}, *({"mp0": f"local:8,mp=/{line}"} for line in LINES)]),
+        ("devices", [None, {"dev256": "/dev/fuse"}, {"dev0": "/etc/passwd"}, {"dev0": "/dev/../etc"}, {"dev0": "/dev/fuse,mode=660"}]),
+        ("devices", [{"dev0": "/dev/fuse,uid=4294967295"}, {"dev0": "/dev/fuse,uid=7,uid=7"}, *({"dev0": f"/dev/{x}"} for x in LINES)]),
+        ("cpulimit", ["1", -1, 0.001, 8193, float("nan"), True]),
+        ("cpuunits", ["1", -1, 1.5, 500_001, True]),
+        ("features", ["", "nesting", "nesting=2", "nesting=1,nesting=0", "nestin=1", "mount=", 5, *(f"mount={x}" for x in LINES)]),
+        ("startup", ["", "2", "order=-1", "up=1,up=2", "later=1", 5, "order=1\n"]),
+        ("nameserver", [None, "1.1.1.1", (5,), ("",), ("one",), ("01.0.0.1",), ("fd00::1%eth0",), ("1.1.1.1,x",), *((x,) for x in LINES)]),
+        ("timezone", ["", "Berlin/", "utc,x", 5, *LINES]),
+        ("pool", ["", "a b", "a/b/c/d", 5, *LINES]),
+        ("hookscript", ["", "hook.pl", "local:iso/x", "local:snippets/a/b", "local:snippets/a,b", 5]),
+        ("hookscript", [f"local:snippets/{line}" for line in LINES]),
+        ("arch", ["", "x86_64", 5]),
+        ("ostype", ["", "l26", 5]),
+        ("protection", [0, 1, "no", None]),
         ("annotations", [None, "a", [("a", "b")], {"": "x"}, {5: "x"}, {"a": 5}, {"a\x00": "x"}, {"a": "\ud800"}, {"\udfff": ""}]),
     ],
 )  # fmt: skip
@@ -177,6 +193,72 @@ def test_what_reaches_the_config_is_exactly_what_was_wanted(spec: Spec) -> None:
         assert set(kept) - set(asked) <= {"type", "hwaddr"}
     assert conf.description.rstrip("\n") == f"{mark}\n{spec.description}".rstrip("\n")
     assert Mark.find(conf.description) == mark
+
+
+besides = st.builds(
+    Spec,
+    st.just(DEBIAN),
+    nets=st.just(()),
+    size=st.none() | st.integers(1, 64),
+    mounts=st.dictionaries(
+        st.integers(0, 255).map("mp{}".format),
+        st.sampled_from(["local:8,mp=/srv/a", "local-zfs:1.5,mp=/b,backup=1,ro=1", "/mnt/x y,mp=/c,mountoptions=noatime;nodev"]),
+        max_size=3,
+    ),
+    devices=st.dictionaries(
+        st.integers(0, 255).map("dev{}".format),
+        st.sampled_from(["/dev/fuse", "/dev/fuse,mode=0660,uid=7,gid=4294967294", "/dev/net/tun,deny-write=1"]),
+        max_size=3,
+    ),
+    cpulimit=st.none() | st.just(0) | st.floats(0.01, 8192).map(lambda value: round(value, 3)),
+    cpuunits=st.none() | st.integers(0, 500_000),
+    features=st.none() | st.sampled_from(["nesting=1", "fuse=0,keyctl=1,mount=nfs;cifs,nesting=1"]),
+    startup=st.none() | st.sampled_from(["order=0", "order=2,up=30,down=60", "down=5"]),
+    nameserver=st.lists(st.ip_addresses().map(str) | st.just("fe80::1%eth0"), max_size=3).map(tuple),
+    searchdomain=st.lists(st.sampled_from(["lan", "example.com"]), max_size=2).map(tuple),
+    timezone=st.none() | st.sampled_from(["host", "UTC", "Europe/Berlin", "America/Argentina/Ushuaia"]),
+    hookscript=st.none() | st.just("local:snippets/hook-1.pl"),
+    arch=st.none() | st.sampled_from(["amd64", "arm64"]),
+    ostype=st.none() | st.sampled_from(["debian", "unmanaged"]),
+    protection=st.booleans(),
+)  # fmt: skip
+
+
+@given(besides)
+def test_every_setting_reaches_the_command_once_and_reads_back_as_it_was_said(spec: Spec) -> None:
+    command = pct.create(Mark("f1", "web-1", 104, "op-1"), DEBIAN, spec, "web-1")
+    words = command.argv[4:]  # behind pct create VMID TEMPLATE
+    said = dict(zip(words[::2], words[1::2], strict=True))
+
+    assert len(said) * 2 == len(words)
+    for key, text in {**spec.mounts, **spec.devices}.items():
+        assert sorted(said[f"--{key}"].split(",")) == sorted(text.split(","))
+    for key in ("features", "startup", "timezone", "hookscript", "arch", "ostype"):
+        assert said.get(f"--{key}") == getattr(spec, key)
+    for key in ("nameserver", "searchdomain"):
+        assert tuple(said.get(f"--{key}", "").split()) == getattr(spec, key)
+    assert (float(said["--cpulimit"]) if "--cpulimit" in said else None) == spec.cpulimit
+    assert said.get("--cpuunits") == (None if spec.cpuunits is None else str(spec.cpuunits))
+    assert ("--protection" in said) == spec.protection
+    assert ("--rootfs" in said) == bool(spec.size or spec.mounts)
+
+
+@given(besides)
+def test_the_settings_of_a_spec_survive_the_journal(spec: Spec) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=Spec) == spec
+
+
+def test_what_is_not_said_is_not_written_so_that_old_journals_and_new_ones_read_alike() -> None:
+    old = f'{{"image":"{DEBIAN}"}}'.encode()
+
+    assert msgspec.json.encode(Spec(DEBIAN)) == old
+    assert msgspec.json.decode(old, type=Spec) == Spec(DEBIAN)
+
+
+@pytest.mark.parametrize("more", [pct.Settings(timezone="UTC"), pct.Settings(rootfs=None, timezone="host", tty=1)])
+def test_what_a_spec_says_is_not_said_again_beside_it(more: pct.Settings) -> None:
+    with pytest.raises(InvalidSpec, match="timezone"):
+        pct.create(Mark("f1", "web-1", 104, "op-1"), DEBIAN, Spec(DEBIAN, timezone="UTC"), "web-1", more)
 
 
 @given(specs)

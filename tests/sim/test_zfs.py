@@ -98,6 +98,23 @@ async def test_a_data_disk_is_a_bind_mount_and_the_root_disk_stays_where_it_was(
 
 
 @pytest.mark.sim(nodes=1)
+async def test_mount_points_of_its_own_stand_beside_the_dataset(sim: SimCluster) -> None:
+    await pool(sim["pve-01"])
+    spec = nexcage.Spec(DEBIAN, mounts={"mp0": "local-zfs:2,mp=/var/lib/data"}, features="nesting=1")
+
+    async with sim.fleet(config=settings()) as fleet:
+        root = config_of(sim, (await fleet["web-1"].create(spec)).vmid)
+    async with sim.fleet(config=settings(pool="tank/data", mount="/srv/data")) as fleet:
+        data = config_of(sim, (await fleet["web-2"].create(spec)).vmid)
+
+    assert "rootfs: nexcage-zfs:" in root
+    assert "mp0: local-zfs:" in root
+    assert "features: nesting=1" in root
+    assert "mp0: local-zfs:" in data
+    assert "mp1: /tank/data/web-2-" in data
+
+
+@pytest.mark.sim(nodes=1)
 async def test_on_a_storage_of_pve_volumes_are_left_to_pve(sim: SimCluster) -> None:
     async with sim.fleet(config=settings(pool="rpool/data")) as fleet:
         done = await fleet["web-1"].create(SPEC)

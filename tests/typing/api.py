@@ -96,6 +96,11 @@ async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
 
 async def many(bar: list[str]) -> None:
     spec = nexcage.Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", nets=(nexcage.Net(ip="dhcp"),))
+    said = nexcage.Spec(
+        "debian:12", mounts={"mp0": "local:8,mp=/data"}, features="nesting=1", cpulimit=1.5, protection=True
+    )
+    assert_type(said.mounts, Mapping[str, str])
+    assert_type(said.nameserver, tuple[str, ...])
     vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
     assert_type(vm.vm, nexcage.Vm | None)
     hosts = nexcage.hosts("pve-[01-50].lan")

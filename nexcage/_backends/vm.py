@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from signal import Signals
 
 from nexcage._backends.lxc import candidates
 from nexcage._core.adopting import adopted
-from nexcage._core.command import Command
-from nexcage._core.seen import Guest, Look, Settled
+from nexcage._core.command import MIB, Command, Result
+from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.settings import refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import AlreadyExists, InvalidInput, InvalidSpec, UnsupportedImage
+from nexcage.errors import AlreadyExists, InvalidInput, InvalidSpec, NexcageError, UnsupportedImage
 from nexcage.names import ImageRef, image
-from nexcage.tools import kvm, lxc, mend_snapshot, mending, pct, qm
+from nexcage.tools import agent, kvm, lxc, mend_snapshot, mending, pct, qm
 
 __all__ = ["Vm"]
 
@@ -127,6 +128,23 @@ class Vm:
 
     async def mend(self, node: Node, ref: Ref, lock: str, proof: Settled) -> None:
         await node.run(mending.mend(ref.id, ref.vmid, lock, proof, mark=node.mark(ref.id, ref.vmid)))
+
+    def collect(
+        self,
+        mark: Mark,
+        argv: Sequence[str | bytes],
+        *,
+        given: int = 0,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "",
+        user: str = "",
+        timeout: float | None = None,
+        cap: int = MIB,
+    ) -> Command[None]:
+        return agent.guest_exec(mark, argv, given=given, env=env, cwd=cwd, user=user, timeout=timeout, cap=cap)
+
+    def refused(self, mark: Mark, result: Result, node: str) -> NexcageError:
+        return agent.refused(mark, result, node)
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)

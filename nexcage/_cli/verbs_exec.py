@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from nexcage import ExecStream, InvalidInput, InvalidPath, NexcageError, Selector, names
+from nexcage import ExecStream, InvalidInput, InvalidPath, NexcageError, Selector, Unsupported, names
 from nexcage._cli.dialects import Targets
 from nexcage._cli.finding import backend_named, ids_of
 from nexcage._cli.main import tell
@@ -28,6 +28,7 @@ __all__ = ["execute", "prepare", "seconds"]
 
 OWN_FAILURE = 255
 _CHUNK = 64 * 1024
+_MOST = 1 << 20  # of standard input, where it goes in whole
 _AT_ONCE = 64  # containers of a selector that are worked on at the same time
 
 
@@ -111,6 +112,23 @@ def seconds(call: Call, name: str) -> float | None:
 async def _here(
     call: Call, streams: Streams, fleet: Fleet, id: str, words: list[str], options: Mapping[str, Any]
 ) -> int:
+    try:
+        return await _streamed(call, streams, fleet, id, words, options)
+    except Unsupported:  # raised before anything was read or begun
+        if call.flag("tty"):
+            raise
+    given = b"" if call.flag("no_stdin") else await _whole(streams)
+    done = await fleet[id].exec(words, stdin=given, **options)
+    for kind, data in (("stdout", done.stdout), ("stderr", done.stderr)):
+        await anyio.to_thread.run_sync(_write, streams, kind, data)
+    if done.dropped:
+        streams.say(f"nexcage: exec '{id}': {done.dropped} bytes of what it printed were left out")
+    return done.exit
+
+
+async def _streamed(
+    call: Call, streams: Streams, fleet: Fleet, id: str, words: list[str], options: Mapping[str, Any]
+) -> int:
     tty = call.flag("tty")
     env: dict[str, str] = options["env"]
     if tty:
@@ -154,12 +172,27 @@ async def _feed(stream: ExecStream, streams: Streams) -> None:
     """Standard input to its end."""
     descriptor = _descriptor(streams)
     if descriptor is None:
-        text = streams.stdin.read() if streams.stdin is not None else ""
-        await stream.send(text.encode("utf-8", "surrogateescape"))
+        await stream.send(_text(streams))
     else:
         while data := await _read(descriptor, streams):
             await stream.send(data)
     await stream.send_eof()
+
+
+async def _whole(streams: Streams) -> bytes:
+    """Standard input to its end, or a little more than is taken at once."""
+    descriptor = _descriptor(streams)
+    if descriptor is None:
+        return _text(streams)
+    data = b""
+    while len(data) <= _MOST and (piece := await _read(descriptor, streams)):
+        data += piece
+    return data
+
+
+def _text(streams: Streams) -> bytes:
+    text = streams.stdin.read() if streams.stdin is not None else ""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _descriptor(streams: Streams) -> int | None:

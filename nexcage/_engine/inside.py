@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Any, Literal
 
@@ -49,6 +50,16 @@ class Place(msgspec.Struct, frozen=True):
             raise Unsupported(self.machine.id, op, self.machine.backend)
         way: Callable[..., Command[Any]] = found
         return way
+
+    def whole(self) -> Callable[..., Command[None]] | None:
+        """The backend's way to run a program whose output comes at its end, where it has only that one."""
+        found: Callable[..., Command[None]] | None = getattr(self.backend, "collect", None)
+        return found
+
+    def refused(self, result: Result) -> NexcageError:
+        """The error of a program that did not begin, or of whose end nothing is known."""
+        known: Callable[[Mark, Result, str], NexcageError] = getattr(self.backend, "refused", refused)
+        return known(self.mark, result, self.node.key)
 
 
 class _Repeated(NexcageError):
@@ -109,9 +120,10 @@ class Insider:
     ) -> Executed:
         """Run it to its end; see `Container.exec`."""
         place = await self.place(id, Op.EXEC)
-        attach = place.way("exec", "attach")
         if not isinstance(stdin, bytes):
             raise InvalidInput("stdin", type(stdin).__name__, "bytes")
+        collect = place.whole()
+        attach = place.way("exec", "attach") if collect is None else partial(collect, given=len(stdin))
         command: Command[None] = attach(place.mark, argv, env=env, cwd=cwd, user=user, timeout=timeout, cap=cap)
         command = msgspec.structs.replace(command, cap=cap + len(BEGUN))
         async with self.slot(place):
@@ -160,6 +172,9 @@ class Insider:
     ) -> AsyncGenerator[ExecStream]:
         """Run it and hand out its streams; see `Container.exec_stream`."""
         place = await self.place(id, Op.EXEC)
+        if place.whole() is not None:
+            missing = "has no terminals" if size is not None else "has no streams: what it prints comes at its end"
+            raise Unsupported(id, "exec", place.machine.backend, missing)
         attach = place.way("exec", "attach")
         command: Command[None] = attach(place.mark, argv, env=env, cwd=cwd, user=user, size=size, timeout=timeout)
         began = await self.begin(place, _noted(id, argv, env, cwd, user, tty=size is not None))
@@ -315,7 +330,7 @@ class Ending:
         if result.exit is None:
             raise Uncertain(self.began.op_id, "the link was lost while it ran; it is not repeated")
         if not result.stderr.startswith(BEGUN):
-            raise refused(self.place.mark, result, self.place.node.key)
+            raise self.place.refused(result)
         self.exit = result.exit
         return Executed(
             exit=result.exit,

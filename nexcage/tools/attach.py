@@ -19,7 +19,7 @@ from nexcage.errors import CommandFailed, IllegalTransition, InvalidInput, Nexca
 from nexcage.tools.inside import IN_DIRECTORY
 from nexcage.tools.pty import PTY
 
-__all__ = ["ATTACH", "BEGUN", "attach", "header", "refused", "words"]
+__all__ = ["ATTACH", "BEGUN", "attach", "header", "measured", "refused", "words"]
 
 BEGUN = b"@nexcage inside\n"
 
@@ -131,7 +131,7 @@ def attach(
     """
     env = {} if env is None else env
     inner = words(argv)
-    _measured(timeout, cap)
+    measured(timeout, cap)
     if cwd != "":
         if not isinstance(cwd, str) or not cwd.startswith("/"):
             raise InvalidInput("cwd", cwd, "an absolute path inside the container")
@@ -147,7 +147,8 @@ def attach(
     return Command(outer, nothing, safe=safe, stdin=text, timeout=timeout, cap=cap, classify=_refusal(mark))
 
 
-def _measured(timeout: object, cap: object) -> None:
+def measured(timeout: object, cap: object) -> None:
+    """Raises InvalidInput for a limit that is none."""
     if timeout is not None and (
         isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= 1e9
     ):

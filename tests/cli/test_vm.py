@@ -71,3 +71,28 @@ def test_a_drain_says_which_machines_stay(run: Run, tmp_path_factory: pytest.Tem
         assert [row["id"] for row in json.loads(drained.out)] == ["web-1"]
     finally:
         run("sim", "down", "--dir", directory)
+
+
+def test_exec_collects_what_a_program_in_a_machine_prints_and_ends_as_it_does(nexcage: Run) -> None:
+    assert nexcage("create", "db-1", "--image", UBUNTU, "--agent").status == 0
+    assert nexcage("start", "db-1").status == 0
+
+    assert nexcage("exec", "db-1", "--", "cat", stdin="through\n") == (0, "through\n", "")
+    assert nexcage("exec", "db-1", "--", "sh", "-c", "echo out; echo err >&2; exit 7") == (7, "out\n", "err\n")
+    assert nexcage("exec", "--all", "--", "echo", "here").out == "db-1: here\n"
+    for option, name in ((("--env", "A=secret"), "env"), (("--cwd", "/srv"), "cwd"), (("--user", "ada"), "user")):
+        refused = nexcage("exec", *option, "db-1", "--", "true")
+        assert (refused.status, name in refused.err, "secret" in refused.err) == (255, True, False)
+    terminal = nexcage("exec", "--tty", "db-1", "--", "true")
+    assert (terminal.status, "has no terminals" in terminal.err) == (255, True)
+
+
+def test_exec_in_a_machine_without_an_agent_says_what_to_do(nexcage: Run) -> None:
+    assert nexcage("create", "db-1", "--image", UBUNTU).status == 0
+    assert nexcage("start", "db-1").status == 0
+
+    ran = nexcage("exec", "db-1", "--", "true")
+
+    assert (ran.status, ran.out) == (255, "")
+    assert "--agent 1" in ran.err
+    assert "install and start qemu-guest-agent inside" in ran.err

@@ -7,6 +7,7 @@ import pytest
 
 from nexcage import (
     Blocked,
+    CommandFailed,
     Config,
     Create,
     Delete,
@@ -16,6 +17,8 @@ from nexcage import (
     InvalidInput,
     Kill,
     NexcageError,
+    NodeTimeout,
+    Op,
     Pause,
     Resize,
     Resume,
@@ -25,10 +28,13 @@ from nexcage import (
     Start,
     State,
     Stop,
+    Succeeded,
+    Uncertain,
     Unsupported,
     UnsupportedImage,
     Update,
 )
+from nexcage import Vm as VmSpec
 from nexcage._backends.vm import Vm
 from nexcage.testing import SimCluster, check_backend, virtual_run
 from nexcage.testing._model import vms
@@ -144,7 +150,11 @@ async def test_what_only_containers_can_is_refused_before_it_begins(sim, fleet):
     before = fleet.seq
 
     with pytest.raises(Unsupported, match="backend 'vm' has no such verb"):
-        await fleet["db-1"].exec(["true"])
+        await fleet["db-1"].push(b"x", "/root/x")
+    for size, why in ((None, "has no streams"), ((24, 80), "has no terminals")):
+        with pytest.raises(Unsupported, match=why):
+            async with fleet["db-1"].exec_stream(["true"], size=size):
+                pass
     with pytest.raises(Unsupported):
         await fleet.do(Update("db-1", memory=1024))
 
@@ -334,3 +344,96 @@ async def test_a_drain_plans_no_move_of_what_cannot_be_moved_and_names_it(sim, f
     assert [(move.id, move.node) for move in moves] == [("web-1", "pve-02")]
     assert (fleet.stay_on("pve-01"), fleet.stay_on("pve-02")) == (("db-1",), ())
     (await fleet.run(moves)).raise_for_failures()
+
+
+WITH_AGENT = Spec(UBUNTU, backend="vm", vm=VmSpec(agent=True))
+
+
+async def agent(fleet):
+    """A machine that runs, with a guest agent."""
+    await fleet["db-1"].create(WITH_AGENT)
+    await fleet["db-1"].start()
+    return fleet["db-1"]
+
+
+@simulated(nodes=1)
+async def test_a_program_inside_gives_its_status_and_its_bytes(sim, fleet):
+    db = await agent(fleet)
+    data = bytes(range(256)) * 500  # more than goes with a command
+
+    through = await db.exec(["cat"], stdin=data)
+    failed = await db.exec(["sh", "-c", 'echo out; echo "err \\ end" >&2; exit 7'])
+
+    assert (through.exit, through.stdout, through.stderr) == (0, data, b"")
+    assert (failed.exit, failed.stdout) == (7, b"out\n")
+    assert failed.stderr.startswith(b"err \\")
+    assert fleet.machines["db-1"].state is State.RUNNING
+
+
+@simulated(nodes=1)
+async def test_what_runs_inside_is_journaled_and_never_runs_twice(sim, fleet):
+    db = await agent(fleet)
+
+    first = await db.exec(["sh", "-c", "echo more >> /root/log"], op_id="once")
+    again = await db.exec(["sh", "-c", "echo more >> /root/log"], op_id="once")
+    shown = await db.exec(["cat", "/root/log"])
+
+    assert (first.repeated, again.repeated, shown.stdout) == (False, True, b"more\n")
+    async with fleet.events.subscribe(since=0) as events:
+        seen = [await anext(events) for _ in range(fleet.seq)]
+    assert [event.exit for event in seen if isinstance(event, Succeeded) and event.op is Op.EXEC] == [0, 0]
+
+
+@simulated(nodes=1)
+async def test_a_lost_answer_of_a_program_inside_is_uncertain_and_not_repeated(sim, fleet):
+    db = await agent(fleet)
+    sim["pve-01"].fault("drop-after", "guest")
+
+    with pytest.raises(Uncertain):
+        await db.exec(["sh", "-c", "echo more >> /root/log"])
+
+    assert (await db.exec(["cat", "/root/log"])).stdout == b"more\n"
+
+
+@simulated(nodes=1)
+async def test_a_program_that_takes_longer_than_it_may_is_uncertain(sim, fleet):
+    db = await agent(fleet)
+
+    with pytest.raises(NodeTimeout, match="still runs in the guest as pid") as caught:
+        await db.exec(["sleep", "100"], timeout=5)
+
+    assert caught.value.uncertain
+
+
+@simulated(nodes=1)
+async def test_an_agent_that_is_not_there_is_named_with_what_to_do(sim, fleet):
+    sim._set(vm={"default": "mute"})
+    db = await agent(fleet)
+    await fleet["db-2"].create(Spec(UBUNTU, backend="vm"))
+    await fleet["db-2"].start()
+
+    with pytest.raises(Blocked, match="does not answer: install and start qemu-guest-agent inside"):
+        await db.exec(["true"])
+    with pytest.raises(Blocked, match=r"qm set [0-9]+ --agent 1"):
+        await fleet["db-2"].exec(["true"])
+
+    assert not [effect for effect in sim.effects() if effect.get("kind") == "exec"]
+    await db.stop()
+    with pytest.raises(IllegalTransition):
+        await db.exec(["true"])
+
+
+@simulated(nodes=1)
+async def test_what_the_agent_has_no_way_to_is_refused_by_name_before_it_begins(sim, fleet):
+    db = await agent(fleet)
+    before = fleet.seq
+
+    for name, value in (("env", {"A": "secret"}), ("cwd", "/srv"), ("user", "ada"), ("stdin", bytes((1 << 20) + 1))):
+        with pytest.raises(InvalidInput, match=name) as caught:
+            await db.exec(["true"], **{name: value})
+        assert "secret" not in str(caught.value)
+    with pytest.raises(CommandFailed, match="Failed to execute child process") as caught:
+        await db.exec(["no-such-program"])
+
+    assert not caught.value.uncertain
+    assert fleet.seq == before + 2

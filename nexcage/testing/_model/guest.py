@@ -50,6 +50,10 @@ class Guest:
             return f"{rows} {columns}"
         return self.ctx.env.get("NEXCAGE_SIZE", "")
 
+    def lives(self) -> bool:
+        """Whether what it runs in still does."""
+        return self.node.is_running(self.vmid)
+
     # --- files --------------------------------------------------------------------------------------------------------
 
     def place(self, path: str) -> str:
@@ -150,7 +154,7 @@ def run(guest: Guest, words: tuple[str, ...]) -> Steps:
             status: int = end.value
             return status & 255
         answer = yield wait
-        if not guest.node.is_running(guest.vmid):
+        if not guest.lives():
             return 137
 
 

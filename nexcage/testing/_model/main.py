@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     stdin = b""
     if program == "pct" and (arguments[:1] == ["exec"] or "/dev/stdin" in arguments):
         stdin = sys.stdin.buffer.read()
-    if program == "qm" and (arguments[:1] == ["monitor"] or "/dev/stdin" in arguments):
+    if program == "qm" and (arguments[:1] == ["monitor"] or {"/dev/stdin", "--pass-stdin"} & set(arguments)):
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from nexcage.testing._model import TOOLS, find_tool, vms
+from nexcage.testing._model.agent import AGENTS
 from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
@@ -164,6 +165,7 @@ SCRIPTS: dict[str, Tool] = {
     lxc.GUARD: _guard,
     lxc.SIGNAL: _signal,
     kvm.POWER: _power,
+    **AGENTS,
     **CLAIMING,
     **INSIDE,
     **MENDING,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nexcage.testing._model.node import Node
 
 __all__ = [
+    "agent",
     "config",
     "config_path",
     "ended",
@@ -31,6 +32,8 @@ __all__ = [
 RUN = "/run/qemu-server"
 HALTS = "halts"
 """How a guest takes its power button unless the settings say ``ignores`` (``vm`` of the cluster's settings, by VMID or name)."""
+MUTE = "mute"
+"""A guest without the QEMU guest agent."""
 
 
 def config_path(node: Node, vmid: int) -> str:
@@ -113,14 +116,22 @@ def stop(node: Node, vmid: int) -> None:
         node.files.remove(f"{RUN}/{vmid}.{ending}")
 
 
+def agent(node: Node, vmid: int) -> bool:
+    """Whether its guest agent answers."""
+    return status(node, vmid) == "running" and _kind(node, vmid) != MUTE
+
+
+def _kind(node: Node, vmid: int) -> str:
+    named = re.search(r"(?m)^name: (.*)$", config(node, vmid) or "")
+    chosen = node.settings.get("vm", {})
+    return str(chosen.get(str(vmid)) or chosen.get(named[1] if named else "") or chosen.get("default", HALTS))
+
+
 def press_power(node: Node, vmid: int) -> None:
     """The guest is asked to power down: it does so by itself after a while, unless it does not listen."""
     pid = pid_of(node, vmid)
     node.effect("signal", str(vmid), "power")
-    named = re.search(r"(?m)^name: (.*)$", config(node, vmid) or "")
-    chosen = node.settings.get("vm", {})
-    how = chosen.get(str(vmid)) or chosen.get(named[1] if named else "") or chosen.get("default", HALTS)
-    if pid is not None and how == HALTS:
+    if pid is not None and _kind(node, vmid) in (HALTS, MUTE):
         node.later((1.0 + 2.0 * node.random.random()) * node.pace, "vm-halt", vmid, pid)
 
 

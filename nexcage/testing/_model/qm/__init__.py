@@ -24,6 +24,7 @@ _HANDLERS: Mapping[str, str] = {
     "delsnapshot": "snapshots:delsnapshot",
     "destroy": "life:destroy",
     "disk resize": "disks:resize",
+    "guest exec": "agent:exec_",
     "list": "shows:list_",
     "listsnapshot": "snapshots:listsnapshot",
     "monitor": "life:monitor",
@@ -59,11 +60,11 @@ def run(ctx: Ctx) -> Steps:
         ctx.err(listing(f"unknown command 'qm {words[0]}'"))
         return 255
     try:
-        param = _parse(ctx, command, rest)
+        param, extra = _parse(ctx, command, rest)
     except Die as error:
         ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
         return 2
-    job = VmJob(ctx, command, param)
+    job = VmJob(ctx, command, param, extra)
     try:
         return (yield from _handler(command)(job))
     except BadParameter as error:
@@ -92,8 +93,8 @@ def _handler(command: str) -> Callable[[VmJob], Steps]:
     return cast("Callable[[VmJob], Steps]", getattr(import_module(f"{__name__}.{module}"), name))
 
 
-def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> dict[str, str]:
-    """The options and arguments of a call, checked; :class:`Die` with PVE's text when something is wrong."""
+def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The options and arguments of a call and what follows them, checked; :class:`Die` with PVE's text when something is wrong."""
     entry = COMMANDS[command]
 
     def find(name: str) -> Prop | None:
@@ -101,7 +102,7 @@ def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> dict[str, str]:
 
     try:
         parsed = getopt.parse(words, find, lambda: option_names(entry))
-        _arguments(entry, parsed.options, parsed.rest)
+        extra = _arguments(entry, parsed.options, parsed.rest)
         getopt.normalise_booleans(parsed.options, find)
     except getopt.BadOption as error:
         raise Die(f"{error}{short(command)}\n") from None
@@ -117,13 +118,14 @@ def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> dict[str, str]:
     check(known, param, errors)
     if errors:
         raise Die(verification_failed(errors, short(command)))
-    return param
+    return param, extra
 
 
-def _arguments(entry: Command, param: dict[str, str], rest: list[str]) -> None:
-    """Give the words to the arguments in order."""
+def _arguments(entry: Command, param: dict[str, str], rest: list[str]) -> tuple[str, ...]:
+    """Give the words to the arguments in order; what is left is the command of its own."""
     if len(rest) < len(entry.arguments):
         raise getopt.BadOption("400 not enough arguments\n")
-    if len(rest) > len(entry.arguments):
+    if len(rest) > len(entry.arguments) and not entry.extra:
         raise getopt.BadOption("400 too many arguments\n")
-    param.update(zip(entry.arguments, rest, strict=True))
+    param.update(zip(entry.arguments, rest, strict=False))
+    return tuple(rest[len(entry.arguments) :])

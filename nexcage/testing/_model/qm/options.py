@@ -99,11 +99,14 @@ _NUMBERED = (
 
 
 class Command(NamedTuple):
-    """One command: its arguments in order and its own options; ``config``: it takes every key of a config too."""
+    """One command: its arguments in order and its own options; ``config``: it takes every key of a config too; ``extra``: what follows
+    the arguments is a command of its own.
+    """
 
     arguments: tuple[str, ...] = ("vmid",)
     options: Mapping[str, Prop] = {}
     config: bool = False
+    extra: bool = False
 
 
 def _flags(*names: str, **more: Prop) -> Mapping[str, Prop]:
@@ -123,6 +126,7 @@ COMMANDS: Mapping[str, Command] = {
     "delsnapshot": Command(("vmid", "snapname"), _flags("force")),
     "destroy": Command(options=_flags("destroy-unreferenced-disks", "purge", "skiplock")),
     "disk resize": Command(("vmid", "disk", "size"), _flags("skiplock", digest=STRING)),
+    "guest exec": Command(options=_flags("synchronous", "pass-stdin", timeout=_TIMEOUT), extra=True),
     "list": Command((), _flags("full")),
     "listsnapshot": Command(),
     "monitor": Command(),

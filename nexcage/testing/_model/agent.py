@@ -30,10 +30,10 @@ def _guest_exec(ctx: Ctx) -> Steps:
 
 
 def _told(ctx: Ctx, inner: Ctx, status: int) -> int:
-    found = json.loads(inner.stdout.decode("latin-1")) if status == 0 else {}
+    found: dict[str, str | int] = json.loads(inner.stdout.decode("latin-1")) if status == 0 else {}
     if "exitcode" in found:
-        ctx.err(b"@nexcage inside\n" + found.get("err-data", "").encode("latin-1"))
-        ctx.out(found.get("out-data", "").encode("latin-1"))
+        ctx.err(b"@nexcage inside\n" + str(found.get("err-data", "")).encode("latin-1"))
+        ctx.out(str(found.get("out-data", "")).encode("latin-1"))
         return int(found["exitcode"])
     if "pid" in found:
         return _refused(ctx, 4, f"it still runs in the guest as pid {found['pid']}")

@@ -77,6 +77,7 @@ def populate(
     files.write(f"{SIM}/zfs.json", json.dumps({"rpool": {"type": "filesystem"}, "rpool/data": {"type": "filesystem"}}))
     text = _members(() if standalone else tuple(names))
     files.write("/etc/pve/.members", text.replace('"@"', f'"{node.name}"', 1))
+    files.write(f"/etc/pve/nodes/{node.name}/lrm_status", "{}\n")
 
 
 @lru_cache(maxsize=4)
@@ -128,8 +129,7 @@ def make_cluster(
     first = nodes[names[0]].files
     first.write(SETTINGS, json.dumps(settings(seed=seed, pace=pace, **more)))
     first.write("/etc/pve/storage.cfg", storage_cfg)
-    for name, node in nodes.items():
-        first.write(f"/etc/pve/nodes/{name}/lrm_status", "{}\n")
+    for node in nodes.values():
         populate(node, nodes=names)
     return nodes
 

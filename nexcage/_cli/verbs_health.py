@@ -18,7 +18,7 @@ from nexcage._cli.parser import Call
 from nexcage._cli.render import print_rows
 from nexcage._cli.streams import Streams, one_line
 from nexcage._cli.verbs_fleet import Verb
-from nexcage.tools import health
+from nexcage.tools import ha, health
 from nexcage.tools.health import Check
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _closed(fleet: Fleet, key: str, look: Look) -> list[Check]:
     if key in fleet.cordoned:
         checks.append(Check("cordon", "WARN", "cordoned: it takes no new containers", f"nexcage uncordon {key}"))
     if look.maintenance:
-        todo = f"ha-manager crm-command node-maintenance disable {look.pve}"
+        todo = ha.to_leave_maintenance(look.pve)
         checks.append(Check("maintenance", "WARN", "in Proxmox VE's maintenance mode: no new containers", todo))
     return checks
 

@@ -15,6 +15,7 @@ from nexcage._core.seen import Look
 from nexcage._core.spec import Spec
 from nexcage.abc import Candidate, Placement
 from nexcage.errors import NexcageError, NoRoute
+from nexcage.tools import ha
 
 __all__ = ["PLACEMENTS", "Coming", "Count", "Memory", "Spread", "chosen", "open_nodes", "takers", "without"]
 
@@ -61,7 +62,7 @@ def open_nodes(id: str, nodes: Sequence[Candidate]) -> Sequence[Candidate]:
     if nodes and not left:
         keys = [node.node for node in nodes]
         error = NoRoute(f"no node for container {id!r}: {_all(keys)} in the maintenance mode of Proxmox VE")
-        error.add_note(f"ha-manager crm-command node-maintenance disable {nodes[0].look.pve}")
+        error.add_note(ha.to_leave_maintenance(nodes[0].look.pve))
         raise error
     return left
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from random import Random
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
 from nexcage.abc import Journal, Lease
 from nexcage.errors import Fenced, IllegalTransition, NexcageError, NodeError, NodeUnreachable, NotOurs
+from nexcage.tools.ha import was_asked
 
 __all__ = ["Steps"]
 
@@ -99,7 +99,7 @@ class Steps:
             raise
         try:
             said = answer(command, result, self.name)
-            self.requested = self.requested or bool(_REQUESTED.search(result.stdout))
+            self.requested = self.requested or was_asked(result.stdout)
             return said
         except (NotOurs, IllegalTransition):  # said before the command itself began
             self.touched = before
@@ -191,5 +191,4 @@ class Steps:
         return False
 
 
-_REQUESTED = re.compile(rb"^Requesting HA ", re.MULTILINE)
 _TOOLS = frozenset({"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})

@@ -18,7 +18,7 @@ from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.details import Details, Snap
 from nexcage._core.seen import Guest, Look, Mark, Task
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeNotUsable, NotOurs
-from nexcage.tools import config, kvm
+from nexcage.tools import config, ha, kvm
 
 __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "unfreeze"]
 
@@ -212,7 +212,7 @@ def _look(node: str, result: Result) -> Look:
         memory=_kib(parts["memory"]) // 1024,
         uptime=_seconds(parts["uptime"]),
         details=_AllDetails(parts["texts"], parts["vmtexts"]),
-        maintenance=_maintained(parts["lrm"]),
+        maintenance=ha.maintained(parts["lrm"]),
     )
 
 
@@ -256,21 +256,6 @@ def _quorate(members: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return True
     return cluster is None or cluster.quorate not in (0, "0")
-
-
-class _Lrm(msgspec.Struct):
-    mode: str = ""
-
-
-_LRM = msgspec.json.Decoder(_Lrm)
-
-
-def _maintained(status: bytes) -> bool:
-    """The node's own HA manager says so; where there is none, there is no such mode."""
-    try:
-        return bool(status.strip()) and _LRM.decode(status).mode == "maintenance"
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
 
 
 def _seconds(data: bytes) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,47 +13,16 @@ from nexcage._backends.lxc import TRIES, Lxc, candidates
 from nexcage._core.command import Command, Result
 from nexcage.names import image
 from nexcage.tools import lxc
+from tests.backends.scripted import ScriptedNode
 
-T = TypeVar("T")
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 SPEC = Spec(DEBIAN)
 REF = Ref("web-1", 104, "pve-01")
 GUARDED = ("sh", "-c", lxc.GUARD, "nexcage", "nexcage fleet=f1 id=web-1 vmid=104 op=op-1", "104")
 
 
-class ScriptedNode:
-    """Keeps what is run on it; ``answer`` makes the result, exit 0 without words if it is not given."""
-
-    name: str = "pve-01"
-
-    def __init__(self, seen: Look | None = None, *, vmids: range = range(100, 1000), hurried: bool = False) -> None:
-        self.seen: Look = seen or Look("pve-01", "pve1", "boot", {}, {})
-        self.vmids: range = vmids
-        self.hurried: bool = hurried
-        self.commands: list[Command[Any]] = []
-        self.answer: Callable[[Command[Any]], Result] = lambda _: Result(0)
-
-    def mark(self, id: str, vmid: int) -> Mark:
-        return Mark("f1", id, vmid, "op-1")
-
-    async def run(self, command: Command[T]) -> T:
-        self.commands.append(command)
-        result = self.answer(command)
-        if result.exit != 0:
-            raise command.classify(command, result, self.name)
-        return command.parse(result)
-
-    async def run_unless_hurried(self, command: Command[Any]) -> bool:
-        await self.run(command)
-        return not self.hurried
-
-    @property
-    def typed(self) -> list[tuple[str, ...]]:
-        """What an operator would have typed: without the guard around it."""
-        return [
-            argv[len(GUARDED) :] if argv[: len(GUARDED)] == GUARDED else argv
-            for argv in (c.argv for c in self.commands)
-        ]
+class Node(ScriptedNode):
+    guarded: tuple[str, ...] = GUARDED  # by its very mark
 
 
 @pytest.mark.parametrize(
@@ -76,7 +44,7 @@ class ScriptedNode:
 async def test_a_verb_is_what_an_operator_would_type_and_is_guarded(
     verb: str, options: Any, typed: list[tuple[str, ...]]
 ) -> None:
-    node = ScriptedNode()
+    node = Node()
     await getattr(Lxc(), verb)(node, REF, **options)
 
     assert node.typed == typed
@@ -86,28 +54,26 @@ async def test_a_verb_is_what_an_operator_would_type_and_is_guarded(
 
 
 async def test_a_frozen_container_is_thawed_before_it_is_asked_to_stop() -> None:
-    node = ScriptedNode(
-        Look("pve-01", "pve1", "boot", {104: Guest(104, running=True, frozen=True, pid=5)}, {104: "pve1"})
-    )
+    node = Node(Guest(104, running=True, frozen=True, pid=5))
     await Lxc().stop(node, REF, timeout=5.0, force=False)
     assert [words[0:2] for words in node.typed] == [("lxc-unfreeze", "-n"), ("pct", "shutdown")]
 
 
 async def test_a_stop_that_is_hurried_overrules_its_own_shutdown() -> None:
-    node = ScriptedNode(hurried=True)
+    node = Node(hurried=True)
     await Lxc().stop(node, REF, timeout=600.0, force=False)
     assert node.typed[-1] == ("pct", "stop", "104", "--overrule-shutdown", "1")
 
 
 async def test_a_signal_goes_by_the_script_that_checks_the_mark() -> None:
-    node = ScriptedNode()
+    node = Node()
     node.answer = lambda _: Result(0, b"4194400\n")
     await Lxc().kill(node, REF, 10)
     assert node.commands[0].argv == ("sh", "-c", lxc.SIGNAL, "kill", GUARDED[4], "104", "10")
 
 
 async def test_a_create_carries_the_mark_of_its_own_number() -> None:
-    node = ScriptedNode()
+    node = Node()
     made = await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
     (argv,) = node.typed
     assert argv[:4] == ("pct", "create", str(made.vmid), DEBIAN)
@@ -116,7 +82,7 @@ async def test_a_create_carries_the_mark_of_its_own_number() -> None:
 
 
 async def test_a_number_that_is_taken_makes_it_try_the_next() -> None:
-    node = ScriptedNode(vmids=range(100, 104))
+    node = Node(vmids=range(100, 104))
     taken: list[str] = []
 
     def answer(command: Command[Any]) -> Result:
@@ -131,7 +97,7 @@ async def test_a_number_that_is_taken_makes_it_try_the_next() -> None:
 
 
 async def test_no_free_number_is_said_with_the_range_and_tries_are_bounded() -> None:
-    node = ScriptedNode()
+    node = Node()
     node.answer = lambda command: Result(255, b"", f"VM {command.argv[2]} already exists on node 'x'".encode())
     with pytest.raises(AlreadyExists, match="100-999"):
         await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
@@ -139,7 +105,7 @@ async def test_no_free_number_is_said_with_the_range_and_tries_are_bounded() -> 
 
 
 async def test_another_failure_of_a_create_is_not_tried_again() -> None:
-    node = ScriptedNode()
+    node = Node()
     node.answer = lambda _: Result(255, b"", b"storage 'nosuch' does not exist\n")
     with pytest.raises(NotFound, match="nosuch"):
         await Lxc().create(node, Ref("web-1", 0, "pve-01"), SPEC)
@@ -185,7 +151,7 @@ def test_every_spelling_of_a_template_is_taken(text: str) -> None:
 
 
 async def test_beside_mount_points_the_root_disk_is_said_too() -> None:
-    node = ScriptedNode()
+    node = Node()
 
     await Lxc().create(node, REF, Spec(DEBIAN, storage="tank", mounts={"mp0": "tank:8,mp=/data"}, pool="web"))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -13,7 +12,6 @@ from nexcage import (
     Guest,
     InvalidInput,
     InvalidSpec,
-    Look,
     Mark,
     Net,
     Ref,
@@ -23,53 +21,17 @@ from nexcage import (
 )
 from nexcage import Vm as Settings
 from nexcage._backends.vm import Vm
-from nexcage._core.command import Command, Result
+from nexcage._core.command import Result
 from nexcage.names import image
-from nexcage.tools import kvm, lxc
+from nexcage.tools import kvm
+from tests.backends.scripted import GUARD, ScriptedNode
 
-T = TypeVar("T")
 UBUNTU = "local:import/ubuntu.qcow2"
 ISO = "local:iso/debian.iso"
 SPEC = Spec(UBUNTU, backend="vm")
 REF = Ref("db-1", 104, "pve-01")
 LINE = "nexcage fleet=f1 id=db-1 vmid=104 op=op-1"
-GUARD = ("sh", "-c", lxc.GUARD, "nexcage")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMjK ada@x"
-
-
-class ScriptedNode:
-    """Keeps what is run on it; ``answer`` makes the result, exit 0 without words if it is not given."""
-
-    name: str = "pve-01"
-
-    def __init__(self, *guests: Guest, hurried: bool = False) -> None:
-        self.seen: Look = Look("pve-01", "pve1", "boot", {guest.vmid: guest for guest in guests}, {})
-        self.vmids: range = range(100, 1000)
-        self.hurried: bool = hurried
-        self.commands: list[Command[Any]] = []
-        self.answer: Callable[[Command[Any]], Result] = lambda _: Result(0)
-
-    def mark(self, id: str, vmid: int) -> Mark:
-        return Mark("f1", id, vmid, "op-1")
-
-    async def run(self, command: Command[T]) -> T:
-        self.commands.append(command)
-        result = self.answer(command)
-        refused = command.check(command, result, self.name) if command.check is not None else None
-        if refused is not None:
-            raise refused
-        if result.exit != 0:
-            raise command.classify(command, result, self.name)
-        return command.parse(result)
-
-    async def run_unless_hurried(self, command: Command[Any]) -> bool:
-        await self.run(command)
-        return not self.hurried
-
-    @property
-    def typed(self) -> list[tuple[str, ...]]:
-        """What an operator would have typed: without the guard around it."""
-        return [argv[6:] if argv[:4] == GUARD else argv for argv in (c.argv for c in self.commands)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,45 +17,14 @@ from nexcage._core.config import ZfsConfig
 from nexcage.testing import Aftermath, CrashDisk, Death, Fate, SimCluster, every_crash
 from nexcage.testing.cluster import IMAGES
 from nexcage.testing.crashes import INVARIANTS
+from tests.sim.deaths import Life
 
 SPEC = Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01")
 SOME = 60  # deaths of the batch
 ZFS = "/var/lib/nexcage-sim/zfs.json"
 
 
-async def create(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["web-1"].create(SPEC)
-
-
-async def start(fleet: Fleet) -> None:
-    await fleet["web-1"].start()
-
-
-async def stop(fleet: Fleet) -> None:
-    await fleet["web-1"].stop()
-
-
-async def pause(fleet: Fleet) -> None:
-    await fleet["web-1"].pause()
-
-
-async def resume(fleet: Fleet) -> None:
-    await fleet["web-1"].resume()
-
-
-async def delete(fleet: Fleet) -> None:
-    await fleet["web-1"].delete(force=True)
-
-
-async def running(fleet: Fleet) -> None:
-    await create(fleet)
-    await start(fleet)
-
-
-async def paused(fleet: Fleet) -> None:
-    await running(fleet)
-    await pause(fleet)
+web = Life("web-1", SPEC)
 
 
 async def batch(fleet: Fleet) -> None:
@@ -68,12 +36,12 @@ async def batch(fleet: Fleet) -> None:
 
 
 SCENARIOS = {
-    "create": (create, None),
-    "start": (start, create),
-    "stop": (stop, running),
-    "pause": (pause, running),
-    "resume": (resume, paused),
-    "delete": (delete, running),
+    "create": (web.create, None),
+    "start": (web.start, web.create),
+    "stop": (web.stop, web.running),
+    "pause": (web.pause, web.running),
+    "resume": (web.resume, web.paused),
+    "delete": (web.delete, web.running),
     "batch": (batch, None),
 }
 
@@ -158,12 +126,12 @@ def test_a_journal_that_is_not_synced_is_found_out():
             self.fate.point("sync, but not really")
 
     with pytest.raises(AssertionError, match="had an effect, and is not in the journal"):
-        every_crash(start, before=create, disk=Hasty, after=["lost"])
+        every_crash(web.start, before=web.create, disk=Hasty, after=["lost"])
 
 
 def test_an_effect_without_an_operation_is_found_out():
     async def twice(fleet: Fleet) -> None:
-        await create(fleet)
+        await web.create(fleet)
         node = fleet.nodes["pve-01"]
         for _ in range(2):
             argv = ("pct", "set", str(fleet.machines["web-1"].vmid), "--memory", "256")
@@ -195,7 +163,7 @@ def test_one_death_can_be_repeated_alone_with_invariants_of_ones_own():
             yield "it is elsewhere"
 
     swept = every_crash(
-        create, only=Death(20, "torn"), invariants=[all_on_one_node], cluster=lambda: SimCluster(3, seed=5)
+        web.create, only=Death(20, "torn"), invariants=[all_on_one_node], cluster=lambda: SimCluster(3, seed=5)
     )
 
     assert swept.cases == 1
@@ -203,7 +171,7 @@ def test_one_death_can_be_repeated_alone_with_invariants_of_ones_own():
 
 
 def test_the_same_seed_dies_at_the_same_points():
-    assert every_crash(create, most=3, seed=4) == every_crash(create, most=3, seed=4)
+    assert every_crash(web.create, most=3, seed=4) == every_crash(web.create, most=3, seed=4)
 
 
 def test_a_scenario_that_is_wrong_without_any_death_says_so():
@@ -211,7 +179,7 @@ def test_a_scenario_that_is_wrong_without_any_death_says_so():
         yield "the moon is not full"
 
     with pytest.raises(AssertionError, match="without any death: the moon is not full"):
-        every_crash(create, invariants=[never])
+        every_crash(web.create, invariants=[never])
 
 
 LEFT = {
@@ -231,7 +199,7 @@ def test_what_is_left_on_a_node_is_found_out(path: str):
         return made
 
     with pytest.raises(AssertionError, match=f"without any death: {LEFT[path]}"):
-        every_crash(create, cluster=cluster)
+        every_crash(web.create, cluster=cluster)
 
 
 def test_a_dead_program_cannot_change_anything_any_more(tmp_path: Path):

@@ -11,6 +11,7 @@ from nexcage import AlreadyExists, Backup, Fleet, Spec
 from nexcage.testing import Aftermath, SimCluster, every_crash
 from nexcage.testing._model.others import foreign
 from nexcage.testing.crashes import INVARIANTS, Scenario
+from tests.sim.deaths import Life
 
 
 def with_a_guest(*, runner: bool = True) -> SimCluster:
@@ -49,14 +50,11 @@ def test_a_driver_may_die_at_any_point_of_adopting(runner: bool, pytestconfig: p
 IMAGE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 
 
-async def running(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["web-1"].create(Spec(IMAGE, node="pve-01", storage="local-zfs"))
-    await fleet["web-1"].start()
+web = Life("web-1", Spec(IMAGE, node="pve-01", storage="local-zfs"))
 
 
 async def saved(fleet: Fleet) -> None:
-    await running(fleet)
+    await web.running(fleet)
     await fleet["web-1"].backup()
 
 
@@ -71,7 +69,7 @@ async def restore(fleet: Fleet) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("scenario, before", [(backup, running), (restore, saved)], ids=["backup", "restore"])
+@pytest.mark.parametrize("scenario, before", [(backup, web.running), (restore, saved)], ids=["backup", "restore"])
 def test_a_driver_may_die_at_any_point(scenario: Scenario, before: Scenario, pytestconfig: pytest.Config) -> None:
     most = None if pytestconfig.getoption("--all-crashes", default=False) else 30
 

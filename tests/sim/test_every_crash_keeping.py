@@ -5,47 +5,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 
 import pytest
 
 import nexcage
-from nexcage import AlreadyExists, Fleet, NotFound, Spec
+from nexcage import Fleet, Spec
 from nexcage.testing import Aftermath, SimCluster, every_crash
 from nexcage.testing.crashes import INVARIANTS
+from tests.sim.deaths import Life
 
 SOME = 40  # deaths of each, unless --all-crashes asks for all
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01", storage="local-zfs")
 
 
-async def created(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["web-1"].create(SPEC)
-
-
-async def running(fleet: Fleet) -> None:
-    await created(fleet)
-    await fleet["web-1"].start()
-
-
-async def kept(fleet: Fleet) -> None:
-    await running(fleet)
-    await snapshot(fleet)
-
-
-async def snapshot(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet.do(nexcage.Snapshot("web-1", "s1"))
-
-
-async def delsnapshot(fleet: Fleet) -> None:
-    with contextlib.suppress(NotFound):
-        await fleet.do(nexcage.DelSnapshot("web-1", "s1"))
+web = Life("web-1", SPEC)
 
 
 async def rollback(fleet: Fleet) -> None:
-    await fleet.do(nexcage.Rollback("web-1", "s1"))
+    await fleet.do(nexcage.Rollback("web-1", "before"))
 
 
 async def update(fleet: Fleet) -> None:
@@ -65,19 +43,16 @@ async def template(fleet: Fleet) -> None:
 
 
 async def base(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["base"].create(SPEC)
+    await Life("base", SPEC).create(fleet)
     await fleet.do(nexcage.MakeTemplate("base"))
 
 
 async def clone(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["web-1"].create(Spec.from_container("base"))
+    await Life("web-1", Spec.from_container("base")).create(fleet)
 
 
 async def linked(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["web-1"].create(Spec.from_container("base", linked=True))
+    await Life("web-1", Spec.from_container("base", linked=True)).create(fleet)
 
 
 async def migrate(fleet: Fleet) -> None:
@@ -85,14 +60,14 @@ async def migrate(fleet: Fleet) -> None:
 
 
 SCENARIOS = {
-    "snapshot": (snapshot, running),
-    "delsnapshot": (delsnapshot, kept),
-    "rollback": (rollback, kept),
-    "update": (update, running),
-    "resize": (resize, running),
-    "move-volume": (move, created),
-    "template": (template, created),
-    "migrate": (migrate, running),
+    "snapshot": (web.snapshot, web.running),
+    "delsnapshot": (web.delsnapshot, web.kept),
+    "rollback": (rollback, web.kept),
+    "update": (update, web.running),
+    "resize": (resize, web.running),
+    "move-volume": (move, web.create),
+    "template": (template, web.create),
+    "migrate": (migrate, web.running),
     "clone": (clone, base),
     "linked clone": (linked, base),
 }

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
-from nexcage import AlreadyExists, Create, DelSnapshot, Fleet, NotFound, Snapshot, Spec, Start
+from nexcage import AlreadyExists, Create, Fleet, Spec, Start
 from nexcage.testing import SimCluster, every_crash
+from tests.sim.deaths import Life
 
 UBUNTU = "local:import/ubuntu-20.04-server-cloudimg-amd64.qcow2"
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
@@ -19,60 +18,8 @@ LARGE = Spec(image=UBUNTU, backend="vm", node="pve-01", storage="local-zfs", siz
 SOME = 45
 
 
-async def create(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet["db-1"].create(SPEC)
-
-
-async def create_large(fleet: Fleet) -> None:
-    """Three steps: it is whole when the last one has taken the lock off."""
-    with contextlib.suppress(AlreadyExists):
-        await fleet["db-1"].create(LARGE)
-
-
-async def start(fleet: Fleet) -> None:
-    await fleet["db-1"].start()
-
-
-async def stop(fleet: Fleet) -> None:
-    await fleet["db-1"].stop()
-
-
-async def pause(fleet: Fleet) -> None:
-    await fleet["db-1"].pause()
-
-
-async def resume(fleet: Fleet) -> None:
-    await fleet["db-1"].resume()
-
-
-async def delete(fleet: Fleet) -> None:
-    await fleet["db-1"].delete(force=True)
-
-
-async def running(fleet: Fleet) -> None:
-    await create(fleet)
-    await start(fleet)
-
-
-async def paused(fleet: Fleet) -> None:
-    await running(fleet)
-    await pause(fleet)
-
-
-async def snapshot(fleet: Fleet) -> None:
-    with contextlib.suppress(AlreadyExists):
-        await fleet.do(Snapshot("db-1", "before"))
-
-
-async def delsnapshot(fleet: Fleet) -> None:
-    with contextlib.suppress(NotFound):
-        await fleet.do(DelSnapshot("db-1", "before"))
-
-
-async def kept(fleet: Fleet) -> None:
-    await running(fleet)
-    await snapshot(fleet)
+db = Life("db-1", SPEC)
+large = Life("db-1", LARGE)  # three steps: it is whole when the last one has taken the lock off
 
 
 async def mixed(fleet: Fleet) -> None:
@@ -86,15 +33,15 @@ async def mixed(fleet: Fleet) -> None:
 
 
 SCENARIOS = {
-    "create": (create, None),
-    "create-large": (create_large, None),
-    "start": (start, create),
-    "stop": (stop, running),
-    "pause": (pause, running),
-    "resume": (resume, paused),
-    "delete": (delete, running),
-    "snapshot": (snapshot, running),
-    "delsnapshot": (delsnapshot, kept),
+    "create": (db.create, None),
+    "create-large": (large.create, None),
+    "start": (db.start, db.create),
+    "stop": (db.stop, db.running),
+    "pause": (db.pause, db.running),
+    "resume": (db.resume, db.paused),
+    "delete": (db.delete, db.running),
+    "snapshot": (db.snapshot, db.running),
+    "delsnapshot": (db.delsnapshot, db.kept),
     "mixed": (mixed, None),
 }
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import cast
+from collections.abc import Mapping
 
 from nexcage.testing._model import getopt
 from nexcage.testing._model.pct import usage
-from nexcage.testing._model.pct.job import BadParameter, Job
+from nexcage.testing._model.pct.ending import carry_out, complain
+from nexcage.testing._model.pct.job import Job
 from nexcage.testing._model.pct.options import ALIASES, COMMANDS, Command, option, option_names
-from nexcage.testing._model.schema import Errors, Prop, Refused, check, verification_failed
+from nexcage.testing._model.schema import Errors, Prop, check, verification_failed
 from nexcage.testing._model.storage import Die
 from nexcage.testing._model.tool import Ctx, Sleep, Steps
 
@@ -75,22 +74,14 @@ def run(ctx: Ctx) -> Steps:
     try:
         param, extra = _parse(ctx, command, words[1:])
     except Die as error:
-        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
+        complain(ctx, error)
         return 2
     if command == "help":
         return _help(ctx, extra, brief=param.get("verbose") == "0")
     if command not in _HANDLERS:
         ctx.err(f"nexcage sim: 'pct {command}' is not simulated\n")
         return 70
-    job = Job(ctx, command, param, extra)
-    try:
-        return (yield from _handler(command)(job))
-    except BadParameter as error:
-        job.warn(job.refused(error.errors))
-        return 2
-    except (Die, Refused) as error:
-        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
-        return node.random.choice((2, 4, 25, 255))
+    return (yield from carry_out(Job(ctx, command, param, extra), __name__, _HANDLERS[command]))
 
 
 def _complete(word: str) -> str | None:
@@ -99,11 +90,6 @@ def _complete(word: str) -> str | None:
         return ALIASES.get(word, word)
     hits = {ALIASES.get(name, name) for name in (*COMMANDS, *ALIASES) if name.startswith(word)}
     return hits.pop() if word and len(hits) == 1 else None
-
-
-def _handler(command: str) -> Callable[[Job], Steps]:
-    module, _, name = _HANDLERS[command].partition(":")
-    return cast("Callable[[Job], Steps]", getattr(import_module(f"{__name__}.{module}"), name))
 
 
 def _unknown(word: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import cast
+from collections.abc import Mapping
 
 from nexcage.testing._model import getopt
-from nexcage.testing._model.pct.job import BadParameter
+from nexcage.testing._model.pct.ending import carry_out, complain
 from nexcage.testing._model.qm.job import VmJob
 from nexcage.testing._model.qm.options import COMMANDS, Command, listing, option, option_names, short
-from nexcage.testing._model.schema import Errors, Prop, Refused, check, verification_failed
+from nexcage.testing._model.schema import Errors, Prop, check, verification_failed
 from nexcage.testing._model.storage import Die
 from nexcage.testing._model.tool import Ctx, Sleep, Steps
 
@@ -62,17 +60,9 @@ def run(ctx: Ctx) -> Steps:
     try:
         param, extra = _parse(ctx, command, rest)
     except Die as error:
-        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
+        complain(ctx, error)
         return 2
-    job = VmJob(ctx, command, param, extra)
-    try:
-        return (yield from _handler(command)(job))
-    except BadParameter as error:
-        job.warn(job.refused(error.errors))
-        return 2
-    except (Die, Refused) as error:
-        ctx.err(error.text + ("" if error.text.endswith("\n") else "\n"))
-        return node.random.choice((2, 4, 25, 255))
+    return (yield from carry_out(VmJob(ctx, command, param, extra), __name__, _HANDLERS[command]))
 
 
 def _command(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
@@ -86,11 +76,6 @@ def _command(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
         return word, rest
     hits = [name for name in COMMANDS if name.startswith(word)]
     return (hits[0] if word and len(hits) == 1 else None), rest
-
-
-def _handler(command: str) -> Callable[[VmJob], Steps]:
-    module, _, name = _HANDLERS[command].partition(":")
-    return cast("Callable[[VmJob], Steps]", getattr(import_module(f"{__name__}.{module}"), name))
 
 
 def _parse(ctx: Ctx, command: str, words: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]]:

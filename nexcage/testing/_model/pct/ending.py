@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TypeVar
 
 from nexcage.testing._model.pct.job import BadParameter, Job
 from nexcage.testing._model.schema import Refused
@@ -13,13 +12,11 @@ from nexcage.testing._model.tool import Ctx, Steps
 
 __all__ = ["carry_out", "complain"]
 
-T = TypeVar("T", bound=Job)
 
-
-def carry_out(job: T, package: str, handler: str) -> Steps:
+def carry_out(job: Job, package: str, handler: str) -> Steps:
     """Let ``handler`` (``module:function`` below ``package``) do it."""
     module, _, name = handler.partition(":")
-    do: Callable[[T], Steps] = getattr(import_module(f"{package}.{module}"), name)
+    do: Callable[[Job], Steps] = getattr(import_module(f"{package}.{module}"), name)
     try:
         return (yield from do(job))
     except BadParameter as error:

@@ -12,12 +12,12 @@ __all__ = [
     "Applied",
     "Approximated",
     "Bundle",
+    "BundlePlan",
     "Call",
     "Hooks",
     "IdMap",
     "Launch",
     "Need",
-    "Plan",
     "Problem",
     "Refusal",
     "Root",
@@ -130,7 +130,7 @@ class Bundle(msgspec.Struct, frozen=True):
     root: Root | None = None
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class BundlePlan(msgspec.Struct, frozen=True, kw_only=True):
     """See the module. ``allowed`` are the refused pointers that the caller lets go."""
 
     backend: str

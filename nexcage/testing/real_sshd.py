@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from nexcage._core.hosts import Host
+from nexcage.testing._ports import free_port
 
 __all__ = ["RealSshd", "missing"]
 
@@ -83,7 +84,7 @@ class RealSshd:
         if os.geteuid() == 0:  # where sshd as root separates its privileges
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port("127.0.0.1")
             if self._started():
                 return
             self.port = 0  # somebody else took the port meanwhile
@@ -101,6 +102,11 @@ class RealSshd:
             _kill(pid)
         self._process.wait()
         self._process = None
+        gives_up = time.monotonic() + 5
+        while (
+            self._answers() and time.monotonic() < gives_up
+        ):  # a session just forked holds the listening socket a moment
+            time.sleep(0.005)
 
     def drop(self) -> None:
         """Kill its sessions, as a broken link would end them; what they run goes on."""
@@ -142,15 +148,18 @@ class RealSshd:
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
         gives_up = time.monotonic() + 10
         while self._process.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return True
+            if self._answers():
+                return True
             if time.monotonic() > gives_up:
                 self.stop()
                 break
             time.sleep(0.005)
         self._process = None
         return False
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _lines(self) -> dict[str, str | int]:
         public = self.identity_file.with_name(self.identity_file.name + ".pub")
@@ -183,12 +192,6 @@ def _locked() -> bool:
     except OSError:
         return False
     return any(line.startswith(f"{getpass.getuser()}:!") for line in lines)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _children(pid: int) -> list[int]:

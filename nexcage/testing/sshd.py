@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import asyncssh
 
 from nexcage._core.hosts import Host
+from nexcage.testing._ports import bound
 from nexcage.testing.calls import Call
 from nexcage.testing.shells import Session
 
@@ -211,9 +212,7 @@ class Door:
             self._listen()
 
     def _listen(self) -> None:
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, self.port))
+        listener = bound(LOOPBACK, self.port)
         listener.listen(1024)
         listener.setblocking(False)
         self.port = int(listener.getsockname()[1])

@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from nexcage.errors import Fenced as Fenced
     from nexcage.errors import HostKeyRejected as HostKeyRejected
     from nexcage.errors import IllegalTransition as IllegalTransition
+    from nexcage.errors import InvalidBundle as InvalidBundle
     from nexcage.errors import InvalidInput as InvalidInput
     from nexcage.errors import InvalidName as InvalidName
     from nexcage.errors import InvalidPath as InvalidPath
@@ -194,6 +195,7 @@ __all__ = [
     "ImageRef",
     "Intent",
     "Interrupted",
+    "InvalidBundle",
     "InvalidInput",
     "InvalidName",
     "InvalidPath",
@@ -401,6 +403,7 @@ _HOME: dict[str, str] = {
     "Fenced": "nexcage.errors",
     "HostKeyRejected": "nexcage.errors",
     "IllegalTransition": "nexcage.errors",
+    "InvalidBundle": "nexcage.errors",
     "InvalidInput": "nexcage.errors",
     "InvalidName": "nexcage.errors",
     "InvalidPath": "nexcage.errors",

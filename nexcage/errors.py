@@ -19,6 +19,7 @@ __all__ = [
     "Fenced",
     "HostKeyRejected",
     "IllegalTransition",
+    "InvalidBundle",
     "InvalidInput",
     "InvalidName",
     "InvalidPath",
@@ -65,6 +66,10 @@ def escaped(value: object) -> str:
         text = ascii(type.__repr__(type(value)))[1:-1]
     text = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text[: _SHOWN * 2])
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}... ({length})"
+
+
+def _shown(pointer: str) -> str:
+    return pointer if pointer.isascii() and pointer.isprintable() and len(pointer) <= _SHOWN else escaped(pointer)
 
 
 def brief(argv: tuple[str, ...]) -> str:
@@ -132,6 +137,22 @@ class InvalidPath(InvalidInput):
 
 class InvalidSpec(InvalidInput):
     """A container description or a configuration document; ``field`` is the place inside it (JSON pointer or dotted key)."""
+
+
+class InvalidBundle(InvalidInput):
+    """A document of a bundle or an image is not valid: ``pointer`` (RFC 6901) is the place in it, ``reason`` what is wrong there.
+
+    ``document`` names it (``config.json``); a value that the document does not have is pointed at where it should be, and ``""`` is the
+    whole document.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("document", "pointer", "reason")
+
+    def __init__(self, document: str, pointer: str, reason: str) -> None:
+        super().__init__(document, pointer, reason)
+        self.args = (f"invalid {document}{f' at {_shown(pointer)}' if pointer else ''}: {reason}",)
+        self.document: str = document
+        self.pointer: str = pointer
 
 
 class UnsupportedImage(InvalidInput):

@@ -110,6 +110,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_sim import sim
 
             return sim(call, streams)
+        case "spec":
+            from nexcage._cli.verbs_spec import spec
+
+            return spec(call)
         case "doctor":
             from nexcage._cli.verbs_doctor import doctor
 

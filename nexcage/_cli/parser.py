@@ -81,7 +81,7 @@ def parse(argv: Sequence[str], more: Mapping[str, Command] | None = None) -> Cal
     """
     commands = COMMANDS | dict(more or {})
     name, rest = _find(list(argv), commands)
-    if name in commands and commands[name].verbatim:
+    if name in commands and (commands[name].verbatim or (commands[name].verbatim_oci and _is_oci(argv))):
         rest = _verbatim(commands[name], rest)
     for part, value in _tokens(rest, options_of(commands[name]) if name in commands else GLOBAL):
         if part in ("-h", "--help") and value is None:

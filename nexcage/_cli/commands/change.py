@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nexcage._cli.commands import oci
 from nexcage._cli.commands.table import DRY, OP_ID, OUTPUTS, SELECTOR_TEXT, TARGETS, Command, Option
 
 __all__ = ["COMMANDS"]
@@ -28,6 +29,7 @@ _UPDATE = (
     Option(("--cpu-period",), "microseconds (100000)", "US"),
     Option(("--cpu-share",), "as runc takes it: 2 to 262144", "N"),
     Option(("--memory-swap",), "as runc takes it: memory and swap together", "MIB"),
+    *oci.UPDATE,
 )
 
 COMMANDS: tuple[Command, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nexcage._cli.commands import oci
 from nexcage._cli.commands.table import ALL, NAME, OUTPUTS, RUNTIME, SELECT, Command, Option
 
 __all__ = ["COMMANDS"]
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-i", "--interactive"), "accepted: standard input is handed on anyway", hidden=True),
             Option(("--no-stdin",), "it gets no standard input; for loops that read their own"),
             Option(("-T", "--timeout"), "end it after this long", "SECONDS"),
+            *oci.EXEC,
         ),
         (
             "nexcage exec web-1 ls -l /etc",
@@ -98,6 +100,7 @@ COMMANDS: tuple[Command, ...] = (
         ("nexcage ps web-1", "nexcage ps web-1 --output json"),
         "id",
         outputs=OUTPUTS,
+        verbatim_oci=True,
     ),
     Command(
         "stats",

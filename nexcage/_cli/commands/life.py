@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nexcage._cli.commands import oci
 from nexcage._cli.commands.table import DRY, NAME, OP_ID, OUTPUTS, RUNTIME, SELECTOR_TEXT, TARGETS, Command, Option
 
 __all__ = ["COMMANDS"]
@@ -55,10 +56,7 @@ _CREATE = (
     Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
     OP_ID,
     DRY,
-    Option(("--console-socket",), "not supported", "PATH", hidden=True),
-    Option(("--preserve-fds",), "not supported", "N", hidden=True),
-    Option(("--no-pivot",), "accepted", hidden=True),
-    Option(("--no-new-keyring",), "accepted", hidden=True),
+    *oci.CREATE,
 )
 
 COMMANDS: tuple[Command, ...] = (
@@ -83,7 +81,10 @@ COMMANDS: tuple[Command, ...] = (
         (
             *_CREATE,
             Option(("--rm",), "delete the container again if its start fails"),
-            Option(("-d", "--detach"), "accepted: it always runs in the background", hidden=True),
+            Option(
+                ("-d", "--detach"), "OCI: do not wait for its end; else it always runs in the background", hidden=True
+            ),
+            *oci.RUN,
         ),
         ("nexcage run web-1 --image debian:12 --runtime lxc --memory 1024 --rm",),
         outputs=OUTPUTS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nexcage._cli.commands import oci
 from nexcage._cli.commands.table import ALL, NAME, ON_NODES, OUTPUTS, RUNTIME, SELECT, SELECTORS, Command, Option
 
 __all__ = ["COMMANDS"]
@@ -57,6 +58,7 @@ COMMANDS: tuple[Command, ...] = (
                 many=True,
                 choices=_RECORDED,
             ),
+            *oci.EVENTS,
         ),
         ("nexcage events --follow --output jsonl | jq .event", "nexcage events --id web-1 --op start"),
         outputs=("jsonl", "text"),

@@ -52,7 +52,7 @@ class Option(NamedTuple):
 
 class Command(NamedTuple):
     """One command. ``usage`` is what follows ``nexcage NAME``; ``words`` says how its positionals are completed; ``verbatim``: what
-    stands behind the first word belongs to a program that it runs.
+    stands behind the first word belongs to a program that it runs (``verbatim_oci``: only when an OCI engine says so).
     """
 
     name: str
@@ -65,6 +65,7 @@ class Command(NamedTuple):
     choices: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     verbatim: bool = False
+    verbatim_oci: bool = False
 
 
 OUTPUTS = ("table", "json", "jsonl", "name")
@@ -92,7 +93,7 @@ GLOBAL: tuple[Option, ...] = (
     Option(("--root",), "OCI: state below DIR, strict OCI rules, runc's messages, exit 1", "DIR", complete="dir"),
     Option(("--log",), "OCI: write errors to this file too", "FILE", complete="file"),
     Option(("--log-format",), "OCI: text or json", "FORMAT", choices=("text", "json")),
-    Option(("--systemd-cgroup",), "OCI: accepted; on PVE the node's systemd has the cgroups anyway"),
+    Option(("--systemd-cgroup",), "OCI: cgroups by systemd, as the runtimes take it; on PVE it is so anyway"),
 )
 
 NAME = Option(("--name",), "the container's id, when it is not the positional", "ID", complete="id")

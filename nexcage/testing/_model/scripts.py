@@ -12,6 +12,7 @@ import re
 from nexcage.testing._model import TOOLS, find_tool, vms
 from nexcage.testing._model.agent import AGENTS
 from nexcage.testing._model.claims import CLAIMING
+from nexcage.testing._model.contents import CONTENTS
 from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE
@@ -167,6 +168,7 @@ SCRIPTS: dict[str, Tool] = {
     kvm.POWER: _power,
     **AGENTS,
     **CLAIMING,
+    **CONTENTS,
     **INSIDE,
     **MENDING,
     **MENDING_SNAPSHOTS,

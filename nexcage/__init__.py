@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nexcage._core.config import NodeConfig as NodeConfig
     from nexcage._core.config import Route as Route
     from nexcage._core.config import ZfsConfig as ZfsConfig
+    from nexcage._core.contents import Content as Content
     from nexcage._core.details import Details as Details
     from nexcage._core.details import Snap as Snap
     from nexcage._core.drift import Difference as Difference
@@ -167,6 +168,7 @@ __all__ = [
     "CommandFailed",
     "Config",
     "Container",
+    "Content",
     "ConvertedConfig",
     "Copied",
     "Create",
@@ -324,6 +326,7 @@ _HOME: dict[str, str] = {
     "Image": "nexcage._core.images",
     "Template": "nexcage._core.images",
     "Addresses": "nexcage._core.inside",
+    "Content": "nexcage._core.contents",
     "Copied": "nexcage._core.inside",
     "Executed": "nexcage._core.inside",
     "Process": "nexcage._core.inside",

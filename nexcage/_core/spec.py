@@ -10,6 +10,7 @@ import msgspec
 
 from nexcage import names
 from nexcage._core import settings
+from nexcage._core.contents import Content
 from nexcage._core.vm import Vm
 from nexcage.errors import InvalidSpec
 
@@ -184,7 +185,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     What a config of PVE may say besides, in PVE's spelling: ``mounts`` and ``devices`` by their key (``mp0``: ``local-zfs:8,mp=/data``,
     ``dev0``: ``/dev/fuse,mode=0660``), ``features`` (``nesting=1,keyctl=1``), ``startup`` (``order=2,up=30``), ``cpulimit`` in cores (1.5;
     0 for no limit), ``cpuunits``, ``nameserver`` and ``searchdomain``, ``timezone``, ``pool``, ``hookscript``, ``arch`` and ``ostype``;
-    ``protection`` lets PVE refuse to destroy it.
+    ``protection`` lets PVE refuse to destroy it. ``content`` is set by the engine for what comes from this machine.
     """
 
     image: str
@@ -223,6 +224,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     arch: str | None = None
     ostype: str | None = None
     protection: bool = False
+    content: Content | None = None
 
     def __post_init__(self) -> None:
         _text("image", self.image)
@@ -261,6 +263,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             names.path(self.bundle)
         if self.vm is not None and not isinstance(self.vm, Vm):
             _refuse("vm", self.vm, "a nexcage.Vm")
+        if self.content is not None and not isinstance(self.content, Content):
+            _refuse("content", self.content, "a nexcage.Content")
         _text("description", self.description)
         if len(self.description) > 4096 or _CONTROL.search(self.description):
             _refuse("description", self.description, "at most 4096 characters, newline as the only control character")

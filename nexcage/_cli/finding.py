@@ -32,7 +32,7 @@ async def foreign(fleet: Fleet, word: str) -> tuple[str, Guest] | None:
     """The node and the guest of a VMID that nobody manages here; raises InvalidInput when two nodes have it."""
     if not (word.isascii() and word.isdigit() and len(word) < 10):
         return None
-    vmid, looks = int(word), await fleet.look()
+    vmid, looks = int(word), await fleet.look(backend="lxc")
     seen = [(node, look) for node, look in looks.items() if not isinstance(look, NexcageError)]
     having = [(node, look.guests[vmid]) for node, look in seen if vmid in look.guests]
     if len(having) > 1:

@@ -13,6 +13,7 @@ from nexcage import OCI_VERSION, NexcageError, NotFound, OciState, Selector, Spe
 from nexcage._cli.dialects import Targets, is_term, oci_id, targets
 from nexcage._cli.finding import backend_named, foreign, ids_of, of_backend
 from nexcage._cli.main import tell
+from nexcage._cli.oci_documents import as_listed, as_state, table
 from nexcage._cli.parser import Call
 from nexcage._cli.render import as_json, print_rows
 from nexcage._cli.streams import Streams
@@ -42,7 +43,7 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
 
     async def verb(fleet: Fleet) -> int:
         backend = None if call.text("runtime") is None else backend_named(fleet, call.text("runtime") or "")
-        states, looks = await _look_everywhere(fleet)
+        states, looks = await _look_everywhere(fleet, backend)
         at = await _addresses(fleet, states.values())
         rows: list[Row] = [
             {**_row(fleet.machines[id], state), "addresses": list(at.get(id, ()))}
@@ -54,7 +55,7 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
         if call.flag("all_guests"):
             rows += _foreign(fleet, looks, backend)
         if call.oci:
-            _print_oci_list(streams, rows, output)
+            _print_oci_list(streams, [as_listed(states[row["id"]], fleet.machines[row["id"]]) for row in rows], output)
         else:
             columns = (*_LIST, "managed") if call.flag("all_guests") else _LIST
             if rows or output != "table" or not all(isinstance(look, NexcageError) for look in looks.values()):
@@ -64,15 +65,19 @@ def prepare_list(call: Call, streams: Streams) -> Verb:
     return verb
 
 
-async def _look_everywhere(fleet: Fleet) -> tuple[dict[str, OciState], dict[str, Look | NexcageError]]:
+async def _look_everywhere(
+    fleet: Fleet, backend: str | None
+) -> tuple[dict[str, OciState], dict[str, Look | NexcageError]]:
     states: dict[str, OciState] = {}
     looks: dict[str, Look | NexcageError] = {}
 
     async def all_states() -> None:
-        states.update(await fleet.states())
+        await fleet.refresh()
+        wanted = [container.id for container in fleet if backend in (None, container.machine.backend)]
+        states.update(await fleet.states(*wanted) if wanted else {})
 
     async def all_nodes() -> None:
-        looks.update(await fleet.look())
+        looks.update(await fleet.look(backend=backend))
 
     async with anyio.create_task_group() as tasks:  # at the same time, so that both share one look per node
         tasks.start_soon(all_states)
@@ -97,7 +102,7 @@ def _row(machine: Machine, state: OciState) -> Row:
         "state": str(machine.state),
         "status": state.status,
         "pid": state.pid,
-        "vmid": machine.vmid,
+        "vmid": int(state.annotations.get("org.nexcage.vmid", "0")),
         "node": machine.node,
         "backend": machine.backend,
         "image": spec.image if spec else "",
@@ -149,15 +154,14 @@ def _away(call: Call, streams: Streams, looks: Mapping[str, Look | NexcageError]
     return (1 if call.oci else 3) if failed else 0
 
 
-def _print_oci_list(streams: Streams, rows: Sequence[Row], output: str) -> None:
-    fields = ("id", "pid", "status", "bundle", "created")
+def _print_oci_list(streams: Streams, entries: Sequence[Row], output: str) -> None:
     if output == "json":
-        documents = [
-            {"ociVersion": OCI_VERSION, **{field: row[field] for field in fields}, "owner": "root"} for row in rows
-        ]
-        streams.line(as_json(streams, documents))
+        streams.line(as_json(streams, entries or None))  # runc says null
+    elif output == "name":
+        print_rows(streams, entries, output, ("id",))
     else:
-        print_rows(streams, [{**row, "owner": "root"} for row in rows], output, (*fields, "owner"))
+        for line in table(entries):
+            streams.line(line)
 
 
 # ---- state -----------------------------------------------------------------------------------------------------------------
@@ -185,7 +189,10 @@ def prepare_state(call: Call, streams: Streams) -> Verb:
         documents = [_located(document, at.get(document.id, ())) for document in documents]
         errors = [answer for answer in answers if isinstance(answer, NexcageError)]
         if documents or wanted.selector is not None:
-            _print_states(call, streams, documents, single=len(wanted.words) == 1)
+            if call.oci:
+                _print_oci_state(streams, fleet, documents[0])
+            else:
+                _print_states(call, streams, documents, single=len(wanted.words) == 1)
         statuses = [tell(call, error, streams) for error in errors]
         stale = [document.id for document in documents if _STALE in document.annotations]
         if stale:
@@ -248,12 +255,17 @@ async def _foreign_state(fleet: Fleet, word: str) -> OciState | None:
     )
 
 
+def _print_oci_state(streams: Streams, fleet: Fleet, document: OciState) -> None:
+    machine = fleet.machines.get(document.id)
+    plain = msgspec.to_builtins(document) if machine is None else as_state(document, machine)
+    streams.write(as_json(streams, plain, indent=2))  # runc prints no newline behind it
+
+
 def _print_states(call: Call, streams: Streams, documents: Sequence[OciState], *, single: bool) -> None:
     output = call.text("output") or "json"
     plain: list[Row] = [msgspec.to_builtins(document) for document in documents]
     if output == "json":
-        text = as_json(streams, plain[0] if single else plain, indent=2)
-        streams.write(text if call.oci else f"{text}\n")  # runc prints no newline behind it
+        streams.line(as_json(streams, plain[0] if single else plain, indent=2))
         return
     rows = plain
     if output == "table":

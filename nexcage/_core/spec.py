@@ -26,6 +26,7 @@ _NODE = re.compile(r"[!-~]{1,255}")
 _SSH_KEY = re.compile(r"[\x20-\x7e]{16,16384}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BACKEND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,256}")
 _SETTINGS = "features startup nameserver searchdomain timezone pool hookscript arch ostype".split()
 
 
@@ -186,6 +187,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     ``dev0``: ``/dev/fuse,mode=0660``), ``features`` (``nesting=1,keyctl=1``), ``startup`` (``order=2,up=30``), ``cpulimit`` in cores (1.5;
     0 for no limit), ``cpuunits``, ``nameserver`` and ``searchdomain``, ``timezone``, ``pool``, ``hookscript``, ``arch`` and ``ostype``;
     ``protection`` lets PVE refuse to destroy it. ``content`` is set by the engine for what comes from this machine.
+
+    Of a bundle: ``allow`` are the fields (JSON pointers) that may be dropped where the backend cannot have them, ``keep_template`` leaves
+    the template that its root file system became on the node's storage. ``oci_version`` is set by the engine from its config.json.
     """
 
     image: str
@@ -225,6 +229,9 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     ostype: str | None = None
     protection: bool = False
     content: Content | None = None
+    allow: tuple[str, ...] = ()
+    keep_template: bool = False
+    oci_version: str | None = None
 
     def __post_init__(self) -> None:
         _text("image", self.image)
@@ -234,11 +241,14 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
                 _refuse("source", self.source, "the container of which it is a copy, with linked or snapshot")
         else:
             self._check_copy(self.source)
-        for field, kind in (("nets", Net), ("ssh_public_keys", str), ("tags", str)):
+        for field, kind in (("nets", Net), ("ssh_public_keys", str), ("tags", str), ("allow", str)):
             _several(self, field, kind)
         _flag("unprivileged", self.unprivileged)
         _flag("onboot", self.onboot)
         _flag("pull", self.pull)
+        _flag("keep_template", self.keep_template)
+        if self.oci_version is not None:
+            _full(_VERSION, "oci_version", self.oci_version, "a version such as 1.3.0")
         _integer("memory", self.memory, 16, 1 << 30)
         _integer("swap", self.swap, 0, 1 << 30)
         if self.cores is not None:

@@ -18,7 +18,7 @@ from nexcage.tools import pct
 
 __all__ = ["MEND", "mend"]
 
-MEND = r"""R=${NEXCAGE_NODE_ROOT-} vmid=$1 lock=$2 kind=$3 at=$4 started=$5 mark=${6-}
+MEND = r"""R=${NEXCAGE_NODE_ROOT-} vmid=$1 lock=$2 kind=$3 at=$4 started=$5 mark=${6-} making=${7-}
 case $kind in
   qm*) tool=qm conf=$R/etc/pve/qemu-server/$vmid.conf ;;
   *) tool=pct conf=$R/etc/pve/lxc/$vmid.conf ;;
@@ -39,6 +39,9 @@ for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null 
   if [ $((0x$5)) -ge $((at - 1)) ] || [ $((0x$4)) -ge "$started" ]; then own=$((own + 1)); fi
 done
 [ $own -le 1 ] || no 'another task of that kind came after ours'
+if [ "$making" ] && [ "$text" ] && [ "$text" != "lock: $lock" ]; then # from here on it is like any other that is half made
+  echo "lock: $lock" > "$conf.tmp.$$" && mv -f "$conf.tmp.$$" "$conf" || exit
+fi
 [ $tool = pct ] || exec qm destroy "$vmid" --skiplock 1 --destroy-unreferenced-disks 1
 [ -z "$text" ] || pct unlock "$vmid" || exit
 umount "$R/var/lib/lxc/$vmid/rootfs" 2>/dev/null
@@ -46,12 +49,14 @@ exec pct destroy "$vmid" --destroy-unreferenced-disks 1
 """
 
 
-def mend(id: str, vmid: int, lock: str, proof: Settled, *, mark: Mark | None = None) -> Command[None]:
+def mend(
+    id: str, vmid: int, lock: str, proof: Settled, *, mark: Mark | None = None, making: Mark | None = None
+) -> Command[None]:
     """Remove the half-made (lock ``create``) or half-deleted (``destroyed``) container ``vmid``; nothing when it is gone already.
 
     ``proof``: what the node knows of our step that worked on it; it is journaled with this one, because whoever has to do this again
-    needs the same. ``mark``: it is a virtual machine, which may carry that beside the lock. Raises NotOurs when the node cannot prove
-    that it is ours.
+    needs the same. ``mark``: it is a virtual machine, which may carry that beside the lock. ``making``: it is a container that may say
+    that it is to carry that. Raises NotOurs when the node cannot prove that it is ours.
     """
 
     def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
@@ -63,6 +68,8 @@ def mend(id: str, vmid: int, lock: str, proof: Settled, *, mark: Mark | None = N
     if mark is not None:
         kind = kind.replace("vz", "qm")
     facts = (str(vmid), lock, kind, str(proof.at), str(proof.started), *(() if mark is None else (str(mark),)))
+    if making is not None and lock == "create":
+        facts += (f"making {making}", "1")
     argv = ("sh", "-c", MEND, "mend", *facts)
     destroy = pct.destroy(vmid)
     tries = {"at": proof.at, "started": proof.started}

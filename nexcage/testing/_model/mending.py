@@ -11,7 +11,7 @@ __all__ = ["MENDING"]
 
 
 def _mend(ctx: Ctx) -> Steps:
-    vmid, lock, kind, at, started, mark = (*ctx.argv[1:], "")[:6]
+    vmid, lock, kind, at, started, mark, making = (*ctx.argv[1:], "", "")[:7]
     place = "qemu-server" if kind.startswith("qm") else "lxc"
     text = ctx.node.files.read(f"/etc/pve/nodes/{ctx.node.name}/{place}/{vmid}.conf")
     if text is None:
@@ -26,6 +26,8 @@ def _mend(ctx: Ctx) -> Steps:
     if place == "qemu-server":
         words = ("qm", "destroy", vmid, "--skiplock", "1", "--destroy-unreferenced-disks", "1")
         return (yield from TOOLS["qm"](_call(ctx, *words)))
+    if making and text.strip() not in ("", f"lock: {lock}"):
+        ctx.node.write_config(int(vmid), f"lock: {lock}\n")
     if text.strip():
         status = yield from TOOLS["pct"](_call(ctx, "pct", "unlock", vmid))
         if status:

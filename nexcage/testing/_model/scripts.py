@@ -11,6 +11,7 @@ import re
 
 from nexcage.testing._model import TOOLS, find_tool, vms
 from nexcage.testing._model.agent import AGENTS
+from nexcage.testing._model.bundling import BUNDLING
 from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.contents import CONTENTS
 from nexcage.testing._model.insight import INSIDE
@@ -167,6 +168,7 @@ SCRIPTS: dict[str, Tool] = {
     lxc.SIGNAL: _signal,
     kvm.POWER: _power,
     **AGENTS,
+    **BUNDLING,
     **CLAIMING,
     **CONTENTS,
     **INSIDE,

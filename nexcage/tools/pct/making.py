@@ -36,13 +36,16 @@ def create(
     pool: str = "",
     ignore_unpack_errors: bool = False,
     bwlimit: int | None = None,
+    held: bool = False,
 ) -> Command[None]:
     """``pct create`` without starting it (a failing start would still exit 0). Keys go through standard input, never argv.
 
     ``--unprivileged`` is always given: its default differs between PVE 8 and 9. ``settings`` adds what the Spec does not say.
-    A password goes through standard input too; beside keys these must be in a file of the node (``key_file``).
+    A password goes through standard input too; beside keys these must be in a file of the node (``key_file``). ``held``: with its lock
+    left on and no mark yet, for what is still to be done to it (`nexcage.tools.bundling.finish`).
     """
-    description = f"{mark}\n{spec.description}" if spec.description else str(mark)
+    first = f"making {mark}" if held else str(mark)
+    description = f"{first}\n{spec.description}" if spec.description else first
     argv = [
         "create",
         str(mark.vmid),
@@ -68,6 +71,7 @@ def create(
     argv += ["--pool", pool_name(pool)] if pool else []
     argv += flags(ignore_unpack_errors=ignore_unpack_errors)
     argv += ["--bwlimit", limit(bwlimit)] if bwlimit is not None else []
+    argv += ["--lock", "create"] if held else []
     words, stdin = _secrets(spec.ssh_public_keys, key_file, password)
     return change(*argv, *words, timeout=900.0, stdin=stdin, weight="create", tries={"vmid": mark.vmid})
 

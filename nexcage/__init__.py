@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from nexcage.errors import HostKeyRejected as HostKeyRejected
     from nexcage.errors import IllegalTransition as IllegalTransition
     from nexcage.errors import InvalidBundle as InvalidBundle
+    from nexcage.errors import InvalidImage as InvalidImage
     from nexcage.errors import InvalidInput as InvalidInput
     from nexcage.errors import InvalidName as InvalidName
     from nexcage.errors import InvalidPath as InvalidPath
@@ -198,6 +199,7 @@ __all__ = [
     "Intent",
     "Interrupted",
     "InvalidBundle",
+    "InvalidImage",
     "InvalidInput",
     "InvalidName",
     "InvalidPath",
@@ -407,6 +409,7 @@ _HOME: dict[str, str] = {
     "HostKeyRejected": "nexcage.errors",
     "IllegalTransition": "nexcage.errors",
     "InvalidBundle": "nexcage.errors",
+    "InvalidImage": "nexcage.errors",
     "InvalidInput": "nexcage.errors",
     "InvalidName": "nexcage.errors",
     "InvalidPath": "nexcage.errors",

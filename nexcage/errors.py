@@ -20,6 +20,7 @@ __all__ = [
     "HostKeyRejected",
     "IllegalTransition",
     "InvalidBundle",
+    "InvalidImage",
     "InvalidInput",
     "InvalidName",
     "InvalidPath",
@@ -153,6 +154,17 @@ class InvalidBundle(InvalidInput):
         self.args = (f"invalid {document}{f' at {_shown(pointer)}' if pointer else ''}: {reason}",)
         self.document: str = document
         self.pointer: str = pointer
+
+
+class InvalidImage(InvalidInput):
+    """An image of this machine is damaged, made to do harm, or larger than allowed: ``where`` is the part of it (``layer 2 of 5``)."""
+
+    fields: ClassVar[tuple[str, ...]] = ("where", "reason")
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__("image", where, reason)
+        self.args = (f"invalid image: {where}: {reason}",)
+        self.where: str = where
 
 
 class UnsupportedImage(InvalidInput):

@@ -175,6 +175,8 @@ async def errors(fleet: nexcage.Fleet) -> None:
         await fleet["web-1"].delete()
     except nexcage.InvalidBundle as error:
         assert_type((error.document, error.pointer, error.reason), tuple[str, str, str])
+    except nexcage.InvalidImage as error:
+        assert_type((error.where, error.reason), tuple[str, str])
     except nexcage.InvalidInput as error:
         assert_type(error.field, str)
         assert_type(error.reason, str)

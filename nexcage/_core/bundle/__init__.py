@@ -1,5 +1,6 @@
 """Documents of OCI bundles: config.json as values, and what is wrong with one that is not valid.
 
+`decode_config` reads one strictly and checks it; `InvalidBundle` names the place, warnings come beside the document.
 `Config` and its sections are the typed form. A property that the document leaves out is `msgspec.UNSET` (falsy), ``()``, ``{}`` or a
 section without properties; ``msgspec.structs.fields`` gives the specification's spelling of every name (``encode_name``).
 """
@@ -7,6 +8,8 @@ section without properties; ``msgspec.structs.fields`` gives the specification's
 from __future__ import annotations
 
 from nexcage._core.bundle.config import Config, Hook, Hooks, Mount, Root
+from nexcage._core.bundle.decode import Decoded, decode_config
+from nexcage._core.bundle.flaws import Flaw, Notice
 from nexcage._core.bundle.kinds import UINT64_MAX, IDMapping, Section
 from nexcage._core.bundle.linux import (
     Device,
@@ -53,8 +56,10 @@ __all__ = [
     "Config",
     "ConsoleSize",
     "Cpu",
+    "Decoded",
     "Device",
     "DeviceRule",
+    "Flaw",
     "Hook",
     "Hooks",
     "Hugepages",
@@ -69,6 +74,7 @@ __all__ = [
     "Namespace",
     "NetDevice",
     "Network",
+    "Notice",
     "Personality",
     "Pids",
     "Process",
@@ -86,4 +92,5 @@ __all__ = [
     "TimeOffsets",
     "User",
     "WeightDevice",
+    "decode_config",
 ]

@@ -54,7 +54,7 @@ class IntelRdt(Section, frozen=True, kw_only=True):
     clos_id: str | UnsetType = field(default=UNSET, name="closID")
     schemata: Strings = ()
     l3_cache_schema: str | UnsetType = UNSET
-    mem_bw_schema: Annotated[str, Meta(pattern=r"^MB:[^\n]*$")] | UnsetType = UNSET
+    mem_bw_schema: Annotated[str, Meta(pattern=r"^MB:[^\n]*\Z")] | UnsetType = UNSET
     enable_monitoring: bool | UnsetType = UNSET
 
 

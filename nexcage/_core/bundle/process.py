@@ -10,7 +10,7 @@ from nexcage._core.bundle.kinds import Int32, Section, Strings, Uint32, Uint64
 
 __all__ = ["Affinity", "Capabilities", "ConsoleSize", "IOPriority", "Process", "Rlimit", "Scheduler", "User"]
 
-_Cpus: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9, -]*$")]
+_Cpus: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9, -]*\Z")]
 
 
 class ConsoleSize(Section, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Capabilities(Section, frozen=True, kw_only=True):
 
 
 class Rlimit(Section, frozen=True, kw_only=True):
-    type: Annotated[str, Meta(pattern=r"^RLIMIT_[A-Z]+$")]
+    type: Annotated[str, Meta(pattern=r"^RLIMIT_[A-Z]+\Z")]
     soft: Uint64
     hard: Uint64
 

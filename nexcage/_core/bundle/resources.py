@@ -73,7 +73,7 @@ class Cpu(Section, frozen=True, kw_only=True):
 
 
 class Hugepages(Section, frozen=True, kw_only=True):
-    page_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[KMG]B$")]
+    page_size: Annotated[str, Meta(pattern=r"^[1-9][0-9]*[KMG]B\Z")]
     limit: Uint64
 
 

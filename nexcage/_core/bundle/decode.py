@@ -1,0 +1,83 @@
+"""From bytes to values, with everything checked on the way: `InvalidBundle` names the place, warnings come beside the document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Generic, TypeVar, cast
+
+from msgspec import DecodeError, Struct, to_builtins
+from msgspec.json import Decoder
+
+from nexcage._core.bundle.blame import blame
+from nexcage._core.bundle.config import Config
+from nexcage._core.bundle.flaws import Flaw, Notice, judged
+from nexcage._core.bundle.kinds import UINT64_MAX
+from nexcage._core.bundle.lookalikes import lookalikes
+from nexcage._core.bundle.rules import config_flaws
+from nexcage._core.bundle.strict import MAX_BYTES, MAX_DEPTH, Read, places, read
+from nexcage.errors import InvalidBundle, escaped
+
+__all__ = ["Decoded", "decode_config", "decoded"]
+
+T = TypeVar("T", bound=Struct)
+
+
+class Decoded(Struct, Generic[T], frozen=True):
+    """A valid document, and what is worth a warning in it."""
+
+    document: T
+    warnings: tuple[Notice, ...] = ()
+
+
+def decode_config(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Decoded[Config]:
+    """config.json of a bundle. Raises InvalidBundle with the JSON pointer of the first flaw, and no other exception."""
+    return decoded("config.json", data, Config, config_flaws, max_bytes=max_bytes, max_depth=max_depth)
+
+
+def decoded(
+    name: str,
+    data: bytes | str,
+    kind: type[T],
+    rules: Callable[[T], Iterable[Flaw]],
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_depth: int = MAX_DEPTH,
+) -> Decoded[T]:
+    """A document called ``name``: read strictly, typed, checked by its rules, in this order."""
+    try:
+        source = read(name, data, max_bytes=max_bytes, max_depth=max_depth)
+        document = _typed(name, source, kind)
+        found = judged(name, _flaws(document, kind, rules, source))
+        return Decoded(document, tuple(found))
+    except RecursionError:
+        raise InvalidBundle(name, "", "is nested too deeply") from None
+
+
+@cache
+def _decoder(kind: type[Struct]) -> Decoder[Struct]:
+    return Decoder(kind)
+
+
+def _typed(name: str, source: Read, kind: type[T]) -> T:
+    try:
+        return cast("T", _decoder(kind).decode(source.text))
+    except (DecodeError, UnicodeError) as error:
+        flaw = blame(kind, source.value) or Flaw("", str(error))
+        raise InvalidBundle(name, flaw.pointer, flaw.reason) from None
+
+
+def _flaws(document: T, kind: type[T], rules: Callable[[T], Iterable[Flaw]], source: Read) -> Iterator[Flaw]:
+    if source.odd:
+        yield from _hostile(document)
+    yield from lookalikes(kind, source.value, source.names)
+    yield from rules(document)
+
+
+def _hostile(document: Struct) -> Iterator[Flaw]:
+    """What no property of any document may hold: NUL, and integers that do not fit in 64 bits."""
+    for pointer, one in places(to_builtins(document, str_keys=True)):
+        if isinstance(one, str) and "\0" in one:
+            yield Flaw(pointer, f"a NUL in {escaped(one)}")
+        elif isinstance(one, int) and not -(2**63) <= one <= UINT64_MAX:
+            yield Flaw(pointer, "is an integer of more than 64 bits")

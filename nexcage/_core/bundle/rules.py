@@ -1,0 +1,120 @@
+"""What the text of runtime-spec 1.3 asks of config.json and its schema does not say.
+
+A rule is fatal where the text says MUST, or where no kernel takes the value; what is merely odd is a warning. What a node or a backend
+cannot do is not decided here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from nexcage._core.bundle.config import Config, Hook, Mount, Root
+from nexcage._core.bundle.flaws import Flaw, at
+from nexcage._core.bundle.rules_linux import linux_flaws
+from nexcage._core.bundle.rules_process import environment_flaws, process_flaws
+from nexcage._core.bundle.shapes import mapping_flaws, not_absolute
+from nexcage.errors import escaped
+
+__all__ = ["config_flaws", "version_flaws"]
+
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_WORD = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMVER = re.compile(
+    rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-{_WORD}(?:\.{_WORD})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
+_MAJOR, _MINOR = 1, 3  # of the specification that is implemented
+_HOST_NAME = 64  # bytes that a kernel keeps
+_TIMEOUT = 2**63 - 1
+
+
+def config_flaws(config: Config) -> Iterator[Flaw]:
+    """Everything, in the order of the specification's chapters."""
+    yield from version_flaws(config.oci_version, "/ociVersion")
+    yield from _root(config)
+    yield from _names(config)
+    for index, mount in enumerate(config.mounts):
+        yield from _mount(mount, at("/mounts", index))
+    if config.process:
+        yield from process_flaws(config.process, windows=bool(config.windows))
+    yield from linux_flaws(config.linux)
+    yield from _hooks(config)
+    if "" in config.annotations:
+        yield Flaw("/annotations/", "a key must not be empty")
+
+
+def version_flaws(version: str, pointer: str) -> Iterator[Flaw]:
+    """Semantic versioning 2.0.0: compatible within a major version; what came before 1.0.0 was like 1.0.0 to nearly all."""
+    match = _SEMVER.fullmatch(version)
+    if match is None:
+        yield Flaw(pointer, f"{escaped(version)} is not a version in the form of SemVer 2.0.0")
+        return
+    major, minor = (int(part[:9]) for part in match.groups()[:2])
+    if major == 0:
+        yield Flaw(pointer, f"{version} is older than 1.0.0 and is read as {_MAJOR}.{_MINOR}", fatal=False)
+    elif major != _MAJOR:
+        yield Flaw(pointer, f"version {escaped(version)} is not compatible with {_MAJOR}.{_MINOR}")
+    elif minor > _MINOR:
+        yield Flaw(
+            pointer, f"{escaped(version)} is newer than {_MAJOR}.{_MINOR}: what it adds is not known here", fatal=False
+        )
+
+
+def _root(config: Config) -> Iterator[Flaw]:
+    root = config.root
+    if isinstance(root, Root):
+        if not root.path:
+            yield Flaw("/root/path", "must not be empty")
+        elif _leads_out(root.path):
+            yield Flaw("/root/path", f"{escaped(root.path)} leads out of the bundle", fatal=False)
+    elif not config.windows:
+        yield Flaw("/root", "is required")
+
+
+def _leads_out(path: str) -> bool:
+    depth = 0
+    for part in path.split("/"):
+        depth += (part not in ("", ".", "..")) - (part == "..")
+        if depth < 0:
+            return not path.startswith("/")
+    return False
+
+
+def _names(config: Config) -> Iterator[Flaw]:
+    for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
+        if value and len(value.encode("utf-8", "replace")) > _HOST_NAME:
+            yield Flaw(f"/{name}", f"is longer than {_HOST_NAME} bytes")
+
+
+def _mount(mount: Mount, pointer: str) -> Iterator[Flaw]:
+    if not mount.destination:
+        yield Flaw(at(pointer, "destination"), "must not be empty")
+    elif not mount.destination.startswith("/"):
+        said = f"{escaped(mount.destination)} is not absolute; it is taken from /, which is deprecated"
+        yield Flaw(at(pointer, "destination"), said, fatal=False)
+    bind = mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
+    if bind and not mount.source:
+        yield Flaw(at(pointer, "source"), "is required for a bind mount")
+    yield from mapping_flaws(mount.uid_mappings, mount.gid_mappings, pointer)
+
+
+def _hooks(config: Config) -> Iterator[Flaw]:
+    kinds = (
+        ("prestart", config.hooks.prestart),
+        ("createRuntime", config.hooks.create_runtime),
+        ("createContainer", config.hooks.create_container),
+        ("startContainer", config.hooks.start_container),
+        ("poststart", config.hooks.poststart),
+        ("poststop", config.hooks.poststop),
+    )
+    for name, hooks in kinds:
+        for index, hook in enumerate(hooks):
+            yield from _hook(hook, at("/hooks", name, index))
+
+
+def _hook(hook: Hook, pointer: str) -> Iterator[Flaw]:
+    if reason := not_absolute(hook.path):
+        yield Flaw(at(pointer, "path"), reason)
+    if hook.timeout and hook.timeout > _TIMEOUT:
+        yield Flaw(at(pointer, "timeout"), f"is more than {_TIMEOUT} seconds")
+    yield from environment_flaws(hook.env, at(pointer, "env"))

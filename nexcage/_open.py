@@ -17,18 +17,17 @@ import anyio
 from anyio.abc import TaskGroup
 
 from nexcage._core import config as _config
-from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, is_pattern, words
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
-from nexcage._core.seen import Look
 from nexcage._engine.bus import Events
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
-from nexcage._engine.node import FleetNode
+from nexcage._engine.link import Link
+from nexcage._engine.node import Families, FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import PLACEMENTS
 from nexcage._engine.recover import Recovery
@@ -322,25 +321,15 @@ async def open_fleet(
         )
         tasks = await stack.enter_async_context(anyio.create_task_group())
 
-        def observe(key: str, ops: tuple[str, ...]) -> Command[Look]:
-            return known[_backend_of(settings)].observe(key, ops)
-
         def changed(key: str, error: NexcageError | None, boot_id: str) -> None:
             tasks.start_soon(_tell, journal, key, error, boot_id)
 
-        nodes = {
-            host.key: FleetNode(
-                host,
-                make(host),
-                observe,
-                limits=settings.limits,
-                tasks=tasks,
-                clock=clock,
-                random=chance,
-                changed=changed,
-            )
-            for host in logins
-        }
+        def opened(host: Host) -> FleetNode:
+            link = Link(host, make(host), limits=settings.limits, tasks=tasks, random=chance, changed=changed)
+            return FleetNode(link, families, tasks=tasks, clock=clock)
+
+        families = Families(known, _backend_of(settings))
+        nodes = {host.key: opened(host) for host in logins}
         stack.push_async_callback(_close, list(nodes.values()))
         observer = Observer(journal.fleet, journal, nodes, settings.limits, chance)
         lease = make_lease(settings, where, journal.fleet, clock, nodes, disk=disk, inline=inline)
@@ -404,6 +393,7 @@ async def open_fleet(
             config=settings,
             journal=journal,
             nodes=nodes,
+            families=families,
             backends=known,
             events=bus,
             observer=observer,

@@ -129,6 +129,10 @@ class Backend(Protocol):
 
     Verbs neither journal nor retry nor wait for a state: the engine does, and asks `observe` for the truth afterwards.
 
+    Optional: ``family``: the backends that say the same word share one look, which shows the containers of all of them (``pve`` for
+    ``lxc`` and ``vm``); without it a backend looks for itself. ``holds_created`` (True): a created container has a process.
+    ``restarts`` (True): one that has stopped can be started again.
+
     Optional: ``async def mend(self, node, ref, lock, proof)``: remove what a killed create (``lock`` "create") or delete ("destroyed")
     left half done, by a command that proves in the same breath that it is ours (``proof`` is the `nexcage.Settled` of the step that
     worked on it), or raises NotOurs. Without it such debris is reported and stays.

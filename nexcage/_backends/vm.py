@@ -31,6 +31,7 @@ class Vm:
     """The backend ``vm`` (aliases ``qemu`` and ``proxmox-vm``)."""
 
     name: str = "vm"
+    family: str = "pve"
     holds_created: bool = False
 
     def accepts(self, image: ImageRef) -> bool:

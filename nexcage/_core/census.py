@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from nexcage._core.finding import Finding, Severity
@@ -57,23 +57,26 @@ def census(
     *,
     away: Collection[str] = (),
     aside: Collection[str] = (),
+    shown: Callable[[Machine], bool] = lambda _: True,
 ) -> Iterator[Finding]:
     """What is wrong between the journal's ``machines`` and the nodes. ``away``: nodes that could not be seen, so that a container
-    that nobody shows may be there. ``aside``: containers of which the journal's records are damaged.
+    that nobody shows may be there. ``aside``: containers of which the journal's records are damaged. ``shown``: whether these looks
+    are those of its family of backends, so that they would show it.
     """
     for key, other in twice(looks).items():
         yield _found("error", "two names", key, f"it is the same machine as {other}", "name it once", node=key)
     where = places(fleet, looks)
     for id, seen in sorted(where.items()):
         yield from _marked(id, seen, machines.get(id), id in aside)
-    for id, machine in sorted(machines.items()):
+    here = {id: machine for id, machine in machines.items() if shown(machine)}
+    for id, machine in sorted(here.items()):
         if id not in where and id not in aside and machine.running is None and machine.state is not State.ABSENT:
             yield from _unseen(machine, looks, away)
     doubled = twice(looks)
     for key, look in looks.items():
         if key not in doubled:
             yield from _others(fleet, key, look)
-            yield from _half(key, look, machines)
+            yield from _half(key, look, here)
 
 
 def _marked(id: str, seen: list[Place], machine: Machine | None, aside: bool) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from nexcage._core.machine import Machine
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import State
 
 __all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status", "same_state"]
@@ -27,6 +28,8 @@ _STATUS: dict[State, str] = {
     State.ABSENT: "stopped",
 }
 _ALIVE = frozenset({State.RUNNING, State.PAUSING, State.PAUSED, State.RESUMING, State.STOPPING})
+_WAITING = frozenset({State.CREATED, State.STARTING})
+"""Where some backends have a process that waits to be started."""
 
 
 class OciState(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
     annotations = dict(spec.annotations) if spec else {}
     ours = {
         "node": machine.node,
-        "vmid": str(machine.vmid) if machine.vmid else "",
+        "vmid": str(machine.vmid) if machine.vmid and machine.backend not in RUNTIMES else "",
         "backend": machine.backend,
         "image": spec.image if spec else "",
         "op": _op(machine),
@@ -66,7 +69,8 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         "stale": "true" if stale else "",
     }
     annotations |= {f"org.nexcage.{key}": value for key, value in ours.items() if value}
-    alive = machine.state in _ALIVE or (machine.state in (State.UNKNOWN, State.DELETING) and machine.was in _ALIVE)
+    where = machine.was if machine.state in (State.UNKNOWN, State.DELETING) else machine.state
+    alive = where in _ALIVE or (where in _WAITING and machine.state is not State.DELETING)
     return OciState(
         ociVersion=OCI_VERSION,
         id=machine.id,

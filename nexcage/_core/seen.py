@@ -49,7 +49,8 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container on a node, ours or not. ``started`` is init's start time in clock ticks since boot (tells a reused pid).
 
     ``kind`` is ``vm`` for a virtual machine: its pid is that of its ``kvm`` process. ``silent``: that runs and does not say whether
-    the machine is paused.
+    the machine is paused. ``oci`` is a container of ``runtime`` (crun, runc); one of these that does not run has ended. ``waiting``: its
+    init is there (``running``), and has not been told to start the container's program.
     """
 
     vmid: int
@@ -64,17 +65,23 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
     mark: Mark | None = None
     memory: int = 0
     broken: bool = False
-    kind: Literal["lxc", "vm"] = "lxc"
+    kind: Literal["lxc", "vm", "oci"] = "lxc"
     silent: bool = False
+    waiting: bool = False
+    runtime: str = ""
 
     @property
     def tool(self) -> str:
         """The program that manages it."""
+        if self.kind == "oci":
+            return self.runtime
         return "qm" if self.kind == "vm" else "pct"
 
     @property
     def half(self) -> str:
-        """``half-made`` or ``half-deleted``, by the lock that PVE holds meanwhile and that a killed task leaves; else empty."""
+        """``half-made`` or ``half-deleted``, by the lock that PVE holds meanwhile and that a killed task leaves; else empty. In other
+        families it stands for a mark without its container.
+        """
         return {"create": "half-made", "destroyed": "half-deleted"}.get(self.lock, "")
 
     @property
@@ -140,15 +147,19 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def observed(guest: Guest | None, machine: Machine) -> State:
-    """The state that looking shows. CREATED or STOPPED depends on whether it ever ran, which only the journal knows."""
+    """The state that looking shows. CREATED or STOPPED depends on whether it ever ran, which only the journal knows, unless a created
+    container has a process.
+    """
     if guest is None:
         return State.ABSENT
+    if guest.running and guest.waiting:
+        return State.CREATED
     if guest.running:
         if guest.silent and machine.state is State.PAUSED:
             return State.PAUSED  # as it was the last time it said
         # PVE freezes the inner cgroup while it snapshots or backs up: that is not a pause (design 7).
         return State.PAUSED if guest.frozen and guest.lock not in ("snapshot", "backup") else State.RUNNING
-    return State.STOPPED if machine.ran else State.CREATED
+    return State.STOPPED if machine.ran or guest.kind == "oci" else State.CREATED
 
 
 def task_of(look: Look, vmid: int) -> Task | None:
@@ -204,6 +215,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
         return "unknown"
     match began.op:
         case Op.START:
+            if guest.kind == "oci":  # its program may have come to its end already
+                return "done" if state in (State.RUNNING, State.STOPPED) else "not"
             return "done" if state is State.RUNNING and guest.pid else "not"
         case Op.STOP:
             return "not" if guest.running else "done"

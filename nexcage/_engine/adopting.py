@@ -25,7 +25,9 @@ async def find(
     """
     if intent.node and intent.node not in nodes:
         raise NotFound("node", intent.node, "is not in this fleet")
-    looks, errors = await _looks([nodes[intent.node]] if intent.node else list(nodes.values()))
+    # Only what PVE made can be adopted, and one look shows its containers and its machines.
+    views = [node.of("lxc") for node in nodes.values() if intent.node in ("", node.key)]
+    looks, errors = await _looks(views)
     if errors and (intent.node or not any(intent.vmid in look.guests for look in looks.values())):
         raise errors[0]
     key, guest = sought(intent, looks)
@@ -35,7 +37,7 @@ async def find(
         raise NoRoute(f"guest {intent.vmid} on {key} is for backend '{name}', which is not installed")
     if not callable(getattr(backend, "adopt", None)):
         raise Unsupported(intent.id, "adopt", name)
-    return nodes[key], backend
+    return nodes[key].of(name), backend
 
 
 async def _looks(nodes: list[FleetNode]) -> tuple[dict[str, Look], list[NexcageError]]:

@@ -15,6 +15,7 @@ from nexcage._core.intents import Create, Delete, Kill, Pause, Resume, Start, St
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState
 from nexcage._core.outcome import Done
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.spec import Spec
 from nexcage._core.states import State
 from nexcage._engine import copying, insight
@@ -44,7 +45,8 @@ class Container(Keeps):
         if machine.pid:
             parts.append(f"pid {machine.pid}")
         if machine.vmid:
-            parts.append(f"{machine.backend} {machine.vmid} on {machine.node}")
+            number = "" if machine.backend in RUNTIMES else f" {machine.vmid}"
+            parts.append(f"{machine.backend}{number} on {machine.node}")
         return f"<Container {self.id}: {', '.join(parts)}>"
 
     async def create(self, spec: Spec, *, op_id: str | None = None, wait: bool = False) -> Done:

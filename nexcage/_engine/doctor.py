@@ -6,7 +6,8 @@ finds out what became of an operation, a look records what is so, nodes sweep th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 
 import anyio
 import msgspec
@@ -15,7 +16,7 @@ from nexcage._core.census import REPAIR, census, twice
 from nexcage._core.finding import Finding, confirmed, doubtful
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Look
-from nexcage._engine.node import FleetNode, Lost
+from nexcage._engine.node import FleetNode, Lost, by_family, in_use
 from nexcage.abc import Journal
 from nexcage.errors import NexcageError, NodeUnreachable
 from nexcage.tools import claims, kept
@@ -28,21 +29,38 @@ YOUNG = 60.0
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """All nodes at one moment: their looks and claims, or why a node could not be asked."""
+    """All nodes at one moment: their looks (by family of backends and node) and claims, or why a node could not be asked."""
 
-    looks: dict[str, Look]
+    looks: dict[str, dict[str, Look]]
     claims: dict[str, tuple[Kept, ...]]
     errors: dict[str, NexcageError]
 
+    @property
+    def nodes(self) -> dict[str, Look]:
+        """The nodes that were seen, each by one of its looks."""
+        return {key: look for looks in reversed(self.looks.values()) for key, look in looks.items()}
 
-async def survey(fleet: str, nodes: Mapping[str, FleetNode]) -> Survey:
-    """Ask every node for its claims, then for its containers."""
+    def all(self) -> Iterator[tuple[str, Look]]:
+        """Every look, with its node."""
+        return (one for looks in self.looks.values() for one in looks.items())
+
+
+async def survey(
+    fleet: str, nodes: Mapping[str, FleetNode], machines: Iterable[Machine], *, also: Collection[str] = ()
+) -> Survey:
+    """Ask every node for its claims, then for its containers: by the families of ``machines``, and of the backends ``also``, which a
+    node need not have.
+    """
+    needed = in_use(nodes, machines)
+    optional = {key: [node.of(""), *map(node.of, also)] for key, node in nodes.items()}
+    families = dict.fromkeys(view.family for key in nodes for view in (*optional[key], *needed[key]))
+    by_node: dict[str, dict[str, Look]] = {}
     seen = Survey({}, {}, {})
 
     async def one(node: FleetNode) -> None:
         try:
             seen.claims[node.key] = await node.run(kept.listing(fleet))
-            seen.looks[node.key] = await node.look()
+            by_node[node.key] = await by_family(needed[node.key], optional[node.key])
         except NexcageError as error:
             seen.errors[node.key] = error
         except Lost as lost:
@@ -51,7 +69,9 @@ async def survey(fleet: str, nodes: Mapping[str, FleetNode]) -> Survey:
     async with anyio.create_task_group() as tasks:
         for node in nodes.values():
             tasks.start_soon(one, node)
-    return Survey({key: seen.looks[key] for key in nodes if key in seen.looks}, seen.claims, seen.errors)
+    for family in families:
+        seen.looks[family] = {key: by_node[key][family] for key in nodes if family in by_node.get(key, ())}
+    return seen
 
 
 class Doctor:
@@ -63,11 +83,13 @@ class Doctor:
         journal: Journal,
         nodes: Mapping[str, FleetNode],
         observe: Callable[[str], Awaitable[Machine]],
+        family: Callable[[str], str],
     ) -> None:
         self._fleet = fleet
         self._journal = journal
         self._nodes = nodes
         self._observe = observe
+        self._family = family
 
     # ---- looking -----------------------------------------------------------------------------------------------------------
 
@@ -79,7 +101,8 @@ class Doctor:
         return found
 
     async def _once(self, machines: Mapping[str, Machine] | None, aside: Collection[str]) -> list[Finding]:
-        seen = await survey(self._fleet, self._nodes)
+        known = self._journal.machines if machines is None else machines
+        seen = await survey(self._fleet, self._nodes, known.values())
         if machines is None:
             await self._journal.refresh()
             machines = self._journal.machines
@@ -88,18 +111,23 @@ class Doctor:
     def _findings(self, seen: Survey, machines: Mapping[str, Machine], aside: Collection[str]) -> Iterator[Finding]:
         for key, error in sorted(seen.errors.items()):
             yield away(key, error)
-        for key, look in seen.looks.items():
+        for key, look in seen.nodes.items():
             if not look.quorate:
                 fix = "see `pvecm status`; bring the other nodes back"
                 yield Finding(
                     severity="warning", what="quorum", where=key, why="it can be read, not changed", fix=fix, node=key
                 )
-        yield from census(self._fleet, machines, seen.looks, away=seen.errors, aside=aside)
+        for family, looks in seen.looks.items():
+            theirs = partial(self._is_of, family)
+            yield from census(self._fleet, machines, looks, away=seen.errors, aside=aside, shown=theirs)
         open_ = _open(machines)
-        doubled = twice(seen.looks)
-        for key in seen.looks:
+        doubled = twice(seen.nodes)
+        for key in seen.nodes:
             if key not in doubled:
                 yield from _about_claims(key, seen.claims[key], open_)
+
+    def _is_of(self, family: str, machine: Machine) -> bool:
+        return self._family(machine.backend) == family
 
     # ---- mending -----------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.copies import copied
 from nexcage._core.events import Began, Ended, Problem, Succeeded
-from nexcage._core.intents import Adopt, Create, Intent, Kill, Stop
+from nexcage._core.intents import Adopt, Create, Intent, Kill, Start, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
@@ -292,11 +292,12 @@ class Driver:
             return machine.node, ()
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
-            node = await self._place(intent, wanted.nodes)
+            node = await self._place(intent, wanted.nodes, backend)
         elif isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
         else:
             node, backend = self._observer.node(machine), self._backend(machine)
+            self._able(intent, machine, backend)
         look = await node.look()
         if isinstance(intent, Keeping):
             ready_ = await ready(intent, machine, self._fleet, look, backend, self._nodes)
@@ -344,7 +345,7 @@ class Driver:
         intent = op.intent
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
-            node = await self._place(intent, wanted.nodes)
+            node = await self._place(intent, wanted.nodes, backend)
             with self._coming.to(node.key, intent.spec):
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
@@ -355,20 +356,25 @@ class Driver:
                 await self._not_twice(intent.id, other)
             return await self._at(op, intent, machine, cell, node, backend)
         backend = self._backend(machine)
-        if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
-            raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
+        self._able(intent, machine, backend)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
 
-    async def _place(self, intent: Create, keys: tuple[str, ...]) -> FleetNode:
+    def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:
+        """Refuse what the table allows and the tools of this backend cannot do."""
+        if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
+            raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
+        if isinstance(intent, Start) and machine.state is State.STOPPED and not getattr(backend, "restarts", True):
+            raise machine.illegal(Op.START, f"{backend.name} starts a container once: delete it and create it again")
+
+    async def _place(self, intent: Create, keys: tuple[str, ...], backend: Backend) -> FleetNode:
         keys = takers(intent.id, keys, self._cordoned())
+        nodes = {key: self._nodes[key].of(backend.name) for key in keys}
         if len(keys) == 1:
-            node = self._nodes[keys[0]]
+            node = nodes[keys[0]]
             if node.seen is not None and node.seen.maintenance:  # it may be over
                 open_nodes(intent.id, [self._coming.candidate(node.key, await node.look())])
             return node
-        able = [node for node in map(self._nodes.__getitem__, keys) if not node.lost] or [
-            self._nodes[key] for key in keys
-        ]
+        able = [node for node in nodes.values() if not node.lost] or list(nodes.values())
         unseen = [node for node in able if node.seen is None or node.seen.maintenance]
         looks = [node.ask() for node in unseen]
         for asked in looks:
@@ -377,13 +383,17 @@ class Driver:
         errors = [asked.error for asked in looks if asked.error is not None]
         candidates = [self._coming.candidate(n.key, n.seen) for n in able if n.seen is not None and not n.lost]
         for candidate in candidates:
-            await self._not_twice(intent.id, self._nodes[candidate.node])
+            await self._not_twice(intent.id, nodes[candidate.node])
         if not candidates:
             raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
-        return self._nodes[chosen(self._placement, intent.id, intent.spec, open_nodes(intent.id, candidates))]
+        return nodes[chosen(self._placement, intent.id, intent.spec, open_nodes(intent.id, candidates))]
 
     async def _not_twice(self, id: str, node: FleetNode) -> None:
         """Refuse to make what a node has already, although this journal does not know it (another one was lost)."""
+        for view in node.views():
+            await self._not_there(id, view)
+
+    async def _not_there(self, id: str, node: FleetNode) -> None:
         if node.having(self._fleet, id) is None:
             return
         await node.look()  # what was seen then may be gone by now

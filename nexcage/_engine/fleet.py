@@ -35,6 +35,7 @@ from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
 from nexcage._core.outcome import Done, Outcome, Report
 from nexcage._core.route import ALIASES, Plan, plan
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.seen import Look
 from nexcage._core.selector import Selector
 from nexcage._core.spec import Spec
@@ -47,7 +48,7 @@ from nexcage._engine.drain import Cordons
 from nexcage._engine.driver import Driver
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
-from nexcage._engine.node import FleetNode
+from nexcage._engine.node import Families, FleetNode, by_family, in_use
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import without
 from nexcage._engine.rebuild import Rebuilder
@@ -79,6 +80,7 @@ class Fleet:
         config: Config,
         journal: Journal,
         nodes: Mapping[str, FleetNode],
+        families: Families,
         backends: Mapping[str, Backend],
         events: Events,
         observer: Observer,
@@ -96,6 +98,7 @@ class Fleet:
         self.nodes: Mapping[str, FleetNode] = nodes
         self.backends: Mapping[str, Backend] = backends
         self.events: Events = events
+        self._families = families
         self._journal = journal
         self._observer = observer
         self._recovery = recovery
@@ -271,16 +274,24 @@ class Fleet:
 
     # ---- looking -----------------------------------------------------------------------------------------------------------
 
-    async def look(self, *keys: str) -> dict[str, Look | NexcageError]:
-        """See these nodes (all without ``keys``) at the same time, one command each; an error in the place of a node
-        that failed.
+    async def look(self, *keys: str, backend: str | None = None) -> dict[str, Look | NexcageError]:
+        """See these nodes (all without ``keys``) at the same time as ``backend`` sees them, one command each; an error in the place of a
+        node that failed.
+
+        Without ``backend`` it is the default one. Nodes that have containers of others are looked at by those too: a node that cannot
+        be seen by one of them has failed, and one where only those can look is as the first of them shows it.
         """
         wanted = [self._node(key) for key in keys] or list(self.nodes.values())
         seen: dict[str, Look | NexcageError] = {}
+        needed = in_use({node.key: node for node in wanted}, self.machines.values())
 
         async def one(node: FleetNode) -> None:
             try:
-                seen[node.key] = await node.look()
+                if backend is not None:
+                    seen[node.key] = await node.of(ALIASES.get(backend, backend)).look()
+                    return
+                looks = await by_family(needed[node.key], [node])
+                seen[node.key] = looks.get(node.family) or next(iter(looks.values()))
             except NexcageError as error:
                 seen[node.key] = error
 
@@ -329,7 +340,7 @@ class Fleet:
         ``machines``: a journal that was read without opening it (`nexcage.examine`), ``aside`` the containers that damage has set
         aside. ``repair`` mends what is safe: records what is so, finds out what became of lost operations, sweeps claims.
         """
-        doctor = Doctor(self.id, self._journal, self.nodes, self.observe)
+        doctor = Doctor(self.id, self._journal, self.nodes, self.observe, self._families.of)
         return await (doctor.repair(aside) if repair else doctor.examine(machines, aside))
 
     async def rebuild(self, *ids: str, aside: Collection[str] = ()) -> list[Finding]:
@@ -491,7 +502,8 @@ class Fleet:
         if machine is not None and (machine.state is not State.ABSENT or machine.running is not None):
             return id
         if word.isascii() and word.isdigit() and len(word) < 10:
-            having = [m for m in self.machines.values() if m.vmid == int(word) and m.state is not State.ABSENT]
+            numbered = [m for m in self.machines.values() if m.vmid == int(word) and m.backend not in RUNTIMES]
+            having = [m for m in numbered if m.state is not State.ABSENT]
             if len(having) > 1:
                 places = ", ".join(f"'{m.id}' on {m.node}" for m in having)
                 raise InvalidInput("container", word, f"an id; this VMID means {places}")
@@ -532,7 +544,11 @@ class Fleet:
         key = self._node(node).key
         await self._journal.refresh()
         there = [m for m in drain.on(key, self.machines.values()) if not drain.stays(m, self.backends)]
-        looks = {one: look for one, look in (await self.look()).items() if one == key or one not in self.cordoned}
+        looks = {
+            one: look
+            for one, look in (await self.look(backend="lxc")).items()
+            if one == key or one not in self.cordoned
+        }
         return drain.moves_off(key, there, looks, restart=restart, timeout=timeout)
 
     def stay_on(self, node: str) -> tuple[str, ...]:

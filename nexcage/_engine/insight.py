@@ -47,7 +47,7 @@ async def stats(insider: Insider, machines: Iterable[Machine]) -> tuple[list[Sta
     """What running containers use, in the order given, one command per node; and the errors of nodes that could not be asked."""
     wanted = [machine for machine in machines if machine.state in _ALIVE]
     found, errors = await _everywhere(insider, wanted, "usage")
-    known = [(machine, found.get((machine.node, machine.vmid))) for machine in wanted]
+    known = [(machine, found.get((machine.node, machine.backend, machine.vmid))) for machine in wanted]
     return [msgspec.structs.replace(s, id=m.id, node=m.node) for m, s in known if isinstance(s, Stats)], errors
 
 
@@ -57,30 +57,30 @@ async def addresses(
     """Where running containers are reached, by id, one command per node; and the errors of nodes that could not be asked."""
     wanted = [machine for machine in machines if machine.state in _ALIVE]
     found, errors = await _everywhere(insider, wanted, "network")
-    known = {machine.id: found.get((machine.node, machine.vmid)) for machine in wanted}
+    known = {machine.id: found.get((machine.node, machine.backend, machine.vmid)) for machine in wanted}
     return {id: one for id, one in known.items() if isinstance(one, Addresses)}, errors
 
 
 async def _everywhere(
     insider: Insider, machines: Sequence[Machine], name: str
-) -> tuple[dict[tuple[str, int], object], dict[str, NexcageError]]:
-    """One command on each node that has one of them, all nodes at once. A backend without the method has nothing to say."""
-    found: dict[tuple[str, int], object] = {}
+) -> tuple[dict[tuple[str, str, int], object], dict[str, NexcageError]]:
+    """One command on each node and for each backend that has one of them, all at once. A backend without the method has nothing to say."""
+    found: dict[tuple[str, str, int], object] = {}
     errors: dict[str, NexcageError] = {}
 
-    async def one(key: str, way: Callable[[], Command[Any]]) -> None:
+    async def one(key: str, backend: str, way: Callable[[], Command[Any]]) -> None:
         try:
             answered: dict[int, object] = await _asked(insider.nodes[key], way())
         except NexcageError as error:
             errors[key] = error
             return
-        found.update(((key, vmid), value) for vmid, value in answered.items())
+        found.update(((key, backend, vmid), value) for vmid, value in answered.items())
 
     async with anyio.create_task_group() as tasks:
         for key, backend in sorted({(machine.node, machine.backend) for machine in machines}):
             way = getattr(insider.backends.get(backend), name, None)
             if way is not None and key in insider.nodes:
-                tasks.start_soon(one, key, way)
+                tasks.start_soon(one, key, backend, way)
     return found, errors
 
 

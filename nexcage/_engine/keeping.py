@@ -93,9 +93,10 @@ class Keeps:
         machine = await self._fleet.observe(self.id)
         if not machine.node:
             raise NotFound("container", self.id)
-        look = self._fleet.nodes[machine.node].seen
+        node = self._fleet.nodes[machine.node].of(machine.backend)
+        look = node.seen
         if look is None or machine.vmid not in look.guests:
-            look = await self._fleet.nodes[machine.node].look()
+            look = await node.look()
         return details_of(machine, look, machine.backend, "look at")
 
     async def plan(self, change: Update) -> tuple[Change, ...]:

@@ -1,47 +1,59 @@
-"""A node of the fleet: its link, its circuit breaker, and looks that many callers share."""
+"""A node of the fleet as one family of backends sees it: looks that many callers share.
+
+``lxc`` and ``vm`` show their containers in one look, ``crun`` and ``runc`` in another. A container is only ever judged by a look of its
+own family, for in all others it looks destroyed. The views of a node share its link (`nexcage._engine.link`), and nothing that was seen.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from random import Random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import anyio
-import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
-from nexcage._core.command import Claim, Command, Result, shown
-from nexcage._core.config import Limits
+from nexcage._core.command import Claim, Command, Result
 from nexcage._core.hosts import Host
+from nexcage._core.machine import Machine
 from nexcage._core.seen import Look, Settled
-from nexcage._engine.retry import Breaker, again
-from nexcage.abc import Stream, Transport
-from nexcage.errors import CommandFailed, NexcageError, NodeError, NodeNotUsable, NodeTimeout, NodeUnreachable, brief
-from nexcage.tools import claims
+from nexcage._core.states import State
+from nexcage._engine.link import Link, Lost, answer
+from nexcage._engine.retry import again
+from nexcage.abc import Backend, Stream
+from nexcage.errors import NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable, NoRoute
 
-__all__ = ["Asked", "FleetNode", "Lost", "answer"]
+__all__ = ["Asked", "Families", "FleetNode", "Lost", "Views", "answer", "by_family", "in_use"]
 
 T = TypeVar("T")
 _log = logging.getLogger("nexcage.command")
 
-
-TOGETHER = 64  # operations that one command asks for
-SWEEPING = 1800.0  # seconds between sweeps of old claims
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
 GATHERED = 0.01  # seconds at least that a look waits for the other operations at work on the node to ask for it too
 AT_MOST = 0.1  # and at most: as long as half of the last one took, for on a busy node looks cost more than waiting
 
 
-class Lost(Exception):
-    """A command may have begun and its answer is gone; never leaves the engine."""
+class Families:
+    """Which backends look together. ``first`` is the backend that looks when nobody says which."""
 
-    def __init__(self, node: str, command: Command[Any], result: Result) -> None:
-        super().__init__(f"the answer of {' '.join(command.argv[:2])} on {node} was lost ({result.lost or 'link'})")
-        self.node: str = node
-        self.result: Result = result
+    def __init__(self, backends: Mapping[str, Backend], first: str) -> None:
+        self.first: str = first
+        self._backends = backends
+
+    def of(self, backend: str) -> str:
+        """The family of a backend: the one that it says, else its name. Without a backend, that of the first."""
+        backend = backend or self.first
+        family: str = getattr(self._backends.get(backend), "family", backend)
+        return family
+
+    def observe(self, backend: str, node: str, ops: tuple[str, ...]) -> Command[Look]:
+        """The look of that backend; raises NoRoute when it is not installed."""
+        known = self._backends.get(backend)
+        if known is None:
+            raise NoRoute(f"the containers of backend '{backend}' cannot be seen: it is not installed")
+        return known.observe(node, ops)
 
 
 class Asked:
@@ -54,76 +66,89 @@ class Asked:
         self.error: NexcageError | None = None
 
 
-class _Question:
-    """Steps that somebody asks the node for."""
+class Views:
+    """The views of one node, which they share."""
 
-    def __init__(self, steps: tuple[Claim, ...]) -> None:
-        self.steps: tuple[Claim, ...] = steps
-        self.done: anyio.Event = anyio.Event()
-        self.known: tuple[Settled, ...] = ()
-        self.error: NexcageError | None = None
-
-
-def _chunks(questions: list[_Question]) -> Iterator[list[_Question]]:
-    """In parts that a command line and an answer can hold."""
-    for start in range(0, len(questions), TOGETHER):
-        yield questions[start : start + TOGETHER]
+    def __init__(self) -> None:
+        self.by_backend: dict[str, FleetNode] = {}
+        self.all: list[FleetNode] = []
 
 
 class FleetNode:
-    """One node. ``key`` is its host string; ``seen`` the newest look (None before the first)."""
+    """One node. ``key`` is its host string; ``seen`` the newest look (None before the first) of ``family``."""
 
     def __init__(
         self,
-        host: Host,
-        transport: Transport,
-        observe: Callable[[str, tuple[str, ...]], Command[Look]],
+        link: Link,
+        families: Families,
         *,
-        limits: Limits,
         tasks: TaskGroup,
         clock: Callable[[], float],
-        random: Random,
-        changed: Callable[[str, NexcageError | None, str], None],
+        backend: str = "",
+        views: Views | None = None,
     ) -> None:
-        self.key: str = host.key
-        self.host: Host = host
+        self.key: str = link.key
+        self.host: Host = link.host
+        self.family: str = families.of(backend)
         self.seen: Look | None = None
         self.at_work: int = 0
         """How many operations are under way on it; each of them will ask for a look."""
-        self._transport = transport
-        self._observe = observe
+        self._link = link
+        self._families = families
+        self._backend = backend or families.first
         self._tasks = tasks
         self._clock = clock
-        self._changed = changed
-        self._breaker = Breaker(host.key, limits, anyio.current_time, random)
+        self._views: Views = views or Views()
+        self._views.by_backend[self._backend] = self
+        self._views.all.append(self)
         self._next: Asked | None = None
         self._looking = False
         self._looked = -1e9
-        self._closed = False
-        self._questions: list[_Question] = []
-        self._sweeping = False
         self._took = 0.0  # seconds, of the last look
         self._marks: tuple[Look | None, dict[tuple[str, str], int]] = (None, {})
+
+    # ---- views -------------------------------------------------------------------------------------------------------------
+
+    def of(self, backend: str) -> FleetNode:
+        """The same node as the family of ``backend`` sees it (the first one, by an empty name)."""
+        known = self._views.by_backend.get(backend or self._families.first)
+        return known if known is not None else self._view(backend)
+
+    def _view(self, backend: str) -> FleetNode:
+        family = self._families.of(backend)
+        for view in self._views.all:
+            if view.family == family:
+                self._views.by_backend[backend] = view
+                return view
+        return FleetNode(
+            self._link, self._families, tasks=self._tasks, clock=self._clock, backend=backend, views=self._views
+        )
+
+    def views(self) -> Sequence[FleetNode]:
+        """The node by every family that was asked for so far."""
+        return self._views.all
+
+    # ---- its link ----------------------------------------------------------------------------------------------------------
 
     @property
     def lost(self) -> bool:
         """Whether it is given up for now."""
-        return self._breaker.open
+        return self._link.breaker.open
 
     @property
     def away(self) -> bool:
         """Whether it could not be reached when it was last asked."""
-        return self._breaker.last is not None
+        return self._link.breaker.last is not None
 
     @property
     def fencing(self) -> bool:
         """Whether the node itself refuses commands of a driver that has lost its lease: it has a runner."""
-        return bool(getattr(self._transport, "fencing", False))
+        return self._link.fencing
 
     @property
     def mode(self) -> str:
         """How commands reach it (``runner``, ``exec``, and why), as far as its transport says."""
-        return str(getattr(self._transport, "mode", "") or "")
+        return self._link.mode
 
     def having(self, fleet: str, id: str) -> int | None:
         """The VMID of the container that the newest look shows as ``id`` of ``fleet``; copies do not count."""
@@ -135,129 +160,33 @@ class FleetNode:
 
     def forgive(self) -> None:
         """Close the circuit by hand: after a rejected login or host key was put right."""
-        self._breaker.reset()
+        self._link.breaker.reset()
 
     def __repr__(self) -> str:
         if self.lost:
-            return f"<Node {self.key}: lost ({self._breaker.last})>"
+            return f"<Node {self.key}: lost ({self._link.breaker.last})>"
         return f"<Node {self.key}: {len(self.seen.guests)} guests>" if self.seen else f"<Node {self.key}: not seen yet>"
 
     async def call(self, command: Command[Any], env: Mapping[str, str] | None = None) -> Result:
         """Run a command; raises a NodeError only when it surely did not begin."""
-        self._breaker.admit()
-        if env:
-            command = msgspec.structs.replace(command, env={**command.env, **env})
-        began = anyio.current_time()
-        try:
-            result = await self._carried(command)
-        except NodeError as error:
-            _log.debug("%s: %s: %s", self.key, brief(command.argv), error)
-            self._failed(error)
-            raise
-        except NexcageError:
-            raise
-        except Exception:  # noqa: BLE001 (a defect of the transport: nobody knows whether it began)
-            _log.exception("%s: %s broke", self.key, brief(command.argv))
-            result = Result(None, lost="link")
-        if _log.isEnabledFor(logging.DEBUG):
-            spent = anyio.current_time() - began
-            said = shown(result.stderr[-200:]).strip()
-            _log.debug("%s: %s: exit %s in %.3f s %s", self.key, brief(command.argv), result.exit, spent, said)
-        if result.exit is None and result.lost == "link":
-            self._failed(NodeUnreachable(self.key, "the link was lost"))
-        elif result.exit is not None and self._breaker.answered():
-            self._changed(self.key, None, self.seen.boot_id if self.seen else "")
-        return result
+        return await self._link.call(command, env)
 
-    @asynccontextmanager
-    async def stream(self, command: Command[Any]) -> AsyncGenerator[Stream]:
+    def stream(self, command: Command[Any]) -> AbstractAsyncContextManager[Stream]:
         """Run a command and hand out what it prints as it comes; a NodeError of this node only when it surely did not begin."""
-        self._breaker.admit()
-        _log.debug("%s: %s: begins", self.key, brief(command.argv))
-        begun = False
-        try:
-            async with self._transport.stream(command) as stream:
-                begun = True
-                yield stream
-        except NodeError as error:
-            if error.node == self.key and (isinstance(error, NodeUnreachable) or not begun):
-                self._failed(error)
-            raise
+        return self._link.stream(command)
 
-    async def _carried(self, command: Command[Any]) -> Result:
-        """A claim is kept by the node's runner, or by a script where there is none."""
-        if command.claim is None or getattr(self._transport, "claims", False):
-            return await self._transport.run(command)
-        if not self._sweeping:
-            self._sweeping = True
-            self._tasks.start_soon(self._sweep, command.claim.fleet)
-        return claims.unclaimed(await self._transport.run(claims.claimed(command)), self.key)
-
-    async def _sweep(self, fleet: str) -> None:
-        """Where no runner removes old claims, a driver that lives long does."""
-        while True:
-            await anyio.sleep(SWEEPING)
-            try:
-                await self.run(claims.sweep(fleet))
-            except (NexcageError, Lost) as error:
-                _log.debug("%s: old claims were not swept: %s", self.key, error)
+    async def run(self, command: Command[T], env: Mapping[str, str] | None = None) -> T:
+        """Run a command and parse its answer; raises Lost when there is none."""
+        return answer(command, await self._link.call(command, env), self.key)
 
     async def settle(self, *steps: Claim) -> tuple[Settled, ...]:
         """What the node knows of these steps; those that have not begun never will. Those who ask at the same time share a command.
 
         Raises NodeError when it cannot be asked.
         """
-        if self._closed:
-            raise NodeUnreachable(self.key, "the fleet is closing")
-        asked = _Question(steps)
-        self._questions.append(asked)
-        if len(self._questions) == 1:
-            self._tasks.start_soon(self._answers)
-        await asked.done.wait()
-        if asked.error is not None:
-            raise again(asked.error)
-        return asked.known
+        return await self._link.settle(*steps)
 
-    async def _answers(self) -> None:
-        batch: list[_Question] = []
-        try:
-            await anyio.lowlevel.checkpoint()
-            batch, self._questions = self._questions, []
-            for some in _chunks(batch):
-                await self._ask(some)
-        finally:
-            for asked in batch + self._questions:
-                if not asked.done.is_set() and not asked.known and asked.error is None:
-                    asked.error = NodeUnreachable(self.key, "the fleet is closing")
-                asked.done.set()
-
-    async def _ask(self, some: list[_Question]) -> None:
-        steps = [step for asked in some for step in asked.steps]
-        error: NexcageError | None = None
-        known: tuple[Settled, ...] = ()
-        try:
-            known = await self.run(claims.settle(*steps))
-            if len(known) != len(steps):
-                error = CommandFailed(self.key, ("settle",), 0, "its answer about claims is not complete")
-        except Lost:
-            error = NodeUnreachable(self.key, "the link was lost while asking for claims")
-        except NexcageError as trouble:
-            error = trouble
-        at = 0
-        for asked in some:
-            asked.error, asked.known = error, known[at : at + len(asked.steps)]
-            if any(one.kind == "unusable" for one in asked.known):
-                asked.error = NodeNotUsable(self.key, "claims cannot be kept there, so a step may still begin")
-            at += len(asked.steps)
-            asked.done.set()
-
-    def _failed(self, error: NexcageError) -> None:
-        if self._breaker.failed(error):
-            self._changed(self.key, error, "")
-
-    async def run(self, command: Command[T], env: Mapping[str, str] | None = None) -> T:
-        """Run a command and parse its answer; raises Lost when there is none."""
-        return answer(command, await self.call(command, env), self.key)
+    # ---- looking -----------------------------------------------------------------------------------------------------------
 
     async def look(self, ops: tuple[str, ...] = (), *, within: float = 0.0) -> Look:
         """What is so now: a look that began after this call, or at most ``within`` seconds before it.
@@ -276,7 +205,7 @@ class FleetNode:
 
     def ask(self) -> Asked:
         """Have a look that begins after this call; whoever asks before it begins shares it. Does not wait."""
-        if self._closed:
+        if self._link.closed:
             raise NodeUnreachable(self.key, "the fleet is closing")
         if self._next is None:
             self._next = Asked()
@@ -297,7 +226,7 @@ class FleetNode:
                     shared.look = await self._look(())
                 except NexcageError as error:
                     shared.error = error
-                    if self._breaker.last is error and self._next is not None:
+                    if self._link.breaker.last is error and self._next is not None:
                         # There is no link: who asked meanwhile would wait as long again for the same answer.
                         self._next.error, meanwhile, self._next = error, self._next, None
                         meanwhile.done.set()
@@ -314,7 +243,7 @@ class FleetNode:
     async def _look(self, ops: tuple[str, ...]) -> Look:
         began = anyio.current_time()
         try:
-            look = await self.run(self._observe(self.key, ops))
+            look = await self.run(self._families.observe(self._backend, self.key, ops))
         except Lost as lost:
             if lost.result.lost == "deadline":
                 raise NodeTimeout(self.key, "it did not show its containers in time") from None
@@ -322,29 +251,41 @@ class FleetNode:
         look = msgspec.structs.replace(look, at=self._clock())
         self._took = anyio.current_time() - began
         if began > self._looked:  # a slow look must not replace a newer one
-            self.seen, self._looked = look, began
+            self.seen, self._looked, self._link.boot_id = look, began, look.boot_id
         return look
 
     async def aclose(self) -> None:
-        """Close the link."""
-        self._closed = True
-        await self._transport.aclose()
+        """Close the link, for all views."""
+        await self._link.aclose()
 
 
-def answer(command: Command[T], result: Result, node: str) -> T:
-    """The value of a result: raises Lost without an exit status, and what the command's vocabulary makes of a failure."""
-    if result.exit is None:
-        raise Lost(node, command, result)
-    if command.check is not None:
-        refused = command.check(command, result, node)
-        if refused is not None:
-            raise refused
-    if result.exit != 0:
-        raise command.classify(command, result, node)
-    try:
-        return command.parse(result)
-    except NexcageError:
-        raise
-    except (ValueError, LookupError, ArithmeticError) as error:
-        said = f"its answer cannot be read: {error}"
-        raise CommandFailed(node, command.argv, 0, said, shown(result.stdout)) from None
+def in_use(nodes: Mapping[str, FleetNode], machines: Iterable[Machine]) -> dict[str, list[FleetNode]]:
+    """By which families those of ``machines`` are seen that are on ``nodes``; none for a node without any."""
+    found: dict[str, list[FleetNode]] = {key: [] for key in nodes}
+    for machine in machines:
+        there = found.get(machine.node)
+        if there is None or (machine.state is State.ABSENT and machine.running is None and machine.unresolved is None):
+            continue
+        view = nodes[machine.node].of(machine.backend)
+        if view not in there:
+            there.append(view)
+    return found
+
+
+async def by_family(needed: Sequence[FleetNode], also: Iterable[FleetNode]) -> dict[str, Look]:
+    """Looks at one node, by family. A family of ``also`` may be one that this node does not have, unless it has none at all.
+
+    Raises NodeError.
+    """
+    seen: dict[str, Look] = {}
+    missing: NexcageError | None = None
+    for view in dict.fromkeys((*needed, *also)):
+        try:
+            seen[view.family] = await view.look()
+        except (NodeNotUsable, NoRoute) as error:
+            if view in needed:
+                raise
+            missing = missing or error
+    if missing is not None and not seen:
+        raise missing
+    return seen

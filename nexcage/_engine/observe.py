@@ -52,7 +52,7 @@ class Observer:
         node = self._nodes.get(machine.node)
         if node is None:
             raise NoRoute(f"container '{machine.id}' is on node '{machine.node}', which is not in this fleet")
-        return node
+        return node.of(machine.backend)
 
     async def observe(self, id: str, *, wait: bool = True) -> Observed | None:
         """Look at one container now; the event if something differed. Waits for a lost command that still runs, unless
@@ -91,7 +91,7 @@ class Observer:
     async def there(self, machine: Machine, key: str) -> tuple[State, int]:
         """Its state and pid as that node shows it; as they were, where that node cannot be asked or does not have it."""
         try:
-            look = await self._nodes[key].look()
+            look = await self._nodes[key].of(machine.backend).look()
         except (KeyError, NexcageError):
             return machine.was, 0
         guest = look.find(self._fleet, machine.id, machine.mark)
@@ -203,7 +203,7 @@ class Observer:
         owner = look.vmids.get(machine.vmid, "")
         if not owner or owner == look.pve:
             return None
-        for node in self._nodes.values():
+        for node in (one.of(machine.backend) for one in self._nodes.values()):
             if node.key == look.node or (node.seen is not None and node.seen.pve != owner):
                 continue
             there = await node.look()

@@ -24,6 +24,8 @@ from nexcage.errors import NexcageError
 __all__ = ["Rebuilder"]
 
 _CREATES = ("vzcreate", "vzrestore", "vzclone")
+_FAMILIES = ("lxc", "crun")
+"""Backends by whose looks a node is asked whose journal does not say what it has."""
 
 
 class _Known(NexcageError):
@@ -31,7 +33,7 @@ class _Known(NexcageError):
 
 
 class Rebuilder:
-    """Rebuilds the journal of one fleet; ``backend`` is the name of the one that sees the containers."""
+    """Rebuilds the journal of one fleet; ``backend`` is the name of the one that sees the containers when nobody says otherwise."""
 
     def __init__(self, fleet: str, journal: Journal, nodes: Mapping[str, FleetNode], backend: str) -> None:
         self._fleet = fleet
@@ -47,10 +49,13 @@ class Rebuilder:
         """
         await self._journal.refresh()
         self._since = self._journal.seq
-        seen = await survey(self._fleet, self._nodes)
+        seen = await survey(self._fleet, self._nodes, self._journal.machines.values(), also=_FAMILIES)
         await self._journal.refresh()
         found = [away(key, error) for key, error in sorted(seen.errors.items())]
-        where = places(self._fleet, seen.looks)
+        where: dict[str, list[Place]] = {}
+        for looks in seen.looks.values():
+            for id, there in places(self._fleet, looks).items():
+                where.setdefault(id, []).extend(there)
         wanted = [id for id in sorted(where) if (id in ids if ids else id not in aside)]
         wanted += [id for id in ids if id not in where and id in aside]
 
@@ -116,7 +121,7 @@ class Rebuilder:
         """Why the nodes alone do not tell what a container is whose records are damaged; None when nothing is left to guess."""
         if all_.errors:
             return f"it is set aside until all nodes answer: {', '.join(sorted(all_.errors))} did not"
-        if machine is not None and machine.node and machine.node not in all_.looks:
+        if machine is not None and machine.node and machine.node not in all_.nodes:
             return f"it is set aside until its node {machine.node} is asked too"
         others = {
             began.op_id for m in self._journal.machines.values() if m.id != id and (began := m.running or m.unresolved)
@@ -126,7 +131,7 @@ class Rebuilder:
                 if claim.kind == "running" and claim.op not in others:
                     return f"it is set aside: operation {claim.op} still runs on {key}, and may be its"
         vmids = {place.guest.vmid for place in seen} | {machine.vmid if machine is not None else 0}
-        for key, look in all_.looks.items():
+        for key, look in all_.all():
             busy = [task for task in look.tasks if task.vmid in vmids or task.type in _CREATES]
             if busy:
                 return f"it is set aside: task {busy[0].type} of {busy[0].vmid} works on {key}"
@@ -150,11 +155,18 @@ class Rebuilder:
             vmid=guest.vmid,
             pid=guest.pid,
             boot_id=look.boot_id,
-            backend="vm" if guest.kind == "vm" else self._backend,
+            backend=_backend_of(guest, self._backend),
             mark=mark.op,
             adopted=True,
             rebuilt=True,
         )
+
+
+def _backend_of(guest: Guest, first: str) -> str:
+    """The backend whose it is; the one that looks tells nothing else about containers."""
+    if guest.kind == "lxc":
+        return first if first not in ("crun", "runc", "vm") else "lxc"
+    return "vm" if guest.kind == "vm" else guest.tool
 
 
 def _known(machine: Machine) -> bool:

@@ -68,7 +68,7 @@ async def _with_target(intent: Migrate, machine: Machine, look: Look, nodes: Map
     node = nodes.get(intent.node)
     if node is None:
         raise NoRoute(f"node '{intent.node}' is not in this fleet, so '{intent.id}' would be lost to it")
-    there = await node.look()
+    there = await node.of(machine.backend).look()
     if there.vmids.get(machine.vmid) != look.pve:
         raise IllegalTransition(intent.id, "migrate", "", reason=f"{node.key} is not in the cluster of {look.node}")
     return msgspec.structs.replace(intent, target=there.pve)

@@ -88,8 +88,20 @@ def test_a_running_container_that_is_being_deleted_runs_until_it_is_gone() -> No
 def test_a_pid_is_shown_only_where_there_is_a_process() -> None:
     for machine in MACHINES:
         document = oci_state(machine, run_dir="/run/nexcage")
-        if document.status in ("creating", "created", "stopped"):
+        if document.status in ("creating", "stopped"):
             assert document.pid == 0, machine.state
+
+
+def test_a_created_container_has_the_pid_of_a_process_that_waits() -> None:
+    for state in (State.CREATED, State.STARTING):
+        assert oci_state(Machine("a", state=state, pid=8123), run_dir="/run").pid == 8123
+        assert oci_state(Machine("a", state=state), run_dir="/run").pid == 0
+
+
+def test_a_container_of_a_runtime_has_no_number_to_show() -> None:
+    for backend, shown in (("crun", None), ("runc", None), ("lxc", "104")):
+        document = oci_state(Machine("a", state=State.RUNNING, backend=backend, vmid=104), run_dir="/run")
+        assert document.annotations.get("org.nexcage.vmid") == shown
 
 
 def test_the_bundle_is_absolute_and_never_missing() -> None:

@@ -10,8 +10,20 @@ from typing import Any
 import anyio
 import pytest
 
-from nexcage import Command, CommandFailed, Host, Limits, Look, NexcageError, NodeTimeout, NodeUnreachable, Result
-from nexcage._engine.node import FleetNode, answer
+from nexcage import (
+    Command,
+    CommandFailed,
+    Host,
+    Limits,
+    Look,
+    NexcageError,
+    NodeTimeout,
+    NodeUnreachable,
+    NoRoute,
+    Result,
+)
+from nexcage._engine.link import Link
+from nexcage._engine.node import Families, FleetNode, answer
 from nexcage.errors import AuthRejected
 from nexcage.tools import pveam
 from nexcage.tools.shelf import shelf
@@ -37,17 +49,25 @@ class Counting:
     async def aclose(self) -> None: ...
 
 
-def observe(key: str, ops: tuple[str, ...]) -> Command[Look]:
-    return Command(("look", *ops), lambda result: Look(key, "pve1", str(int(result.stdout)), {}, {}), safe=True)
+class Seeing:
+    """A backend as far as a node needs it."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+
+    def observe(self, key: str, ops: tuple[str, ...]) -> Command[Look]:
+        words = ("look", self.family, *ops)
+        return Command(words, lambda result: Look(key, self.family, str(int(result.stdout)), {}, {}), safe=True)
 
 
 @asynccontextmanager
 async def a_node(transport: Any, **limits: Any) -> AsyncIterator[FleetNode]:
     async with anyio.create_task_group() as tasks:
-        yield FleetNode(
-            Host("pve-01"), transport, observe, limits=Limits(**limits), tasks=tasks, clock=lambda: 5.0, random=Random(1),
-            changed=lambda *_: None,
-        )  # fmt: skip
+        link = Link(
+            Host("pve-01"), transport, limits=Limits(**limits), tasks=tasks, random=Random(1), changed=lambda *_: None
+        )
+        families: Any = {"lxc": Seeing("pve"), "vm": Seeing("pve"), "crun": Seeing("oci")}
+        yield FleetNode(link, Families(families, "lxc"), tasks=tasks, clock=lambda: 5.0)
         tasks.cancel_scope.cancel()
 
 
@@ -265,3 +285,35 @@ async def test_closing_answers_everybody_who_waits(virtual_time: object) -> None
     assert [type(error) for error in errors] == [NodeUnreachable] * 4
     with pytest.raises(NodeUnreachable, match="closing"):
         await node.look()
+
+
+async def test_what_one_family_of_backends_sees_is_no_look_of_another(virtual_time: object) -> None:
+    transport = Counting()
+    async with a_node(transport) as node:
+        assert node.of("vm") is node.of("lxc") is node.of("") is node
+        other = node.of("crun")
+        assert other is not node
+        assert other.of("lxc") is node
+        seen = await node.look()
+        assert other.seen is None
+        assert (await other.look()).pve == "oci"
+        assert node.seen is seen
+        assert list(node.views()) == list(other.views()) == [node, other]
+
+
+async def test_a_node_that_is_given_up_is_given_up_for_all_families(virtual_time: object) -> None:
+    def refuse(n: int) -> Result:
+        raise AuthRejected("pve-01", "no")
+
+    async with a_node(Counting(answer=refuse)) as node:
+        with pytest.raises(AuthRejected):
+            await node.of("crun").look()
+        assert node.lost
+        node.of("crun").forgive()
+        assert not node.lost
+
+
+async def test_a_backend_that_is_not_installed_cannot_look(virtual_time: object) -> None:
+    async with a_node(Counting()) as node:
+        with pytest.raises(NoRoute, match="'nspawn' cannot be seen: it is not installed"):
+            await node.of("nspawn").look()

@@ -86,6 +86,8 @@ class Launch(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] = ()
     umask: int | None = None
     no_new_privs: bool = False
+    capabilities: tuple[int, int, int, int, int] | None = None
+    """Masks of bounding, permitted, effective, inheritable and ambient (bit N is capability N); None leaves them as they are."""
     start_container: tuple[Call, ...] = ()
 
 
@@ -128,6 +130,8 @@ class Bundle(msgspec.Struct, frozen=True):
 
     path: str
     root: Root | None = None
+    kinds: frozenset[tuple[str, str]] = frozenset()
+    """What absolute sources of bind mounts are where that is known: ``("/etc/hosts", "file")``; others count as directories."""
 
 
 class BundlePlan(msgspec.Struct, frozen=True, kw_only=True):

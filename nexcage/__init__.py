@@ -119,6 +119,7 @@ if TYPE_CHECKING:
     from nexcage.errors import AlreadyExists as AlreadyExists
     from nexcage.errors import AuthRejected as AuthRejected
     from nexcage.errors import Blocked as Blocked
+    from nexcage.errors import BundleRefused as BundleRefused
     from nexcage.errors import Busy as Busy
     from nexcage.errors import Changed as Changed
     from nexcage.errors import CommandFailed as CommandFailed
@@ -160,6 +161,7 @@ __all__ = [
     "Backup",
     "Began",
     "Blocked",
+    "BundleRefused",
     "Busy",
     "Change",
     "Changed",
@@ -403,6 +405,7 @@ _HOME: dict[str, str] = {
     "AlreadyExists": "nexcage.errors",
     "AuthRejected": "nexcage.errors",
     "Blocked": "nexcage.errors",
+    "BundleRefused": "nexcage.errors",
     "Busy": "nexcage.errors",
     "CommandFailed": "nexcage.errors",
     "Fenced": "nexcage.errors",

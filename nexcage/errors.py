@@ -13,6 +13,7 @@ __all__ = [
     "AlreadyExists",
     "AuthRejected",
     "Blocked",
+    "BundleRefused",
     "Busy",
     "Changed",
     "CommandFailed",
@@ -165,6 +166,25 @@ class InvalidImage(InvalidInput):
         super().__init__("image", where, reason)
         self.args = (f"invalid image: {where}: {reason}",)
         self.where: str = where
+
+
+class BundleRefused(NexcageError):
+    """A bundle asks for what cannot be had with that backend or on that node, and nobody allowed to drop it; nothing was made.
+
+    ``refused`` are JSON pointers into its config.json, ``reasons`` say why, one for each.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ("bundle", "where", "refused", "reasons")
+
+    def __init__(self, bundle: str, where: str, refused: tuple[str, ...], reasons: tuple[str, ...]) -> None:
+        told = [f"{_shown(pointer)}: {reason}" for pointer, reason in zip(refused, reasons, strict=True)]
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        super().__init__(f"cannot make bundle {escaped(bundle)} into a container of {escaped(where)}: {told[0]}{more}")
+        self.bundle: str = bundle
+        self.where: str = where
+        self.refused: tuple[str, ...] = refused
+        self.reasons: tuple[str, ...] = reasons
+        self.noted(*told[1:20])
 
 
 class UnsupportedImage(InvalidInput):

@@ -173,6 +173,9 @@ async def journals() -> None:
 async def errors(fleet: nexcage.Fleet) -> None:
     try:
         await fleet["web-1"].delete()
+    except nexcage.BundleRefused as error:
+        assert_type((error.bundle, error.where), tuple[str, str])
+        assert_type((error.refused, error.reasons), tuple[tuple[str, ...], tuple[str, ...]])
     except nexcage.InvalidBundle as error:
         assert_type((error.document, error.pointer, error.reason), tuple[str, str, str])
     except nexcage.InvalidImage as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType, field
 
-from nexcage._core.bundle.kinds import Section, Strings, Uint8, Uint32, Uint64
+from nexcage._core.bundle.kinds import Section, Strings, Uint8, Uint16, Uint32, Uint64
 
 __all__ = ["ZOS", "FreeBSD", "Solaris", "VirtualMachine", "Windows"]
 
@@ -128,5 +129,57 @@ class VirtualMachine(Section, frozen=True, kw_only=True):
     hw_config: Hardware | UnsetType = UNSET
 
 
+class WindowsDevice(Section, frozen=True, kw_only=True):
+    id: str
+    id_type: Literal["class"]
+
+
+class WindowsMemory(Section, frozen=True, kw_only=True):
+    limit: Uint64 | UnsetType = UNSET
+
+
+class WindowsAffinity(Section, frozen=True, kw_only=True):
+    mask: Uint64 | UnsetType = UNSET
+    group: Uint32 | UnsetType = UNSET
+
+
+class WindowsCPU(Section, frozen=True, kw_only=True):
+    count: Uint64 | UnsetType = UNSET
+    shares: Uint16 | UnsetType = UNSET
+    maximum: Uint16 | UnsetType = UNSET
+    affinity: WindowsAffinity | UnsetType = UNSET
+
+
+class WindowsStorage(Section, frozen=True, kw_only=True):
+    iops: Uint64 | UnsetType = UNSET
+    bps: Uint64 | UnsetType = UNSET
+    sandbox_size: Uint64 | UnsetType = UNSET
+
+
+class WindowsResources(Section, frozen=True, kw_only=True):
+    memory: WindowsMemory | UnsetType = UNSET
+    cpu: WindowsCPU | UnsetType = UNSET
+    storage: WindowsStorage | UnsetType = UNSET
+
+
+class WindowsNetwork(Section, frozen=True, kw_only=True):
+    endpoint_list: Strings = ()
+    allow_unqualified_dns_query: bool | UnsetType = field(default=UNSET, name="allowUnqualifiedDNSQuery")
+    dns_search_list: Strings = field(default=(), name="DNSSearchList")
+    network_shared_container_name: str | UnsetType = UNSET
+    network_namespace: str | UnsetType = UNSET
+
+
+class HyperV(Section, frozen=True, kw_only=True):
+    utility_vm_path: str | UnsetType = field(default=UNSET, name="utilityVMPath")
+
+
 class Windows(Section, frozen=True, kw_only=True):
-    """Of it only the presence is read."""
+    layer_folders: Annotated[Strings, Meta(min_length=1)]
+    devices: tuple[WindowsDevice, ...] = ()
+    resources: WindowsResources | UnsetType = UNSET
+    network: WindowsNetwork | UnsetType = UNSET
+    credential_spec: Mapping[str, Any] | UnsetType = UNSET  # Any: an object of Windows' own
+    servicing: bool | UnsetType = UNSET
+    ignore_flushes_during_boot: bool | UnsetType = UNSET
+    hyperv: HyperV | UnsetType = UNSET

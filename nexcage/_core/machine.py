@@ -69,7 +69,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def rule(self, intent: Intent | Inside, *, strict_oci: bool = False) -> Rule:
         """The table's cell for ``intent`` now; raises NotFound, AlreadyExists or IllegalTransition for the cells that refuse."""
-        cell = rule(self.state, intent.op, force=force_of(intent), strict_oci=strict_oci)
+        cell = rule(self.state, intent.op, force=force_of(intent), strict_oci=strict_oci, process=self.pid > 0)
         if cell.kind == "refuse":
             raise self.illegal(intent.op, strict_oci=strict_oci)
         if cell.kind == "missing" and not (intent.op is Op.DELETE and force_of(intent)):
@@ -262,7 +262,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(known, vmid=event.vmid, mark=event.mark, ran=ran, wanted=event.state)
 
     def _in(self, event: Event, state: State, **changes: object) -> Machine:
-        ran = self.ran or state in (State.RUNNING, State.PAUSED)
+        ran = self.ran or state in (State.RUNNING, State.PAUSED, State.STOPPED)
         if state is State.ABSENT:
             changes |= {"pid": 0, "vmid": 0, "mark": ""}
             ran = False

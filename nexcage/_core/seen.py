@@ -50,7 +50,8 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``kind`` is ``vm`` for a virtual machine: its pid is that of its ``kvm`` process. ``silent``: that runs and does not say whether
     the machine is paused. ``oci`` is a container of ``runtime`` (crun, runc); one of these that does not run has ended. ``waiting``: its
-    init is there (``running``), and has not been told to start the container's program.
+    init is there (``running``), and has not been told to start the container's program. ``gated``: of a container of Proxmox VE, which
+    was made from a bundle: it waits until its first start.
     """
 
     vmid: int
@@ -69,6 +70,7 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
     silent: bool = False
     waiting: bool = False
     runtime: str = ""
+    gated: bool = False
 
     @property
     def tool(self) -> str:
@@ -159,7 +161,12 @@ def observed(guest: Guest | None, machine: Machine) -> State:
             return State.PAUSED  # as it was the last time it said
         # PVE freezes the inner cgroup while it snapshots or backs up: that is not a pause (design 7).
         return State.PAUSED if guest.frozen and guest.lock not in ("snapshot", "backup") else State.RUNNING
-    return State.STOPPED if machine.ran or guest.kind == "oci" else State.CREATED
+    return State.STOPPED if machine.ran or guest.kind == "oci" or _ended(guest, machine) else State.CREATED
+
+
+def _ended(guest: Guest, machine: Machine) -> bool:
+    """Whether it had a process that waited at its gate, and has none any more."""
+    return guest.gated and machine.was is State.CREATED and machine.pid > 0
 
 
 def task_of(look: Look, vmid: int) -> Task | None:
@@ -215,7 +222,7 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
         return "unknown"
     match began.op:
         case Op.START:
-            if guest.kind == "oci":  # its program may have come to its end already
+            if guest.kind == "oci" or _ended(guest, machine):  # its program may have come to its end already
                 return "done" if state in (State.RUNNING, State.STOPPED) else "not"
             return "done" if state is State.RUNNING and guest.pid else "not"
         case Op.STOP:

@@ -16,7 +16,8 @@ What is odd, and why:
 - DELETE of a container that runs needs `force`.
 - RESUME is "already so" for a RUNNING container, but START is not for a PAUSED one: it is neither running nor stopped.
 - ADOPT is how a guest that somebody else made becomes a container; it ends in what the guest is: STOPPED, RUNNING or PAUSED.
-- KILL is legal in CREATED, as OCI says; a backend whose created containers have no process refuses it.
+- KILL is legal in CREATED, as OCI says; a backend whose created containers have no process refuses it. STOP is "already so" there,
+  unless there is a process that waits to be started: then that is ended.
 """
 
 from __future__ import annotations
@@ -198,12 +199,12 @@ def _total() -> dict[tuple[State, Op], Rule]:
 TABLE: Mapping[tuple[State, Op], Rule] = MappingProxyType(_total())
 
 
-def rule(state: State, op: Op, *, force: bool = False, strict_oci: bool = False) -> Rule:
-    """The cell for ``op`` in ``state``, with what a fleet's settings and ``force`` make of it.
+def rule(state: State, op: Op, *, force: bool = False, strict_oci: bool = False, process: bool = False) -> Rule:
+    """The cell for ``op`` in ``state``, with what a fleet's settings and ``force`` make of it. ``process``: a created container has one.
 
     ``strict_oci``: OCI's ``start`` takes only ``created`` (runtime-spec, Operations) and nothing is "already so".
     """
-    cell = TABLE[state, op]
+    cell = _STOP if process and (state, op) == (State.CREATED, Op.STOP) else TABLE[state, op]
     if cell.forced and not force:
         return _REFUSE
     if strict_oci and (cell.kind == "already" or (op is Op.START and state is State.STOPPED)):

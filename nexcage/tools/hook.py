@@ -34,6 +34,10 @@ while (length $in >= 6) {
 }
 sub refuse { print STDERR "nexcage: $one{n} hook \"$one{H}\" failed: $_[0]\n"; exit 7 }
 exists $one{z} or do { print STDERR "nexcage: the hook came incomplete\n"; exit 6 };
+if (length $one{o}) {
+    sysopen my $once, ($ENV{NEXCAGE_NODE_ROOT} // "") . $one{o}, 193, 0600
+        or $!{EEXIST} ? do { print STDERR "nexcage: it was begun before, and is not run again\n"; exit 0 } : refuse("cannot note it: $!");
+}
 my ($path, $state, $most) = (($ENV{NEXCAGE_NODE_ROOT} // "") . $one{H}, $one{s}, $one{t});
 @argv = ($path) if !@argv;
 -e $path or refuse("no such file or directory");
@@ -99,22 +103,30 @@ exit 0;
 
 
 def run(
-    kind: str, index: int, call: Call, state: bytes, *, cwd: str, pid: int = 0, inside: bool = False
+    kind: str, index: int, call: Call, state: bytes, *, cwd: str, pid: int = 0, inside: bool = False, once: str = ""
 ) -> Command[None]:
     """Run the hook ``index`` of ``kind`` with ``state`` on its standard input; raises CommandFailed when it fails.
 
     In ``cwd`` where the node has such a directory, else in ``/``. ``inside``: in the network, host name and IPC namespaces of ``pid``.
+    ``once``: a file of the node that is made when it begins; where that is there already it does not run.
     """
     limit = _FOREVER if call.timeout is None else call.timeout + _SLACK
-    given = records(kind, call, state, cwd=cwd, pid=pid if inside else 0)
+    given = records(kind, call, state, cwd=cwd, pid=pid if inside else 0, once=once)
     argv = ("sh", "-c", HOOK, "hook", f"{kind}/{index}", call.path)
     facts = {"hook": f"{kind}/{index}"}
     return Command(argv, nothing, stdin=given, timeout=limit, tries=facts, classify=_failed)
 
 
-def records(kind: str, call: Call, state: bytes, *, cwd: str, pid: int = 0) -> bytes:
+def records(kind: str, call: Call, state: bytes, *, cwd: str, pid: int = 0, once: str = "") -> bytes:
     """The standard input of the script."""
-    given = [(b"n", kind), (b"H", call.path), (b"c", cwd), (b"p", str(pid) if pid else ""), (b"k", "net,ipc,uts")]
+    given = [
+        (b"n", kind),
+        (b"H", call.path),
+        (b"c", cwd),
+        (b"p", str(pid) if pid else ""),
+        (b"k", "net,ipc,uts"),
+        (b"o", once),
+    ]
     given += [(b"h", word) for word in call.argv] + [(b"v", word) for word in call.env]
     if call.timeout is not None:
         given.append((b"t", str(call.timeout)))

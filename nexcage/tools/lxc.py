@@ -34,6 +34,7 @@ echo '@nexcage members'; cat "$R/etc/pve/.members"
 m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n' "$m"
 echo '@nexcage vmlist'; cat "$R/etc/pve/.vmlist"
 echo '@nexcage running'
+waiting=
 for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/net/unix" | sort -nu); do
   m= p= s=
   read -r m < "$R/sys/fs/cgroup/lxc.monitor/$id/cgroup.procs" && read -r p s < "$R/proc/$m/task/$m/children"
@@ -41,7 +42,15 @@ for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/n
   s=
   read -r s < "$R/proc/$p/stat"
   echo "$id ${p:-0} ${s##*) }"
+  m=
+  read -r m < "$R/proc/$p/comm"
+  # Only the node's own copy of the init is believed when it says that it waits.
+  if [ "$m" = nexcage-gate ]; then
+    m=$(sed -n '/^\[/q; s#^lxc[.]mount[.]entry: \(/[^ ]*/inside\) [.]nexcage none bind.*#\1#p' "$R/etc/pve/lxc/$id.conf")
+    [ "$R/proc/$p/exe" -ef "$R$m/init" ] && waiting="$waiting $id"
+  fi
 done
+echo '@nexcage waiting'; echo $waiting
 echo '@nexcage frozen'
 cd "$R/sys/fs/cgroup/lxc" && grep -ls '^1' */cgroup.freeze
 cd "$R/sys/fs/cgroup/freezer/lxc" && grep -ls FROZEN */freezer.state
@@ -89,9 +98,10 @@ env kill "-$3" "$pid" && echo "$pid"
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
 _SECTIONS = (
-    "boot uptime name memory members lrm vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
+    "boot uptime name memory members lrm vmlist running waiting frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
 ).split()
-_OPTIONAL = ("uptime", "vmstates", "lrm")
+_OPTIONAL = ("uptime", "vmstates", "lrm", "waiting")
+_GATED = re.compile(r"/\S+/inside \.nexcage none bind.*")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
 _CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
 _FILE = re.compile(rb"^([1-9][0-9]{2,8})\.conf:.*(?:\n\1\.conf:.*)*", re.MULTILINE)  # grep prints its lines together
@@ -321,6 +331,7 @@ def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
     if vms := _configured(parts["vmconfigs"], parts["vmtexts"], "vm"):
         guests |= kvm.alive(vms, parts["vms"], parts["vmstates"])
     frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
+    waiting = {int(word) for word in parts["waiting"].split() if _is_number(word)}
     for line in parts["running"].splitlines():
         words = line.split(None, 22)
         if len(words) < 2 or not (_is_number(words[0]) and _is_number(words[1])):
@@ -331,7 +342,12 @@ def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
             started = int(words[21]) if len(words) > 21 and _is_number(words[21]) else 0
             guests[vmid] = msgspec.structs.replace(
-                known, running=True, frozen=vmid in frozen, pid=int(words[1]), started=started
+                known,
+                running=True,
+                frozen=vmid in frozen,
+                pid=int(words[1]),
+                started=started,
+                waiting=vmid in waiting,
             )
     return guests
 
@@ -367,6 +383,7 @@ def _known(vmid: int, text: bytes, kind: Literal["lxc", "vm"]) -> Guest:
         template=main.get("template", "") == "1",
         tags=tuple(tag for tag in re.split(r"[;, ]+", main.get("tags", "")) if tag),
         mark=Mark.find(parsed.description),
+        gated=any(key == "lxc.mount.entry" and _GATED.fullmatch(value) for key, value in parsed.raw),
         memory=int(memory) if memory.isascii() and memory.isdigit() and len(memory) < 12 else 0,
         broken=bool(parsed.broken),
         kind=kind,

@@ -46,6 +46,8 @@ def _records(launch: Launch, state: bytes) -> Iterator[tuple[bytes, bytes]]:
     if launch.umask is not None:
         yield b"m", _number(launch.umask)
     yield b"n", _number(int(launch.no_new_privs))
+    for tag, mask in zip(b"bpfiA", launch.capabilities or (), strict=False):
+        yield bytes((tag,)), struct.pack("<Q", mask)
     yield b"s", state
     for call in launch.start_container:
         yield from _hook(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
+from nexcage.testing._model.gates import pass_gates
 from nexcage.testing._model.host import deliver
 from nexcage.testing._model.inside import addresses
 from nexcage.testing._model.node import Node
@@ -64,6 +65,7 @@ def lxc_info(ctx: Ctx) -> Steps:
     yield from _took(ctx.node)
     options, rest = _options(ctx, "nPcol")
     node, name = ctx.node, _name(options, rest)
+    pass_gates(node)
     if not name:
         ctx.err("lxc-info: No container name specified\n")
         return 1

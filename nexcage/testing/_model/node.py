@@ -233,11 +233,13 @@ class Node:
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.procs", f"{pid}\n")
         files.write(f"/sys/fs/cgroup/lxc/{vmid}/ns/cgroup.events", "populated 1\nfrozen 0\n")
         files.write(f"{SIM}/init/{vmid}", init)
+        from nexcage.testing._model.gates import stand
         from nexcage.testing._model.inside import show
 
         show(self, vmid, pid)
         self.sockets_changed()
         self.effect("process", str(vmid), f"started {pid}")
+        stand(self, vmid, pid)
         return pid
 
     def end_container(self, vmid: int) -> None:
@@ -249,6 +251,7 @@ class Node:
         files.remove(f"/sys/fs/cgroup/lxc/{vmid}")
         files.remove(f"/sys/fs/cgroup/lxc.monitor/{vmid}")
         files.remove(f"{SIM}/init/{vmid}")
+        files.remove(f"{SIM}/gate/{vmid}")
         self.sockets_changed()
         if pids:
             self.effect("process", str(vmid), f"ended {pids[0]}")

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 
-from nexcage.testing._model import TOOLS, find_tool, vms
+from nexcage.testing._model import TOOLS, find_tool, gates, vms
 from nexcage.testing._model.agent import AGENTS
 from nexcage.testing._model.bundling import BUNDLING
 from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.contents import CONTENTS
+from nexcage.testing._model.gates import GATES
 from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE
@@ -43,6 +44,7 @@ def _look(ctx: Ctx) -> Steps:
         "@nexcage lrm\n", (read(f"/etc/pve/nodes/{node.name}/lrm_status") or "").partition("\n")[0], "\n",
         "@nexcage vmlist\n", read("/etc/pve/.vmlist") or "",
         "@nexcage running\n", *_running(node),
+        "@nexcage waiting\n", " ".join(str(vmid) for vmid in node.running() if gates.waits(node, vmid)), "\n",
         "@nexcage frozen\n", *(f"{vmid}/cgroup.freeze\n" for vmid in node.running() if node.is_frozen(vmid)),
         "@nexcage tasks\n", *_tasks(node),
         "@nexcage ops\n", *_ops(node, ctx.argv[1:]),
@@ -171,6 +173,7 @@ SCRIPTS: dict[str, Tool] = {
     **BUNDLING,
     **CLAIMING,
     **CONTENTS,
+    **GATES,
     **INSIDE,
     **MENDING,
     **MENDING_SNAPSHOTS,

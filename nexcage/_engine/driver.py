@@ -361,7 +361,8 @@ class Driver:
 
     def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:
         """Refuse what the table allows and the tools of this backend cannot do."""
-        if isinstance(intent, Kill) and machine.state is State.CREATED and not getattr(backend, "holds_created", True):
+        held = machine.pid > 0 or getattr(backend, "holds_created", True)
+        if isinstance(intent, Kill) and machine.state is State.CREATED and not held:
             raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
         if isinstance(intent, Start) and machine.state is State.STOPPED and not getattr(backend, "restarts", True):
             raise machine.illegal(Op.START, f"{backend.name} starts a container once: delete it and create it again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nexcage.tools.runtime.answers import Features, Listed, Usage, listed
 from nexcage.tools.runtime.call import GUARD, Runtime
+from nexcage.tools.runtime.inside import EXEC, LOGS, exec_, logs, refused
 from nexcage.tools.runtime.life import (
     events,
     features,
@@ -25,8 +26,10 @@ from nexcage.tools.runtime.words import classify, last_error
 __all__ = [
     "CREATE",
     "DELETE",
+    "EXEC",
     "FOREIGN",
     "GUARD",
+    "LOGS",
     "LOOK",
     "Features",
     "Listed",
@@ -36,14 +39,17 @@ __all__ = [
     "create",
     "delete",
     "events",
+    "exec_",
     "features",
     "kill",
     "last_error",
     "list_",
     "listed",
+    "logs",
     "look",
     "pause",
     "ps",
+    "refused",
     "resume",
     "spec",
     "start",

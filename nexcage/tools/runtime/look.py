@@ -220,6 +220,8 @@ def _add(
                 word, _, rest = line.partition(b" ")
                 if _is_number(word):
                     stats[runtime, int(word)] = rest
+        case _:
+            pass
 
 
 def _guest(

@@ -98,7 +98,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"cannot exec in a stopped container", "stopped"),
         (r"container with id \S+ is not running|the container `[^`]*` is not running", "stopped"),
         (r"(?:^|: )container `[^`]*` is not running|(?:^|: )container not running$", "stopped"),
-        (r"open pidfd: No such process|no such process$", "stopped"),
+        (r"(?:open pidfd|kill container): No such process|no such process$", "stopped"),
         (r"(?:^|: )container not paused$|the container `[^`]*` is not paused", "not paused"),
         (r"(?:^|: )container does not exist$", "gone"),
         (r"error opening file `[^`]*/status`: No such file or directory", "gone"),
@@ -160,9 +160,8 @@ def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
     for pattern, meaning in _WORDS:
         if match := pattern.search(reason):
             name = next((group for group in match.groups() if group), match[0])
-            if (meaning, verb) == ("stopped", "start"):
-                meaning = "ended"
-            return _MEANINGS[meaning](said._replace(name=name)).noted(str(plain), *getattr(plain, "__notes__", ()))
+            meant = "ended" if (meaning, verb) == ("stopped", "start") else meaning
+            return _MEANINGS[meant](said._replace(name=name)).noted(str(plain), *getattr(plain, "__notes__", ()))
     return plain
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nexcage._core.bundle import Config
-from nexcage._core.bundle.decode import decode_config
+from nexcage._core.bundle import Config, Decoded, decode_config
 from nexcage._core.bundle_plan.devices import map_devices, map_net_devices
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.isolation import map_identity, map_isolation
@@ -27,7 +26,7 @@ FORGOTTEN = "nothing carries it to the container"
 
 
 def plan(
-    config: bytes | str | Config,
+    config: bytes | str | Decoded[Config],
     bundle: Bundle,
     *,
     backend: str = "lxc",
@@ -59,11 +58,9 @@ def plan(
     )
 
 
-def _document(config: bytes | str | Config, draft: Draft) -> tuple[Config | None, Problem | None]:
-    if isinstance(config, Config):
-        return config, None
+def _document(config: bytes | str | Decoded[Config], draft: Draft) -> tuple[Config | None, Problem | None]:
     try:
-        decoded = decode_config(config)
+        decoded = config if isinstance(config, Decoded) else decode_config(config)
     except InvalidBundle as error:
         return None, Problem(error.pointer, error.reason)
     draft.warnings += [str(notice) for notice in decoded.warnings]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nexcage._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nexcage._core.bundle_plan.model import BundlePlan as BundlePlan
     from nexcage._core.changes import Change as Change
     from nexcage._core.command import Claim as Claim
     from nexcage._core.command import Command as Command
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from nexcage._open import open_fleet as open_fleet
     from nexcage._open import run_dir_of as run_dir_of
     from nexcage._open import state_dir_of as state_dir_of
+    from nexcage._planning import plan_bundle as plan_bundle
     from nexcage._plugins import plugged as plugged
     from nexcage._plugins import plugins as plugins
     from nexcage._sinks.doctor import Examination as Examination
@@ -161,6 +163,7 @@ __all__ = [
     "Backup",
     "Began",
     "Blocked",
+    "BundlePlan",
     "BundleRefused",
     "Busy",
     "Change",
@@ -284,6 +287,7 @@ __all__ = [
     "load_config",
     "number",
     "open_fleet",
+    "plan_bundle",
     "plugged",
     "plugins",
     "read_journal",
@@ -390,6 +394,7 @@ _HOME: dict[str, str] = {
     "open_fleet": "nexcage._open",
     "run_dir_of": "nexcage._open",
     "state_dir_of": "nexcage._open",
+    "plan_bundle": "nexcage._planning",
     "plugged": "nexcage._plugins",
     "plugins": "nexcage._plugins",
     "Examination": "nexcage._sinks.doctor",
@@ -405,6 +410,7 @@ _HOME: dict[str, str] = {
     "AlreadyExists": "nexcage.errors",
     "AuthRejected": "nexcage.errors",
     "Blocked": "nexcage.errors",
+    "BundlePlan": "nexcage._core.bundle_plan.model",
     "BundleRefused": "nexcage.errors",
     "Busy": "nexcage.errors",
     "CommandFailed": "nexcage.errors",

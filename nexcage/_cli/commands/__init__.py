@@ -4,14 +4,14 @@ and the man page are made from it.
 
 from __future__ import annotations
 
-from nexcage._cli.commands import care, change, images, inside, keep, life, look, oci, program
+from nexcage._cli.commands import bundles, care, change, images, inside, keep, life, look, oci, program
 from nexcage._cli.commands.table import GLOBAL, OUTPUTS, Command, Option, options_of
 
 __all__ = ["COMMANDS", "GLOBAL", "GROUPS", "OUTPUTS", "Command", "Option", "options_of"]
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for chapter in (life, keep, change, look, inside, care, images, oci, program)
+    for chapter in (life, keep, change, look, inside, care, images, bundles, oci, program)
     for command in chapter.COMMANDS
 }
 """By name; those of a group have two words, ``sim up``."""

@@ -110,6 +110,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_sim import sim
 
             return sim(call, streams)
+        case "plan":
+            from nexcage._cli.verbs_plan import plan
+
+            return plan(call, streams)
         case "spec":
             from nexcage._cli.verbs_spec import spec
 

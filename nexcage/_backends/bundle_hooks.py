@@ -33,6 +33,9 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     hooks: Hooks = Hooks()
     inside: int = 0
     """Seconds that the hooks inside may take together."""
+    gated: bool = True
+    """Its init is ours, and waits at a gate."""
+    startable: bool = True
 
     @property
     def bundle(self) -> str:
@@ -51,11 +54,13 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.json.encode(document)
 
 
-def kept(plan: BundlePlan, state: bytes) -> bytes:
+def kept(plan: BundlePlan, state: bytes) -> Kept:
     """What the node is to keep. ``state``: the document as the container's ``startContainer`` hooks get it."""
     given = msgspec.json.decode(state, type=dict[str, msgspec.Raw])
     calls = plan.launch.start_container if plan.launch is not None else ()
-    return msgspec.json.encode(Kept(given, plan.hooks, sum(call.timeout or 60 for call in calls)))
+    seconds = sum(call.timeout or 60 for call in calls)
+    gated = plan.launch is not None and plan.startable
+    return Kept(given, plan.hooks, seconds, gated, plan.startable)
 
 
 async def recall(node: Node, mark: Mark) -> Kept | None:

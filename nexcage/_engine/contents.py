@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
@@ -38,7 +39,7 @@ Source: TypeAlias = Path | Callable[[], AsyncIterator[bytes]]
 
 class Packed(msgspec.Struct, frozen=True):
     """An archive on this machine. ``digest`` (``sha256:HEX``) is that of the plain archive: the same tree has the same; ``sha256`` is that
-    of the file ``path`` as it is, compressed or not.
+    of the file ``path`` as it is, compressed or not, and ``unpacked`` the size of the plain archive.
     """
 
     digest: str
@@ -46,6 +47,7 @@ class Packed(msgspec.Struct, frozen=True):
     sha256: str
     size: int
     ending: str = ".tar"
+    unpacked: int = 0
 
     @property
     def template(self) -> str:
@@ -75,7 +77,7 @@ class Contents:
             raise InvalidPath("directory", str(root), "an existing directory on this machine")
         async with self.store.room() as part:
             digest, size = await self._packed(root, part)
-            plain = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size)
+            plain = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size, unpacked=size)
             if not compress:
                 await self.store.keep(part, plain.path)
                 return plain
@@ -105,7 +107,7 @@ class Contents:
                 await local_run(self.local, tar.compress(str(part), str(smaller), kind))
                 await self.store.keep(smaller, path)
         sha256, size = await self.store.summed(path)
-        return Packed(plain.digest, path, sha256, size, ending)
+        return Packed(plain.digest, path, sha256, size, ending, plain.size)
 
     # ---- there -------------------------------------------------------------------------------------------------------------
 
@@ -146,8 +148,9 @@ class Contents:
             async def feed() -> None:
                 nonlocal failure
                 try:
-                    async for chunk in _chunks(source):
-                        await stream.send(chunk)
+                    async with aclosing(_chunks(source)) as chunks:
+                        async for chunk in chunks:
+                            await stream.send(chunk)
                     await stream.send_eof()
                 except NexcageError as error:
                     failure = error
@@ -177,7 +180,7 @@ def _ended(command: Command[None], result: Result) -> None:
     answer(command, result, LOCAL)
 
 
-async def _chunks(source: Source) -> AsyncIterator[bytes]:
+async def _chunks(source: Source) -> AsyncGenerator[bytes]:
     if not isinstance(source, Path):
         async for chunk in source():
             yield chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage.errors import CommandFailed, NexcageError, NodeNotUsable
 
-__all__ = ["compress", "pack"]
+__all__ = ["compress", "expand", "pack"]
 
 _PACK = (
     "--format=posix",
@@ -37,6 +37,11 @@ def compress(archive: str, target: str, kind: str) -> Command[None]:
     else:
         argv = ("sh", "-c", 'exec gzip -nc6 -- "$1" > "$2"', "nexcage", archive, target)
     return Command(argv, parse=nothing, safe=True, classify=_refused)
+
+
+def expand(archive: str) -> Command[None]:
+    """What is compressed by zstd in ``archive``, on standard output; its window is bounded by zstd itself."""
+    return Command(("zstd", "-dc", "--no-progress", "--", archive), parse=nothing, safe=True, classify=_refused)
 
 
 _PACKAGES = {"tar": "tar", "zstd": "zstd", "gzip": "gzip"}

@@ -1,0 +1,343 @@
+"""From an image on this machine to a root file system that nodes can be sent: verified first, then unpacked, then packed as one archive.
+
+skopeo and umoci do what they are for, in a scratch directory that is gone afterwards, however it ended. Before they begin every blob was
+read once: its size and checksum, that of the layer inside, and what its entries would do. So what is too large, damaged or hostile is
+refused while nothing has been unpacked. What was made is remembered by the digest of the image's config, which says all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from nexcage._core.archive import BadArchive
+from nexcage._core.bundle import User
+from nexcage._core.command import Command
+from nexcage._core.image_config import user
+from nexcage._core.layers import Bounds, Layer, Tally
+from nexcage._core.layout import Chosen, Descriptor, ImageConfig, Platform, archive_config, choose, decoded
+from nexcage._engine.contents import Contents, Packed, local_run
+from nexcage._engine.shelves import Flights
+from nexcage._engine.sources import Source, Window, compressed, open_source
+from nexcage.errors import InvalidImage, NodeNotUsable, UnsupportedImage
+from nexcage.tools import skopeo, tar, umoci
+
+__all__ = ["Made", "Unpacker"]
+
+_CHUNK = 1 << 20
+_PLAIN = "application/vnd.oci.image.manifest.v1+json"
+_LINKS = 40
+
+
+class Made(msgspec.Struct, frozen=True):
+    """What became of an image: ``rootfs`` is the digest of its root file system's archive, ``size`` what it takes unpacked (about).
+
+    ``digest`` is that of its manifest, or of its config where the form has no manifest; ``user`` what its program runs as.
+    """
+
+    rootfs: str
+    size: int
+    digest: str
+    config: str
+    user: User
+
+    @property
+    def image(self) -> ImageConfig:
+        return decoded("its config", self.config.encode(), ImageConfig)
+
+
+class Unpacker:
+    """Makes images of this machine into content."""
+
+    def __init__(self, contents: Contents, bounds: Bounds | None = None) -> None:
+        self._contents = contents
+        self._bounds = bounds or Bounds()
+        self._flights = Flights()
+
+    async def made(self, path: Path, tag: str, wanted: Platform) -> tuple[Made, Packed]:
+        """The image of ``tag`` at ``path`` for a platform, and its root file system on this machine; made once for all who ask.
+
+        Raises InvalidImage, UnsupportedImage, InvalidPath, and NodeNotUsable where a program is missing or there is no room.
+        """
+        source = await anyio.to_thread.run_sync(open_source, path)
+        try:
+            key, chosen = await anyio.to_thread.run_sync(_meant, source, tag, wanted)
+            if (known := await anyio.to_thread.run_sync(self._known, key)) is not None:
+                return known
+            return await self._flights.join((key,), lambda: self._make(key, source, tag, wanted, chosen))
+        finally:
+            source.close()
+
+    # ---- what was made -----------------------------------------------------------------------------------------------------
+
+    def _known(self, key: str) -> tuple[Made, Packed] | None:
+        store = self._contents.store
+        note = store.place(key, ".image.json")
+        try:
+            made = msgspec.json.decode(note.read_bytes(), type=Made)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        sha256 = made.rootfs.partition(":")[2]
+        path = store.place(sha256, ".tar")
+        if not store.used(path):
+            return None
+        store.used(note)
+        return made, Packed(made.rootfs, path, sha256, path.stat().st_size)
+
+    async def _make(
+        self, key: str, source: Source, tag: str, wanted: Platform, chosen: Chosen | None
+    ) -> tuple[Made, Packed]:
+        if (known := await anyio.to_thread.run_sync(self._known, key)) is not None:
+            return known
+        store = self._contents.store
+        async with store.scratch() as scratch:
+            if chosen is None:
+                made, packed = await self._from_saved(source, tag, wanted, scratch)
+                made = msgspec.structs.replace(made, digest=f"sha256:{key}")
+            else:
+                made, packed = await self._from_layout(source, chosen, scratch)
+        async with store.room() as part:
+            await anyio.to_thread.run_sync(part.write_bytes, msgspec.json.encode(made))
+            await store.keep(part, store.place(key, ".image.json"))
+        return made, packed
+
+    # ---- making ------------------------------------------------------------------------------------------------------------
+
+    async def _from_saved(self, source: Source, tag: str, wanted: Platform, scratch: Path) -> tuple[Made, Packed]:
+        link = scratch / "saved.tar"
+        link.symlink_to(source.path)
+        if source.stored > self._bounds.size:
+            raise InvalidImage("its layers", f"they take more than {self._bounds.size >> 30} GiB (contents.image_size)")
+        layout = scratch / "converted"
+        manifest = await anyio.to_thread.run_sync(source.file("manifest.json").whole, "manifest.json")
+        _, place = archive_config(manifest, tag)
+        await self._run(skopeo.copy(f"docker-archive:{link}:@{place}", str(layout), str(scratch)))
+        converted = await anyio.to_thread.run_sync(open_source, layout)
+        try:
+            _, chosen = await anyio.to_thread.run_sync(_meant, converted, "", wanted)
+            assert chosen is not None
+            return await self._from_layout(converted, chosen, scratch)
+        finally:
+            converted.close()
+
+    async def _from_layout(self, source: Source, chosen: Chosen, scratch: Path) -> tuple[Made, Packed]:
+        if len(chosen.layers) > self._bounds.layers:
+            raise InvalidImage("its layers", f"there are {len(chosen.layers)}, more than {self._bounds.layers}")
+        layout, rootfs = scratch / "layout", scratch / "rootfs"
+        await anyio.to_thread.run_sync(_begun, layout, source, chosen)
+        tally, kinds = Tally(self._bounds), set[str]()
+        for number, (descriptor, diff_id) in enumerate(zip(chosen.layers, chosen.config.diff_ids, strict=True), 1):
+            judge = Layer(tally, f"layer {number} of {len(chosen.layers)}")
+            kinds.add(await self._staged(source, descriptor, diff_id, judge, layout))
+        if "zst" in kinds or chosen.descriptor.media_type != _PLAIN or not _readable(chosen):
+            plain = scratch / "plain"
+            await self._run(skopeo.copy(f"oci:{layout}:{umoci.TAG}", str(plain), str(scratch)))
+            layout = plain
+        await self._run(umoci.unpack(str(layout), str(rootfs), most=self._bounds.size, rootless=os.geteuid() != 0))
+        config = await anyio.to_thread.run_sync(source.document, chosen.manifest.config)
+        said = chosen.config.config
+        texts = [await anyio.to_thread.run_sync(_read_inside, rootfs, f"/etc/{name}") for name in ("passwd", "group")]
+        who = user(said.user or "" if said else "", *texts)
+        packed = await self._contents.pack(rootfs)
+        return Made(packed.digest, tally.size, chosen.digest, config.decode(), who), packed
+
+    async def _run(self, command: Command[None]) -> None:
+        await local_run(self._contents.local, command)
+
+    # ---- verifying ---------------------------------------------------------------------------------------------------------
+
+    async def _staged(self, source: Source, descriptor: Descriptor, diff_id: str, judge: Layer, layout: Path) -> str:
+        """Compare a layer and judge what is in it; it is then in the layout, where the programs find it. How it is compressed."""
+        window = await anyio.to_thread.run_sync(source.blob, descriptor)
+        place = layout / descriptor.blob
+        if source.directory:
+            if not place.is_symlink():
+                place.symlink_to(source.path / descriptor.blob)
+            await _compared(window, descriptor, None)
+        else:
+            with place.open("wb") as file:
+                await _compared(window, descriptor, file)
+        kind = compressed(window)
+        _agree(descriptor, kind)
+        algorithm, _, wanted = diff_id.partition(":")
+        if algorithm not in ("sha256", "sha512"):
+            raise InvalidImage("its config", f"diff_id {diff_id[:80]!a} is no digest")
+        digest = hashlib.new(algorithm)
+
+        def take(piece: bytes) -> None:
+            digest.update(piece)
+            judge.feed(piece)
+
+        try:
+            async with aclosing(self._plain(window, kind, place)) as pieces:
+                async for piece in pieces:
+                    await anyio.to_thread.run_sync(take, piece)
+            judge.end()
+        except BadArchive as error:
+            raise InvalidImage(descriptor.digest, error.reason) from None
+        if digest.hexdigest() != wanted:
+            raise InvalidImage(descriptor.digest, "what is in it has another checksum than the config's diff_id")
+        return kind
+
+    async def _plain(self, window: Window, kind: str, path: Path) -> AsyncGenerator[bytes]:
+        if kind == "zst":
+            async with aclosing(self._expanded(path)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        step = _gunzipped(window) if kind == "gz" else _pieces(window)
+        while piece := await anyio.to_thread.run_sync(step):
+            yield piece
+
+    async def _expanded(self, path: Path) -> AsyncGenerator[bytes]:
+        command, said = (
+            tar.expand(str(await anyio.to_thread.run_sync(path.resolve))),
+            bytearray(),
+        )  # zstd takes no links
+        async with self._contents.local.stream(command) as stream:
+            await stream.send_eof()
+            async for kind, data in stream:
+                if kind == "stdout":
+                    yield data
+                else:
+                    said += data[-4096:]
+            result = await stream.wait()
+        if result.exit == 127:
+            raise NodeNotUsable("local", "there is no zstd (apt install zstd), which reads layers compressed by it")
+        if result.exit != 0:
+            reason = (said + result.stderr).decode("utf-8", "replace").strip().rpartition(": ")[2]
+            raise InvalidImage(path.name, f"zstd cannot read it: {reason or 'it was ended'}")
+
+
+def _meant(source: Source, tag: str, wanted: Platform) -> tuple[str, Chosen | None]:
+    """The image, and the name that it is remembered by. None for a saved one: its layers have no digests before it is converted."""
+    if source.saved:
+        name, _ = archive_config(source.file("manifest.json").whole("manifest.json"), tag)
+        data = source.file(name).whole(name)
+        config = decoded(name, data, ImageConfig)
+        if not config.platform.suits(wanted):
+            raise UnsupportedImage("image", str(wanted), f"a platform that the image is made for: {config.platform}")
+        return hashlib.sha256(data).hexdigest(), None
+    steps = choose(source.index(), tag, wanted)
+    try:
+        descriptor = next(steps)
+        while True:
+            descriptor = steps.send(source.document(descriptor))
+    except StopIteration as done:
+        chosen: Chosen = done.value
+        return hashlib.sha256(chosen.manifest.config.digest.encode()).hexdigest(), chosen
+
+
+def _begun(layout: Path, source: Source, chosen: Chosen) -> None:
+    """A layout with one image, still without its layers."""
+    for descriptor in (chosen.descriptor, chosen.manifest.config, *chosen.layers):
+        (layout / descriptor.blob).parent.mkdir(parents=True, exist_ok=True)
+    for descriptor in (chosen.descriptor, chosen.manifest.config):
+        (layout / descriptor.blob).write_bytes(source.document(descriptor))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    named = {"org.opencontainers.image.ref.name": umoci.TAG}
+    one = {"mediaType": chosen.descriptor.media_type, "digest": chosen.digest, "size": chosen.descriptor.size}
+    index = {"schemaVersion": 2, "manifests": [{**one, "annotations": named}]}
+    (layout / "index.json").write_bytes(msgspec.json.encode(index))
+
+
+def _readable(chosen: Chosen) -> bool:
+    """Whether umoci knows the kinds of its blobs."""
+    return all(one.media_type.startswith("application/vnd.oci.") for one in (chosen.manifest.config, *chosen.layers))
+
+
+def _agree(descriptor: Descriptor, kind: str) -> None:
+    suffix = descriptor.media_type.rpartition("tar")[2].lstrip("+.")
+    said = {"": "", "gzip": "gz", "zstd": "zst"}.get(suffix, "?")
+    if kind != said:
+        raise InvalidImage(descriptor.digest, f"its media type is {descriptor.media_type}, and it is {kind or 'plain'}")
+
+
+async def _compared(window: Window, descriptor: Descriptor, copy: BinaryIO | None) -> None:
+    """Its checksum; raises InvalidImage when it is another."""
+    algorithm, _, wanted = descriptor.digest.partition(":")
+    digest = hashlib.new(algorithm)
+
+    def step(at: int) -> int:
+        data = window.read(at, 4 * _CHUNK)
+        digest.update(data)
+        if copy is not None:
+            copy.write(data)
+        return len(data)
+
+    at = 0
+    while count := await anyio.to_thread.run_sync(step, at):
+        at += count
+    if at != descriptor.size or digest.hexdigest() != wanted:
+        raise InvalidImage(descriptor.digest, "its blob has another checksum")
+
+
+def _pieces(window: Window) -> Callable[[], bytes]:
+    at = 0
+
+    def step() -> bytes:
+        nonlocal at
+        data = window.read(at, _CHUNK)
+        at += len(data)
+        return data
+
+    return step
+
+
+def _gunzipped(window: Window) -> Callable[[], bytes]:
+    """Each call gives what comes next, never more than a piece at once however it is compressed; empty at the end."""
+    at, member, rest = 0, zlib.decompressobj(wbits=31), b""
+
+    def step() -> bytes:
+        nonlocal at, member, rest
+        while True:
+            if not rest:
+                rest = window.read(at, 256 * 1024)
+                at += len(rest)
+            if member.eof:
+                if not rest:
+                    return b""
+                member = zlib.decompressobj(wbits=31)
+            elif not rest and not member.unconsumed_tail:
+                raise InvalidImage("a layer", "its gzip stream is cut off")
+            try:
+                piece = member.decompress(rest, _CHUNK)
+            except zlib.error as error:
+                raise InvalidImage("a layer", f"its gzip stream cannot be read: {error}") from None
+            rest = member.unused_data if member.eof else member.unconsumed_tail
+            if piece:
+                return piece
+
+    return step
+
+
+def _read_inside(root: Path, path: str) -> bytes:
+    """A file of the root file system, its links taken as the container would; nothing where there is none. At most a MiB."""
+    todo, there = path.split("/"), root
+    for _ in range(_LINKS + path.count("/")):
+        while todo and todo[0] in ("", "."):
+            todo.pop(0)
+        if not todo:
+            break
+        name = todo.pop(0)
+        if name == "..":
+            there = there if there == root else there.parent
+        elif (there / name).is_symlink():
+            target = str((there / name).readlink())
+            there = root if target.startswith("/") else there
+            todo = [*target.split("/"), *todo]
+        else:
+            there = there / name
+    if todo or not there.is_file():
+        return b""
+    with there.open("rb") as file:
+        return file.read(1 << 20)

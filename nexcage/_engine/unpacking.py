@@ -91,7 +91,8 @@ class Unpacker:
         if not store.used(path):
             return None
         store.used(note)
-        return made, Packed(made.rootfs, path, sha256, path.stat().st_size)
+        size = path.stat().st_size
+        return made, Packed(made.rootfs, path, sha256, size, size)
 
     async def _make(
         self, key: str, source: Source, tag: str, wanted: Platform, chosen: Chosen | None

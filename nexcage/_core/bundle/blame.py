@@ -82,7 +82,7 @@ def _children(kind: Any, value: object) -> Iterator[tuple[str | int, Any, object
         if is_struct(inner):
             known = {field.encode_name: field.type for field in fields(inner)}
             yield from ((name, known[name], child) for name, child in members.items() if name in known)
-        elif origin is not None and issubclass(origin, Mapping):
+        elif isinstance(origin, type) and issubclass(origin, Mapping):
             yield from ((name, get_args(inner)[1], child) for name, child in members.items())
     elif isinstance(value, list) and origin is tuple:
         yield from ((index, get_args(inner)[0], child) for index, child in enumerate(cast("list[object]", value)))

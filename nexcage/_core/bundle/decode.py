@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Generic, TypeVar, cast
 
-from msgspec import DecodeError, Struct, to_builtins
+from msgspec import DecodeError, Struct, convert, to_builtins
 from msgspec.json import Decoder
 
 from nexcage._core.bundle.blame import blame
@@ -63,7 +63,8 @@ def _typed(name: str, source: Read, kind: type[T]) -> T:
     try:
         return cast("T", _decoder(kind).decode(source.text))
     except (DecodeError, UnicodeError) as error:
-        flaw = blame(kind, source.value) or Flaw("", str(error))
+        # Where all types are right, msgspec stumbles over an integer of more digits than it reads.
+        flaw = blame(kind, source.value) or next(_hostile(convert(source.value, kind)), Flaw("", str(error)))
         raise InvalidBundle(name, flaw.pointer, flaw.reason) from None
 
 

@@ -103,7 +103,7 @@ class ImageRootfs(Struct, frozen=True, kw_only=True):
     """``diff_ids`` are the digests of the layers' tar streams before compression, lowest first."""
 
     type: Literal["layers"]
-    diff_ids: tuple[_Digest, ...]
+    diff_ids: Strings
 
 
 class History(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ from nexcage.names import signal
 
 __all__ = ["decode_image_config", "decode_index", "decode_layout", "decode_manifest"]
 
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha512": re.compile(r"[0-9a-f]{128}")}
 _INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -82,7 +83,9 @@ def _descriptor(one: Descriptor, pointer: str) -> Iterator[Flaw]:
 
 def _digest(digest: str, pointer: str) -> Iterator[Flaw]:
     algorithm, _, encoded = digest.partition(":")
-    if algorithm not in _HEX:
+    if not _GRAMMAR.fullmatch(digest):
+        yield Flaw(pointer, f"{escaped(digest)} is not a digest")
+    elif algorithm not in _HEX:
         yield Flaw(
             pointer, f"{escaped(digest)} cannot be verified: {escaped(algorithm)} is not known here", fatal=False
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def put(document: Any, pointer: str, value: object) -> Any:
     """A copy with another value at ``pointer``; objects on the way are made, ``-`` appends, `MISSING` takes the place away."""
     if not pointer:
         return value
-    copy = deepcopy(document)
+    copy = json.loads(json.dumps(document))  # no place of it is another one too
     place = copy
     *way, last = parts(pointer)
     for part in way:

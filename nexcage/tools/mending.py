@@ -45,7 +45,8 @@ fi
 [ $tool = pct ] || exec qm destroy "$vmid" --skiplock 1 --destroy-unreferenced-disks 1
 [ -z "$text" ] || pct unlock "$vmid" || exit
 umount "$R/var/lib/lxc/$vmid/rootfs" 2>/dev/null
-exec pct destroy "$vmid" --destroy-unreferenced-disks 1
+# It may already wait at its gate.
+exec pct destroy "$vmid" ${making:+--force 1} --destroy-unreferenced-disks 1
 """
 
 

@@ -32,7 +32,8 @@ def _mend(ctx: Ctx) -> Steps:
         status = yield from TOOLS["pct"](_call(ctx, "pct", "unlock", vmid))
         if status:
             return status
-    return (yield from TOOLS["pct"](_call(ctx, "pct", "destroy", vmid, "--destroy-unreferenced-disks", "1")))
+    force = ("--force", "1") if making else ()
+    return (yield from TOOLS["pct"](_call(ctx, "pct", "destroy", vmid, *force, "--destroy-unreferenced-disks", "1")))
 
 
 def _call(ctx: Ctx, *argv: str) -> Ctx:

@@ -92,7 +92,7 @@ class Unpacker:
             return None
         store.used(note)
         size = path.stat().st_size
-        return made, Packed(made.rootfs, path, sha256, size, size)
+        return made, Packed(made.rootfs, path, sha256, size, unpacked=size)
 
     async def _make(
         self, key: str, source: Source, tag: str, wanted: Platform, chosen: Chosen | None

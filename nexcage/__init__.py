@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nexcage._core.command import number as number
     from nexcage._core.command import shown as shown
     from nexcage._core.command import text as text
+    from nexcage._core.config import BackendConfig as BackendConfig
     from nexcage._core.config import Config as Config
     from nexcage._core.config import Defaults as Defaults
     from nexcage._core.config import LeaseConfig as LeaseConfig
@@ -160,6 +161,7 @@ __all__ = [
     "AlreadyExists",
     "Attempted",
     "AuthRejected",
+    "BackendConfig",
     "Backup",
     "Began",
     "Blocked",
@@ -308,6 +310,7 @@ _HOME: dict[str, str] = {
     "number": "nexcage._core.command",
     "shown": "nexcage._core.command",
     "text": "nexcage._core.command",
+    "BackendConfig": "nexcage._core.config",
     "Config": "nexcage._core.config",
     "Defaults": "nexcage._core.config",
     "LeaseConfig": "nexcage._core.config",

@@ -148,6 +148,8 @@ def run_dir_of(config: Config) -> Path:
 _OURS: dict[str, str] = {
     "lxc": "nexcage._backends.lxc:Lxc",
     "vm": "nexcage._backends.vm:Vm",
+    "crun": "nexcage._backends.oci:Crun",
+    "runc": "nexcage._backends.oci:Runc",
 }
 """Our backends; they are found without asking the packages of the environment, which is slow."""
 
@@ -192,11 +194,16 @@ class Backends(Mapping[str, Backend]):
 
 def _with_settings(config: Config) -> tuple[Backend, ...]:
     """Those of our backends that settings make another one of."""
-    if not config.zfs.pool:
-        return ()
-    from nexcage._backends.zfs import LxcOnZfs
+    made: list[Backend] = []
+    if config.zfs.pool:
+        from nexcage._backends.zfs import LxcOnZfs
 
-    return (LxcOnZfs(config.zfs),)
+        made.append(LxcOnZfs(config.zfs))
+    if config.backends:
+        from nexcage._backends.oci import runtimes
+
+        made += runtimes(config.backends)
+    return tuple(made)
 
 
 def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:

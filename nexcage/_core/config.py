@@ -12,9 +12,11 @@ import msgspec
 from nexcage import names
 from nexcage._core.hosts import Host, hosts
 from nexcage._core.plugin import PluginConfig
+from nexcage._core.runtimes import RUNTIMES
 from nexcage.errors import InvalidInput, InvalidSpec
 
 __all__ = [
+    "BackendConfig",
     "Config",
     "Defaults",
     "LeaseConfig",
@@ -152,6 +154,21 @@ class ZfsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _OURS = ("mountpoint", "canmount", "refquota")
 
 
+class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[backends.NAME]``, for ``crun`` and ``runc``. ``command``: an argv that stands for the program's name, where it needs a
+    helper in front of it or is not on the ``PATH``; its arguments follow.
+    """
+
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for word in self.command:
+            if not word or "\0" in word:
+                raise InvalidSpec(
+                    "backends.command", list(self.command), "a program and its arguments, none of them empty"
+                )
+
+
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a create gets when it does not say. ``size`` of the root file system in GiB and whole ``cores``, 0 for PVE's own choice;
     ``image_storage`` is where a plain template name is looked for and images are pulled to.
@@ -223,8 +240,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zfs: ZfsConfig = ZfsConfig()
     placement: str = ""
     plugins: Mapping[str, PluginConfig] = {}
+    backends: Mapping[str, BackendConfig] = {}
 
     def __post_init__(self) -> None:
+        for name in self.backends:
+            if name not in RUNTIMES:
+                raise InvalidSpec(f"backends.{name}", name, f"one of {', '.join(sorted(RUNTIMES))}")
         low, high = self.vmids
         if not 100 <= low <= high <= 999_999_999:
             raise InvalidSpec("vmids", list(self.vmids), "[LOW, HIGH] within 100..999999999")
@@ -320,7 +341,11 @@ def _dotted(where: str, document: Mapping[str, Any]) -> str:  # Any: TOML values
     table, found, rest = where.partition("[...]")
     if not found:
         return where
-    kinds: dict[str, Any] = {"nodes": NodeConfig, "plugins": PluginConfig}  # Any: a type or a union of some
+    kinds: dict[str, Any] = {
+        "nodes": NodeConfig,
+        "plugins": PluginConfig,
+        "backends": BackendConfig,
+    }  # Any: a type or a union
     kind = kinds.get(table, str | dict[str, str])
     for name, value in document[table].items():
         try:
@@ -353,6 +378,7 @@ _INNER: dict[str, type[msgspec.Struct]] = {
     "zfs": ZfsConfig,
     "nodes.*": NodeConfig,
     "plugins.*": PluginConfig,
+    "backends.*": BackendConfig,
     "routing.*": Route,
 }
 

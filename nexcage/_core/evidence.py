@@ -68,6 +68,8 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
         return _saved(last)
     if began.op is Op.ROLLBACK:
         return _rolled_back(verdict, last)
+    if began.op is Op.START and verdict == "done" and _refused(last) and not _runs(machine, look):
+        return Judgement("not", "claim")  # it has ended, and not because it was started
     if half(began, machine, look) is not None:
         if last is not None and not never and _ours(last):
             return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
@@ -103,6 +105,15 @@ def _half_snapshot(began: Began, intent: Snapshot | DelSnapshot, machine: Machin
     if guest is None or details is None or guest.mark is None or guest.mark.op != machine.mark:
         return None
     return guest if incomplete(intent, began.op_id, details, guest.lock) is not None else None
+
+
+def _refused(last: Settled | None) -> bool:
+    return last is not None and last.result is not None and bool(last.result.exit)
+
+
+def _runs(machine: Machine, look: Look) -> bool:
+    guest = look.guests.get(machine.vmid)
+    return guest is not None and guest.running
 
 
 def _saved(last: Settled | None) -> Judgement:

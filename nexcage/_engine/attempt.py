@@ -105,7 +105,8 @@ class Attempt:
                     return op.given_up(began, error or blind)
             if began.op is Op.ROLLBACK and error is not None:
                 verdict = self._refused_rollback()
-            if began.op is Op.BACKUP and error is not None:
+            over = began.op is Op.START and state is State.STOPPED  # a program that was run may have come to its end already
+            if error is not None and (began.op is Op.BACKUP or (over and not lost)):
                 verdict = "not"
             if leaves(began, verdict):
                 try:
@@ -120,7 +121,7 @@ class Attempt:
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 op.requested = self._steps.requested
                 by = "probe" if lost else self._steps.resolved_by
-                state = state if began.op is Op.ADOPT else self._cell.to or state
+                state = state if began.op is Op.ADOPT or over else self._cell.to or state
                 machine = self._machine
                 if self._made is not None and self._made.vmid:
                     machine = msgspec.structs.replace(machine, vmid=self._made.vmid)

@@ -37,7 +37,6 @@ __all__ = ["Recovery"]
 
 _log = logging.getLogger("nexcage")
 _RESULT = {
-    Op.START: State.RUNNING,
     Op.STOP: State.STOPPED,
     Op.PAUSE: State.PAUSED,
     Op.RESUME: State.RUNNING,

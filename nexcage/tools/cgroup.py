@@ -12,7 +12,7 @@ from nexcage._core.inside import Process, Stats
 from nexcage._core.seen import Mark
 from nexcage.tools.attach import refused
 
-__all__ = ["PROCESSES", "USAGE", "processes", "usage"]
+__all__ = ["PROCESSES", "USAGE", "processes", "running", "usage", "used"]
 
 USAGE = r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
@@ -57,14 +57,14 @@ _UNLIMITED = 1 << 60  # v1 says "no limit" as the largest multiple of a page
 
 def usage() -> Command[dict[int, Stats]]:
     """What every running container of the node uses, by VMID."""
-    return Command(("sh", "-c", USAGE, "usage"), _usage, safe=True, weight="read", timeout=30.0, cap=64 << 20)
+    return Command(("sh", "-c", USAGE, "usage"), used, safe=True, weight="read", timeout=30.0, cap=64 << 20)
 
 
 def processes(mark: Mark) -> Command[tuple[Process, ...]]:
     """The processes of one container, by their pids; raises NotOurs."""
     return Command(
         ("sh", "-c", PROCESSES, "processes", str(mark), str(mark.vmid)),
-        _processes,
+        running,
         safe=True,
         weight="read",
         timeout=30.0,
@@ -76,7 +76,8 @@ def processes(mark: Mark) -> Command[tuple[Process, ...]]:
 # ---- usage -----------------------------------------------------------------------------------------------------------------
 
 
-def _usage(result: Result) -> dict[int, Stats]:
+def used(result: Result) -> dict[int, Stats]:
+    """The answer of `USAGE`, by number."""
     head, end, _ = result.stdout.rpartition(b"@nexcage end\n")
     before, marker, files = head.partition(b"@nexcage files\n")
     if not (end and marker) or result.dropped:
@@ -132,7 +133,8 @@ def _number(word: bytes) -> int:
 # ---- processes -------------------------------------------------------------------------------------------------------------
 
 
-def _processes(result: Result) -> tuple[Process, ...]:
+def running(result: Result) -> tuple[Process, ...]:
+    """The answer of `PROCESSES`."""
     head, end, tail = result.stdout.partition(
         b"\n@nexcage end\n"
     )  # a line of its own: names of processes hold anything

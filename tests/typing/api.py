@@ -430,6 +430,8 @@ def a_seed() -> None:
 
 
 async def with_datasets() -> None:
+    runtimes = {"crun": nexcage.BackendConfig(command=("/opt/crun/bin/crun",))}
+    assert_type(nexcage.Config(backends=runtimes).backends["crun"].command, tuple[str, ...])
     settings = nexcage.Config(zfs=nexcage.ZfsConfig(pool="tank", on_delete="keep", properties={"compression": "lz4"}))
     async with nexcage.open_fleet(config=settings) as fleet:
         done = await fleet["web-1"].create(nexcage.Spec("debian:12"))

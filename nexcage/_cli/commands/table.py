@@ -100,9 +100,9 @@ NAME = Option(("--name",), "the container's id, when it is not the positional", 
 
 RUNTIME = Option(
     ("--runtime", "--backend"),
-    "the backend: lxc (also proxmox-lxc, pct), or vm (qemu, proxmox-vm)",
+    "the backend: lxc (also proxmox-lxc, pct), vm (qemu, proxmox-vm), crun or runc",
     "NAME",
-    choices=("lxc", "proxmox-lxc", "pct", "vm", "qemu", "proxmox-vm"),
+    choices=("lxc", "proxmox-lxc", "pct", "vm", "qemu", "proxmox-vm", "crun", "runc"),
     open=True,
 )
 

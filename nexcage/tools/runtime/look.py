@@ -230,7 +230,8 @@ def _guest(
     # From the third field of proc(5) on: the state, and 19 words later the start time.
     words = stat.split(None, 20)
     alive = one is not None and one.pid > 0 and one.status != "stopped" and words[:1] not in ([], [b"Z"], [b"X"])
-    half = "" if kept is None else "destroyed" if kept.going else "create" if one is None and not late else ""
+    # As PVE has it: what is half made still carries its mark, what is half deleted carries none any more.
+    half = "" if kept is None or one is not None or late else "destroyed" if kept.going else "create"
     return Guest(
         kept.mark.vmid if kept else FOREIGN + crc32(f"{runtime}/{id}".encode()) % 1_000_000_000,
         running=alive,
@@ -240,7 +241,7 @@ def _guest(
         started=int(words[19]) if alive and len(words) > 19 and _is_number(words[19]) else 0,
         name=id,
         lock=half,
-        mark=kept.mark if kept else None,
+        mark=kept.mark if kept and half != "destroyed" else None,
         broken=one is None,
         kind="oci",
         runtime=runtime,

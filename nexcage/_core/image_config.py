@@ -22,7 +22,7 @@ from nexcage._core.bundle import (
     Root,
     User,
 )
-from nexcage._core.layout import ContainerConfig, ImageConfig
+from nexcage._core.bundle.image import ImageConfig, ImageSettings
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidImage, InvalidName
 
@@ -64,14 +64,11 @@ def document(id: str, image: ImageConfig, spec: Spec, who: User) -> Config:
     """The config.json of container ``id``: the image's program as ``who``, within the limits of ``spec``. Raises InvalidImage where there
     is no program.
     """
-    said = image.config or ContainerConfig()
+    said = image.config or ImageSettings()
     args = (*(said.entrypoint or ()), *(said.cmd or ()))
     if not args or not args[0]:
         raise InvalidImage("its config", "it has neither Entrypoint nor Cmd: there is nothing to run")
     own = _CAPABILITIES if who.uid == 0 else ()
-    texts = (*args, said.working_dir or "", *(said.env or ()))
-    if any("\0" in text for text in texts):
-        raise InvalidImage("its config", "a text has a NUL, which no program can be given")
     process = Process(
         args=args,
         cwd="/" + (said.working_dir or "").lstrip("/"),
@@ -127,7 +124,7 @@ def _resources(spec: Spec) -> Resources:
 # ---- annotations -----------------------------------------------------------------------------------------------------------
 
 
-def _annotations(image: ImageConfig, said: ContainerConfig) -> Mapping[str, str]:
+def _annotations(image: ImageConfig, said: ImageSettings) -> Mapping[str, str]:
     ours = {
         "os": image.os,
         "architecture": image.architecture,
@@ -138,7 +135,7 @@ def _annotations(image: ImageConfig, said: ContainerConfig) -> Mapping[str, str]
         "exposedPorts": ",".join(sorted(said.exposed_ports or ())),
     }
     found = {f"org.opencontainers.image.{key}": value for key, value in ours.items() if value}
-    return {**found, **{key: value for key, value in (said.labels or {}).items() if key and "\0" not in key + value}}
+    return {**found, **(said.labels or {})}
 
 
 def _signal(given: str) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nexcage._core.archive import BadArchive, Entry, entries
-from nexcage._core.layout import DOCUMENT_MOST, Descriptor
+from nexcage._core.bundle.image import Descriptor
+from nexcage._core.bundle.image_rules import decode_layout
+from nexcage._core.layout import DOCUMENT_MOST, blob_of
 from nexcage.errors import InvalidImage, InvalidPath, UnsupportedImage
 
 __all__ = ["Source", "Window", "compressed", "located", "open_source"]
@@ -91,7 +93,7 @@ class Source:
 
     def blob(self, descriptor: Descriptor) -> Window:
         """A blob of the right size; its digest is not compared yet. Raises InvalidImage."""
-        window = self.file(descriptor.blob)
+        window = self.file(blob_of(descriptor))
         if window.size != descriptor.size:
             raise InvalidImage(
                 descriptor.digest, f"its blob has {window.size} bytes, and should have {descriptor.size}"
@@ -107,8 +109,7 @@ class Source:
         return data
 
     def index(self) -> bytes:
-        if b"imageLayoutVersion" not in self.file("oci-layout").whole("oci-layout"):
-            raise InvalidImage("oci-layout", "it has no imageLayoutVersion")
+        decode_layout(self.file("oci-layout").whole("oci-layout"))
         return self.file("index.json").whole("index.json")
 
 

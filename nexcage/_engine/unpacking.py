@@ -21,10 +21,12 @@ import msgspec
 
 from nexcage._core.archive import BadArchive
 from nexcage._core.bundle import User
+from nexcage._core.bundle.image import Descriptor, ImageConfig
+from nexcage._core.bundle.image_rules import decode_image_config
 from nexcage._core.command import Command
 from nexcage._core.image_config import user
 from nexcage._core.layers import Bounds, Layer, Tally
-from nexcage._core.layout import Chosen, Descriptor, ImageConfig, Platform, archive_config, choose, decoded
+from nexcage._core.layout import Chosen, Wanted, archive_config, blob_of, choose, shown, suits
 from nexcage._engine.contents import Contents, Packed, local_run
 from nexcage._engine.shelves import Flights
 from nexcage._engine.sources import Source, Window, compressed, open_source
@@ -52,7 +54,7 @@ class Made(msgspec.Struct, frozen=True):
 
     @property
     def image(self) -> ImageConfig:
-        return decoded("its config", self.config.encode(), ImageConfig)
+        return decode_image_config(self.config).document
 
 
 class Unpacker:
@@ -63,7 +65,7 @@ class Unpacker:
         self._bounds = bounds or Bounds()
         self._flights = Flights()
 
-    async def made(self, path: Path, tag: str, wanted: Platform) -> tuple[Made, Packed]:
+    async def made(self, path: Path, tag: str, wanted: Wanted) -> tuple[Made, Packed]:
         """The image of ``tag`` at ``path`` for a platform, and its root file system on this machine; made once for all who ask.
 
         Raises InvalidImage, UnsupportedImage, InvalidPath, and NodeNotUsable where a program is missing or there is no room.
@@ -95,7 +97,7 @@ class Unpacker:
         return made, Packed(made.rootfs, path, sha256, size, unpacked=size)
 
     async def _make(
-        self, key: str, source: Source, tag: str, wanted: Platform, chosen: Chosen | None
+        self, key: str, source: Source, tag: str, wanted: Wanted, chosen: Chosen | None
     ) -> tuple[Made, Packed]:
         if (known := await anyio.to_thread.run_sync(self._known, key)) is not None:
             return known
@@ -113,7 +115,7 @@ class Unpacker:
 
     # ---- making ------------------------------------------------------------------------------------------------------------
 
-    async def _from_saved(self, source: Source, tag: str, wanted: Platform, scratch: Path) -> tuple[Made, Packed]:
+    async def _from_saved(self, source: Source, tag: str, wanted: Wanted, scratch: Path) -> tuple[Made, Packed]:
         link = scratch / "saved.tar"
         link.symlink_to(source.path)
         if source.stored > self._bounds.size:
@@ -131,13 +133,17 @@ class Unpacker:
             converted.close()
 
     async def _from_layout(self, source: Source, chosen: Chosen, scratch: Path) -> tuple[Made, Packed]:
-        if len(chosen.layers) > self._bounds.layers:
-            raise InvalidImage("its layers", f"there are {len(chosen.layers)}, more than {self._bounds.layers}")
+        if len(chosen.manifest.layers) > self._bounds.layers:
+            raise InvalidImage(
+                "its layers", f"there are {len(chosen.manifest.layers)}, more than {self._bounds.layers}"
+            )
         layout, rootfs = scratch / "layout", scratch / "rootfs"
         await anyio.to_thread.run_sync(_begun, layout, source, chosen)
         tally, kinds = Tally(self._bounds), set[str]()
-        for number, (descriptor, diff_id) in enumerate(zip(chosen.layers, chosen.config.diff_ids, strict=True), 1):
-            judge = Layer(tally, f"layer {number} of {len(chosen.layers)}")
+        for number, (descriptor, diff_id) in enumerate(
+            zip(chosen.manifest.layers, chosen.config.rootfs.diff_ids, strict=True), 1
+        ):
+            judge = Layer(tally, f"layer {number} of {len(chosen.manifest.layers)}")
             kinds.add(await self._staged(source, descriptor, diff_id, judge, layout))
         if "zst" in kinds or chosen.descriptor.media_type != _PLAIN or not _readable(chosen):
             plain = scratch / "plain"
@@ -159,10 +165,10 @@ class Unpacker:
     async def _staged(self, source: Source, descriptor: Descriptor, diff_id: str, judge: Layer, layout: Path) -> str:
         """Compare a layer and judge what is in it; it is then in the layout, where the programs find it. How it is compressed."""
         window = await anyio.to_thread.run_sync(source.blob, descriptor)
-        place = layout / descriptor.blob
+        place = layout / blob_of(descriptor)
         if source.directory:
             if not place.is_symlink():
-                place.symlink_to(source.path / descriptor.blob)
+                place.symlink_to(source.path / blob_of(descriptor))
             await _compared(window, descriptor, None)
         else:
             with place.open("wb") as file:
@@ -219,14 +225,14 @@ class Unpacker:
             raise InvalidImage(path.name, f"zstd cannot read it: {reason or 'it was ended'}")
 
 
-def _meant(source: Source, tag: str, wanted: Platform) -> tuple[str, Chosen | None]:
+def _meant(source: Source, tag: str, wanted: Wanted) -> tuple[str, Chosen | None]:
     """The image, and the name that it is remembered by. None for a saved one: its layers have no digests before it is converted."""
     if source.saved:
         name, _ = archive_config(source.file("manifest.json").whole("manifest.json"), tag)
         data = source.file(name).whole(name)
-        config = decoded(name, data, ImageConfig)
-        if not config.platform.suits(wanted):
-            raise UnsupportedImage("image", str(wanted), f"a platform that the image is made for: {config.platform}")
+        config = decode_image_config(data).document
+        if not suits(config, wanted):
+            raise UnsupportedImage("image", str(wanted), f"a platform that the image is made for: {shown(config)}")
         return hashlib.sha256(data).hexdigest(), None
     steps = choose(source.index(), tag, wanted)
     try:
@@ -240,10 +246,10 @@ def _meant(source: Source, tag: str, wanted: Platform) -> tuple[str, Chosen | No
 
 def _begun(layout: Path, source: Source, chosen: Chosen) -> None:
     """A layout with one image, still without its layers."""
-    for descriptor in (chosen.descriptor, chosen.manifest.config, *chosen.layers):
-        (layout / descriptor.blob).parent.mkdir(parents=True, exist_ok=True)
+    for descriptor in (chosen.descriptor, chosen.manifest.config, *chosen.manifest.layers):
+        (layout / blob_of(descriptor)).parent.mkdir(parents=True, exist_ok=True)
     for descriptor in (chosen.descriptor, chosen.manifest.config):
-        (layout / descriptor.blob).write_bytes(source.document(descriptor))
+        (layout / blob_of(descriptor)).write_bytes(source.document(descriptor))
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     named = {"org.opencontainers.image.ref.name": umoci.TAG}
     one = {"mediaType": chosen.descriptor.media_type, "digest": chosen.digest, "size": chosen.descriptor.size}
@@ -253,7 +259,9 @@ def _begun(layout: Path, source: Source, chosen: Chosen) -> None:
 
 def _readable(chosen: Chosen) -> bool:
     """Whether umoci knows the kinds of its blobs."""
-    return all(one.media_type.startswith("application/vnd.oci.") for one in (chosen.manifest.config, *chosen.layers))
+    return all(
+        one.media_type.startswith("application/vnd.oci.") for one in (chosen.manifest.config, *chosen.manifest.layers)
+    )
 
 
 def _agree(descriptor: Descriptor, kind: str) -> None:

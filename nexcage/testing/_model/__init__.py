@@ -23,6 +23,8 @@ _WHERE: dict[str, str] = {
     "lxc-attach": "attach:lxc_attach",
     "lxc-monitor": "monitor:lxc_monitor",
     **{name: f"zfs:{name}" for name in ("zfs", "zpool")},
+    "crun": "oci:crun",
+    "runc": "oci:runc",
     "pveversion": "pve:pveversion",
     "vzdump": "vzdump:vzdump",
     **{name: f"{name}:{name}" for name in "pvesm pveam pvesh".split()},

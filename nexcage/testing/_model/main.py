@@ -24,5 +24,5 @@ def main(argv: list[str]) -> int:
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)
-    ctx.eof = program != "lxc-attach"  # its standard input is read as it comes
+    ctx.eof = program not in ("lxc-attach", "crun", "runc")  # whose standard input is read as it comes
     return drive_process(TOOLS[program], ctx)

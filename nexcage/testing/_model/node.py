@@ -333,6 +333,11 @@ class Node:
 
             vms.ended(self, vmid, pid)
             return
+        if what.startswith("oci-end "):
+            from nexcage.testing._model.oci.containers import ended
+
+            ended(self, what.partition(" ")[2], pid)
+            return
         if what in ("quorum", "storage-free"):
             from nexcage.testing._model.others import act
 

@@ -15,6 +15,7 @@ from nexcage._core.command import Command, Result, shown
 from nexcage._core.seen import Mark
 from nexcage.errors import (
     AlreadyExists,
+    Blocked,
     Busy,
     CommandFailed,
     IllegalTransition,
@@ -79,6 +80,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "root": lambda said: NodeNotUsable(
         said.node, f"{said.runtime} needs root; log in as root or allow `sudo -n` there"
     ),
+    "frozen": lambda said: Blocked(f"container {said.id} on {said.node}", "a frozen cgroup of that name"),
     "busy": lambda said: Busy(f"container {said.id} on {said.node}", said.name),
     "missing": _missing,
 }
@@ -115,7 +117,9 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"No help topic for '([^']*)'|^unknown command (\S+)$", "no command"),
         (r"failed to create \S+ .*(permission denied)|must be run as root", "root"),
         (r"(container is being (?:created|deleted) by another process)|(resource temporarily unavailable)", "busy"),
-        (r"json: cannot unmarshal ([^\n]*)|invalid character ('.*)|parse_error|lexical error: ([^\n]*)", "bad config"),
+        (r"cgroup (unexpectedly frozen)", "frozen"),
+        (r"create failed: (unexpected EOF)|json: cannot unmarshal ([^\n]*)", "bad config"),
+        (r"invalid character ('.*)|(parse_error)|lexical error: ([^\n]*)", "bad config"),
     )
 )
 

@@ -50,7 +50,7 @@ def root_problem(draft: Draft, config: Config) -> str:
         return "there is no such directory"
     if not seen.directory:
         return "it is not a directory"
-    return "a relative path leads out of the bundle" if seen.outside else ""
+    return "it leads out of where the bundle may be" if seen.outside else ""
 
 
 def map_root(draft: Draft, config: Config) -> None:

@@ -6,7 +6,9 @@ Where the version is not known it is that of Debian 12, the oldest that nexcage 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET
@@ -31,6 +33,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
 
 _NEVER = ""
+_NUMBER = re.compile(r"/[0-9]+(?=/|$)")
 SINCE: Mapping[str, Mapping[str, str]] = {
     "/domainname": {"runc": "1.2.0", "crun": "1.7"},
     "/process/scheduler": {"runc": "1.2.0", "crun": "1.8.5"},
@@ -65,11 +68,12 @@ _V1_ONLY = frozenset(
         "cpu/realtimeRuntime",
         "cpu/realtimePeriod",
         "blockIO/leafWeight",
+        "blockIO/weightDevice/*/leafWeight",
         "network/classID",
         "network/priorities",
     )
 )
-_ALIKE = ("", "/process", "/linux", "/linux/resources", "/hooks", "/annotations", "/mounts", "/linux/sysctl")
+_APART = ("", "/process", "/linux", "/linux/resources", "/hooks", "/annotations", "/mounts", "/linux/sysctl")
 _V1 = "on nodes with version 1 of cgroups; version 2 has no such thing"
 
 
@@ -87,7 +91,7 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
     verdicts = {leaf: _verdict(leaf, config, runtime) for leaf in leaves(config)}
     if problem and config.root is not UNSET:
         verdicts["/root/path"] = ("refused", problem, "")
-    for pointer, (kind, text, how) in gathered(verdicts, _stops).items():
+    for pointer, (kind, text, how) in gathered(verdicts, _APART).items():
         if kind == "refused":
             draft.refuse(pointer, text)
         elif how:
@@ -95,10 +99,6 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
         else:
             draft.apply(pointer, text)
     _unknown_capabilities(draft, config)
-
-
-def _stops(pointer: str) -> bool:
-    return pointer in _ALIKE
 
 
 def _verdict(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, str]:
@@ -124,12 +124,10 @@ def _verdict(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, str
 
 def _property(leaf: str) -> str:
     """The property of the table that ``leaf`` is at or below; itself when there is none."""
-    parts = ["*" if part.isdecimal() else part for part in leaf.split("/")]
-    for size in range(len(parts), 1, -1):
-        place = "/".join(parts[:size])
-        if place in SINCE or place in _V1_ONLY:
-            return place
-    return leaf
+    place = _NUMBER.sub("/*", leaf)
+    while place and place not in SINCE and place not in _V1_ONLY:
+        place = place.rpartition("/")[0]
+    return place or leaf
 
 
 def _too_old(place: str, since: str, runtime: Runtime, config: Config) -> str:
@@ -143,6 +141,7 @@ def _too_old(place: str, since: str, runtime: Runtime, config: Config) -> str:
     return ""
 
 
+@lru_cache
 def numbers(version: str) -> tuple[int, ...]:
     """``1.1.5+ds1`` as (1, 1, 5); what is no number ends it."""
     found: list[int] = []

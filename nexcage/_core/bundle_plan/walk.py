@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TypeVar, cast
 
@@ -13,59 +13,55 @@ from nexcage._core.bundle.flaws import at
 __all__ = ["gathered", "leaves", "uncovered"]
 
 V = TypeVar("V")
+_SCALARS = frozenset((str, int, bool))  # most of a document: asked first, because isinstance of Mapping takes its time
 
 
 @cache
-def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(kind))
-
-
-def leaves(value: object, pointer: str = "") -> Iterator[str]:
-    """The pointers of all scalars that are set below ``value``; a section that is set and empty counts itself."""
-    if value is msgspec.UNSET:
-        return
-    if isinstance(value, msgspec.Struct):
-        yield from _section(value, pointer)
-    elif isinstance(value, tuple):
-        for index, one in enumerate(cast("tuple[object, ...]", value)):
-            yield from leaves(one, f"{pointer}/{index}")
-    elif isinstance(value, Mapping):
-        for key, one in cast("Mapping[str, object]", value).items():
-            yield from leaves(one, at(pointer, key))
-    else:
-        yield pointer
-
-
-def _section(value: msgspec.Struct, pointer: str) -> Iterator[str]:
-    empty = True
-    for name, spelled in _fields(type(value)):
-        inner: object = getattr(value, name)
-        if isinstance(inner, msgspec.Struct) and not _required(value, name) and _nothing(inner):
-            continue
-        for leaf in leaves(inner, f"{pointer}/{spelled}"):
-            empty = False
-            yield leaf
-    if empty and pointer:
-        yield pointer
-
-
-@cache
-def _made(kind: type[msgspec.Struct]) -> frozenset[str]:
-    """Fields that are made when a document leaves them out, so that an empty one says nothing."""
-    return frozenset(
-        field.name for field in msgspec.structs.fields(kind) if field.default_factory is not msgspec.NODEFAULT
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, bool], ...]:
+    """Name, the specification's spelling, and whether it is made when a document leaves it out, so that an empty one says nothing."""
+    return tuple(
+        (field.name, f"/{field.encode_name}", field.default_factory is not msgspec.NODEFAULT)
+        for field in msgspec.structs.fields(kind)
     )
 
 
-def _required(value: msgspec.Struct, name: str) -> bool:
-    return name not in _made(type(value))
+def leaves(document: msgspec.Struct) -> list[str]:
+    """The pointers of all scalars that ``document`` sets; a section that is set and empty counts itself."""
+    found: list[str] = []
+    _collect(document, "", found)
+    return found
 
 
-def _nothing(value: msgspec.Struct) -> bool:
-    return next(leaves(value), None) is None
+def _collect(value: object, pointer: str, found: list[str]) -> None:
+    if type(value) in _SCALARS:
+        found.append(pointer)
+    elif isinstance(value, msgspec.Struct):
+        _section(value, pointer, found)
+    elif isinstance(value, tuple):
+        for index, one in enumerate(cast("tuple[object, ...]", value)):
+            _collect(one, f"{pointer}/{index}", found)
+    elif isinstance(value, Mapping):
+        for key, one in cast("Mapping[str, object]", value).items():
+            _collect(one, at(pointer, key), found)
+    else:
+        found.append(pointer)
 
 
-def uncovered(pointers: Iterator[str], entries: frozenset[str]) -> Iterator[str]:
+def _section(value: msgspec.Struct, pointer: str, found: list[str]) -> None:
+    before = len(found)
+    for name, spelled, made in _fields(type(value)):
+        inner: object = getattr(value, name)
+        if inner is msgspec.UNSET or inner == ():
+            continue
+        count = len(found)
+        _collect(inner, pointer + spelled, found)
+        if made and found[count:] == [pointer + spelled]:
+            found.pop()
+    if len(found) == before:
+        found.append(pointer)
+
+
+def uncovered(pointers: Iterable[str], entries: frozenset[str]) -> Iterator[str]:
     """Those of ``pointers`` that have no entry at them or above them."""
     for pointer in pointers:
         place = pointer
@@ -75,33 +71,34 @@ def uncovered(pointers: Iterator[str], entries: frozenset[str]) -> Iterator[str]
             yield pointer
 
 
-def gathered(verdicts: Mapping[str, V], stop: Callable[[str], bool]) -> dict[str, V]:
-    """``verdicts`` of leaves, with those of one parent made one when they agree; never across a pointer that ``stop`` holds."""
+def gathered(verdicts: Mapping[str, V], stop: Container[str]) -> dict[str, V]:
+    """``verdicts`` of leaves, with those of one parent made one when all below it agree; the parents in ``stop`` stay apart."""
     found = dict(verdicts)
-    depth = max((pointer.count("/") for pointer in found), default=0)
-    for level in range(depth, 1, -1):
-        parents: dict[str, list[str]] = {}
-        for pointer in found:
-            if pointer.count("/") == level:
-                parents.setdefault(pointer.rpartition("/")[0], []).append(pointer)
-        for parent, children in parents.items():
-            alike = all(found[child] == found[children[0]] for child in children)
-            if alike and not stop(parent) and not _deeper(found, parent, level):
-                verdict = found[children[0]]
-                found = _replaced(found, children, parent, verdict)
-    return found
+    children: dict[str, set[str]] = {}
+    for pointer in verdicts:
+        child = pointer
+        while parent := child.rpartition("/")[0]:
+            inner = children.setdefault(parent, set())
+            if child in inner:
+                break
+            inner.add(child)
+            child = parent
+    for parent in sorted(children, key=lambda pointer: -pointer.count("/")):
+        inner = children[parent]
+        first = found.get(next(iter(inner)))
+        if parent not in stop and first is not None and all(found.get(child) == first for child in inner):
+            found[parent] = first
+            for child in inner:
+                del found[child]
+    return {pointer: found[pointer] for pointer in sorted(found, key=_order(verdicts))}
 
 
-def _deeper(found: Mapping[str, V], parent: str, level: int) -> bool:
-    return any(pointer.startswith(parent + "/") and pointer.count("/") > level for pointer in found)
-
-
-def _replaced(found: Mapping[str, V], children: list[str], parent: str, verdict: V) -> dict[str, V]:
-    gone = set(children)
-    made: dict[str, V] = {}
-    for pointer, one in found.items():
-        if pointer not in gone:
-            made[pointer] = one
-        else:
-            made[parent] = verdict
-    return made
+def _order(verdicts: Mapping[str, object]) -> Callable[[str], int]:
+    """By the first leaf at a pointer or below it."""
+    places: dict[str, int] = {}
+    for number, leaf in enumerate(verdicts):
+        pointer = leaf
+        while pointer and pointer not in places:
+            places[pointer] = number
+            pointer = pointer.rpartition("/")[0]
+    return lambda pointer: places[pointer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from msgspec import inspect
 
 from nexcage._core.bundle import Config
 
-__all__ = ["configs", "leaf_values"]
+__all__ = ["configs", "drawn", "leaf_values"]
 
 _ODD = [
     "/",
@@ -38,11 +39,42 @@ _WORDS = [
     *"CAP_KILL CAP_SYS_ADMIN CAP_NONE read openat clone3 /dev/null /dev/fuse /dev/../x eth0 a rwm c b memory.high cgroup.procs".split(),
     *"/proc/sys /proc/kcore /sys/firmware system.slice:nexcage:web /web 1.0.2".split(),
 ]
+_NUMBERS = (-1, 0, 1, 2, 5, 100, 1024, 65536, 1 << 20, (64 << 20) + 1)
 _FORMED = ["RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_STRANGE", "2MB", "1GB", "64KB", "", "0-3", "1,2", "MB:0=70"]
 
 
 def configs() -> st.SearchStrategy[Config]:
     return _value(inspect.type_info(Config)).map(lambda made: msgspec.convert(made, Config))
+
+
+def drawn(chance: random.Random) -> Config:
+    """One config.json with about two of three properties set; the same for the same ``chance``."""
+    return msgspec.convert(_draw(inspect.type_info(Config), chance), Config)
+
+
+def _draw(kind: inspect.Type, chance: random.Random) -> object:
+    match kind:
+        case inspect.StructType():
+            fields = [field for field in kind.fields if field.required or chance.random() < 0.65]
+            return {field.encode_name: _draw(field.type, chance) for field in fields}
+        case inspect.UnionType():
+            return _draw(chance.choice([one for one in kind.types if not isinstance(one, inspect.UnsetType)]), chance)
+        case inspect.VarTupleType():
+            return [_draw(kind.item_type, chance) for _ in range(chance.randint(kind.min_length or 0, 3))]
+        case inspect.DictType():
+            return {chance.choice(_WORDS): _draw(kind.value_type, chance) for _ in range(3)}
+        case inspect.LiteralType():
+            return chance.choice(kind.values)
+        case inspect.BoolType():
+            return chance.random() < 0.5
+        case inspect.IntType():
+            low = -(2**63) if kind.ge is None else kind.ge
+            high = 2**63 - 1 if kind.le is None else kind.le
+            return chance.choice([low, *(one for one in _NUMBERS if low <= one <= high)])
+        case inspect.StrType():
+            return chance.choice([one for one in _FORMED if re.search(kind.pattern, one)] if kind.pattern else _WORDS)
+        case _:
+            return "x"
 
 
 def leaf_values(value: object, pointer: str = "") -> dict[str, object]:

@@ -15,7 +15,18 @@ from nexcage._cli.creating import asked, is_machines
 from nexcage._cli.parser import Call
 from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, InvalidPath, InvalidSpec, NotFound
 
-__all__ = ["Targets", "creation", "is_term", "kill_targets", "mebibytes", "number", "runc_message", "tags", "targets"]
+__all__ = [
+    "Targets",
+    "creation",
+    "is_term",
+    "kill_targets",
+    "mebibytes",
+    "number",
+    "oci_refusals",
+    "runc_message",
+    "tags",
+    "targets",
+]
 
 _TERM = re.compile(r"(id|node|state|tag|backend|image|vmid)(!=|=|~).")
 _DIGITS = re.compile(r"[0-9]{1,12}")
@@ -182,14 +193,13 @@ def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:
     """Id, image and bundle."""
     if call.oci:
         engine = oci_id(call, call.words)
-        _oci_refusals(call)
         where = _absolute(call.text("bundle") or ".", cwd)
         return engine, where, where
     words, named = list(call.words), call.text("name")
     if named is None and not words:
         raise call.usage("which id?", f"nexcage {call.name} ID --image IMAGE")
     id = names.container_id(words.pop(0) if named is None else named)
-    _oci_refusals(call)
+    oci_refusals(call)
     image, bundle = call.text("image"), call.text("bundle")
     if words and named is not None and image is None:
         image = words.pop(0)
@@ -210,16 +220,16 @@ def _what(call: Call, cwd: str | None) -> tuple[str, str, str | None]:
     return id, image, None
 
 
-def _oci_refusals(call: Call) -> None:
+def oci_refusals(call: Call, where: str = "") -> None:
+    """Raise InvalidInput for what only a runtime of this machine can do with its caller; ``where`` the container is to be."""
     # Accepting these and doing nothing would be a lie that an engine finds out much later.
+    but = f": {where}" if where else ""
     if call.text("console_socket") is not None:
         raise InvalidInput(
-            "console-socket", call.text("console_socket"), "not supported: attach with the node's own tools"
+            "console-socket", call.text("console_socket"), f"only with crun or runc on this machine{but}"
         )
     if call.text("preserve_fds") not in (None, "0"):
-        raise InvalidInput(
-            "preserve-fds", call.text("preserve_fds"), "not supported: the container's init runs on its node"
-        )
+        raise InvalidInput("preserve-fds", call.text("preserve_fds"), f"only with crun or runc on this machine{but}")
 
 
 def _absolute(path: str, cwd: str | None) -> str:
@@ -261,8 +271,10 @@ def runc_message(call: Call, error: Exception) -> str:
     said = _runc_words(call.name, error)
     if said is None:
         return str(error)
+    if call.name == "exec":
+        return f"exec failed: {said}"
     return (
-        f"runc create failed: {said}"
+        f"runc {call.name} failed: {said}"
         if call.name in ("create", "run") and isinstance(error, (AlreadyExists, InvalidPath))
         else said
     )
@@ -304,6 +316,16 @@ def _refused(verb: str, state: str, id: str) -> str | None:
         case "start", "paused" | "resuming":
             return "cannot start a container in the paused state"
         case (("kill" | "pause"), ("stopped" | "stopping" | "created" | "deleting")):
+            return "container not running"
+        case "pause", "paused" | "resuming":
+            return "container not running"
+        case "exec", "paused" | "resuming":
+            return "cannot exec in a paused container (use --ignore-paused to override)"
+        case "exec", _:
+            return "cannot exec in a stopped container"
+        case (("events" | "measure"), _):
+            return f"container with id {id} is not running"
+        case "update", _:
             return "container not running"
         case "resume", _:
             return "container not paused"

@@ -17,21 +17,28 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-__all__ = ["Handover", "verb_of", "with_options"]
+__all__ = ["Given", "Handover", "verb_of", "with_options"]
 
 _TAKE_VALUE = frozenset(("--root", "--log", "--log-format", "--criu", "--rootless", "--cgroup-manager"))
 _PASSED = ("NOTIFY_SOCKET", "XDG_RUNTIME_DIR")
 
 
+class Given(NamedTuple):
+    """Options that a command of a runtime gets besides: ``before`` its name, and behind it."""
+
+    before: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+
+
 class Handover:
-    """Answers as long as it is open. ``options`` of a command of the runtime are put behind its name; ``descriptors`` (those numbers
-    of this process become 0, 1, 2, ...) are for these commands only.
+    """Answers as long as it is open. ``given`` says by the name of a command what it gets; the ``descriptors`` (those numbers of this
+    process become 0, 1, 2, ...) are for these commands only.
     """
 
-    def __init__(self, options: Mapping[str, Sequence[str]], descriptors: Sequence[int]) -> None:
-        self._options: dict[str, tuple[str, ...]] = {verb: tuple(words) for verb, words in options.items()}
+    def __init__(self, given: Mapping[str, Given], descriptors: Sequence[int]) -> None:
+        self._given: dict[str, Given] = dict(given)
         self._descriptors: tuple[int, ...] = tuple(descriptors)
         self._name: str = f"nexcage-{secrets.token_hex(16)}"
         self._listening: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -77,9 +84,9 @@ class Handover:
             data += more
         argv: list[str] = json.loads(data)
         verb = verb_of(argv)
-        mine = verb in self._options
+        mine = verb in self._given
         env = {name: os.environ[name] for name in _PASSED if name in os.environ} if mine else {}
-        answer = json.dumps({"argv": with_options(argv, self._options.get(verb, ())), "env": env}).encode()
+        answer = json.dumps({"argv": with_options(argv, self._given.get(verb, Given())), "env": env}).encode()
         if mine:
             self.taken = True
         sent = socket.send_fds(asking, [answer], self._descriptors if mine else ())
@@ -92,10 +99,10 @@ def verb_of(argv: Sequence[str]) -> str:
     return "" if at is None else argv[at]
 
 
-def with_options(argv: Sequence[str], options: Sequence[str]) -> list[str]:
-    """``argv`` with options behind its command."""
+def with_options(argv: Sequence[str], given: Given) -> list[str]:
+    """``argv`` with more options."""
     at = _place(argv)
-    return list(argv) if at is None else [*argv[: at + 1], *options, *argv[at + 1 :]]
+    return list(argv) if at is None else [*argv[:at], *given.before, argv[at], *given.behind, *argv[at + 1 :]]
 
 
 def _place(argv: Sequence[str]) -> int | None:

@@ -18,7 +18,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "keep": ("snapshot", "snapshots", "delsnapshot", "rollback", "backup", "backups", "restore"),
     "change": ("update", "resize", "move-volume", "migrate", "drain", "clone", "template", "adopt"),
     "images": ("images", "pull", "rmi"),
-    "oci": ("plan", "spec",),
+    "oci": ("plan", "spec", "features"),
     "care": ("health", "cordon", "uncordon", "reconcile", "doctor"),
     "program": ("config", "plugins", "version", "help", "completion", "man", "sim"),
 }

@@ -118,6 +118,10 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_spec import spec
 
             return spec(call)
+        case "features":
+            from nexcage._cli.oci_features import features
+
+            return features(call, streams)
         case "doctor":
             from nexcage._cli.verbs_doctor import doctor
 
@@ -126,6 +130,18 @@ def _dispatch(call: Call, streams: Streams) -> int:
             from nexcage._cli.verbs_plugins import plugins
 
             return plugins(call, streams)
+        case "create" | "run" if call.oci:
+            from nexcage._cli.oci_launch import launch
+
+            return launch(call, streams)
+        case "kill" if call.oci and call.flag("all"):
+            from nexcage._cli.oci_launch import kill
+
+            return kill(call, streams)
+        case "ps" | "events" | "exec" | "update" if call.oci:
+            from nexcage._cli.oci_pass import passed
+
+            return passed(call, streams)
         case "exec":
             from nexcage._cli.verbs_exec import execute
 

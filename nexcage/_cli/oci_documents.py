@@ -11,7 +11,7 @@ from typing import Any
 from nexcage import Machine, OciState
 from nexcage._cli.streams import one_line
 
-__all__ = ["as_listed", "as_state", "table"]
+__all__ = ["as_listed", "as_state", "has_terminal", "table"]
 
 Json = dict[str, Any]  # Any: whatever JSON can say
 _LARGEST = 1 << 20  # of a config.json that is looked into
@@ -60,12 +60,24 @@ def _at(seconds: float) -> str:
     return f"{whole}.{int(seconds % 1 * 1e9):09d}Z"
 
 
+def has_terminal(bundle: str) -> bool:
+    """Whether the program of a bundle wants a terminal; False when the bundle cannot be read."""
+    return _said(bundle, "process", "terminal") is True
+
+
 def _rootfs(bundle: str) -> str:
     """Where the bundle's root file system is; empty when the bundle is not here, or is none."""
+    root = _said(bundle, "root", "path")
+    return os.path.normpath(os.path.join(bundle, root)) if isinstance(root, str) else ""
+
+
+def _said(bundle: str, *keys: str) -> object:
     try:
         fd = os.open(os.path.join(bundle, "config.json"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         with open(fd, "rb") as file:
-            root = json.loads(file.read(_LARGEST))["root"]["path"]
+            value: Any = json.loads(file.read(_LARGEST))  # Any: a document of somebody else's
+        for key in keys:
+            value = value[key]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return os.path.normpath(os.path.join(bundle, root)) if isinstance(root, str) else ""
+        return None
+    return value

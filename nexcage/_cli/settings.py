@@ -31,7 +31,9 @@ def fleet_options(call: Call) -> dict[str, Any]:  # Any: the keywords of open_fl
         if (value := call.text(name)) is not None:
             options[name] = os.path.abspath(value)
     if call.oci:
-        options["strict_oci"] = True
+        from nexcage._cli.oci_ground import ground
+
+        options |= {"strict_oci": True, "config": ground(call).config}
         if (root := call.text("root")) is not None:
             # With its own directories an engine gets its own fleet, however many --root it uses on one machine.
             where = os.path.abspath(root)
@@ -44,7 +46,7 @@ def settings(call: Call, origins: dict[str, str] | None = None) -> Config:
     import msgspec
 
     options = fleet_options(call)
-    config = nexcage.load_config(options.get("config"), origins=origins)
+    config = nexcage.load_config(call.text("config"), origins=origins)
     known = ("state_dir", "run_dir", "strict_oci", "hosts", "discover")
     changes = {key: options[key] for key in known if key in options}
     for one, other in (("hosts", "discover"), ("discover", "hosts")):

@@ -8,16 +8,21 @@ from typing import Any
 
 from nexcage import Intent, InvalidInput, Net, Update
 from nexcage._cli.dialects import mebibytes, number, tags
+from nexcage._cli.oci_resources import fields_of, read_resources, refuse_others, weight
 from nexcage._cli.parser import Call
+from nexcage._cli.streams import Streams
 
 __all__ = ["change"]
 
 _PERIOD = 100_000  # microseconds that --cpu-quota is a part of, unless said otherwise
 
 
-def change(call: Call) -> Callable[[str, str | None], Intent]:
+def change(call: Call, streams: Streams) -> Callable[[str, str | None], Intent]:
     """What makes the intent for a container; raises InvalidInput for an option that cannot be."""
-    fields = _fields(call)
+    refuse_others(call)
+    path = call.text("resources")
+    # As with the runtimes, a document is all that is said.
+    fields = _fields(call) if path is None else fields_of(read_resources(path, streams))
     if not any(value not in (None, "") for key, value in fields.items() if key != "digest"):
         raise call.usage("what is to be changed?", "nexcage help update")
     return lambda id, key: Update(id, op_id=key, **fields)
@@ -77,8 +82,7 @@ def _cpu(call: Call) -> dict[str, Any]:  # Any: the keywords of Update
         period = number("cpu-period", call.text("cpu_period") or str(_PERIOD))
         fields["cpulimit"] = 0.0 if quota == "-1" else number("cpu-quota", quota) / (period or _PERIOD)
     if (shares := call.text("cpu_share")) is not None:
-        # The formula of runc and systemd for shares (2 to 262144) as a weight (1 to 10000).
-        fields["cpuunits"] = max(1, 1 + (max(2, number("cpu-share", shares)) - 2) * 9999 // 262142)
+        fields["cpuunits"] = weight(number("cpu-share", shares))
     return fields
 
 

@@ -17,7 +17,7 @@ from nexcage._cli.verbs_fleet import Verb
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "write_pid"]
 
 _LONGEST = 1 << 20  # of a file with SSH keys
 
@@ -32,8 +32,6 @@ def prepare(call: Call, streams: Streams) -> Verb:
     op_id = call.text("op_id")
     if op_id is not None:
         names.op_id(op_id)
-    if call.name == "run" and call.oci and not call.flag("detach"):
-        raise call.usage("only with --detach: init runs on its node and is no child of this process")
 
     async def verb(fleet: Fleet) -> int:
         if call.flag("dry_run"):
@@ -44,7 +42,7 @@ def prepare(call: Call, streams: Streams) -> Verb:
         if call.name == "run":
             done = await _start(call, fleet, id, op_id)
         if pid_file is not None:
-            _write_pid(pid_file, done)
+            write_pid(pid_file, done)
         if output := call.text("output"):
             print_outcomes(streams, [done], output, single=True)
         return 0
@@ -82,7 +80,7 @@ def _read(path: str, streams: Streams) -> str:
         raise InvalidInput("ssh-public-keys", path, "a file with lines of text") from None
 
 
-def _write_pid(path: str, done: Done) -> None:
+def write_pid(path: str, done: Done) -> None:
     """The pid in decimal, without a newline, in one step: whoever sees the file sees all of it."""
     whole = os.path.abspath(path)
     beside = f"{os.path.dirname(whole)}/.{secrets.token_hex(8)}.pid"

@@ -14,9 +14,11 @@ import anyio
 import anyio.to_thread
 
 from nexcage import ExecStream, InvalidInput, InvalidPath, NexcageError, Selector, Unsupported, names
+from nexcage._cli.commands.oci import EXEC
 from nexcage._cli.dialects import Targets
 from nexcage._cli.finding import backend_named, ids_of
 from nexcage._cli.main import tell
+from nexcage._cli.oci_process import process_of
 from nexcage._cli.parser import Call, Usage
 from nexcage._cli.streams import Streams
 from nexcage._cli.verbs_fleet import Verb, with_fleet
@@ -24,7 +26,7 @@ from nexcage._cli.verbs_fleet import Verb, with_fleet
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["execute", "prepare", "seconds"]
+__all__ = ["execute", "prepare", "raw_terminal", "seconds"]
 
 OWN_FAILURE = 255
 _CHUNK = 64 * 1024
@@ -45,23 +47,23 @@ def execute(call: Call, streams: Streams) -> int:
 
 def prepare(call: Call, streams: Streams) -> Verb:
     """What to run where; raises before anything is opened."""
+    _only_for_engines(call)
     selector = " ".join(call.many("selector"))
     many = bool(selector) or call.flag("all")
     words = list(call.words)
     id = "" if many else (call.text("name") or (words.pop(0) if words else ""))
     if not many and not id:
         raise call.usage("which container?", "nexcage exec ID COMMAND [ARGUMENT...]")
+    asked = _asked(call)
+    if (path := call.text("process")) is not None:
+        process = process_of(path)
+        words, asked = list(process.args), {**asked, **process.asked()}
     if not words:
         raise call.usage("which command?", "nexcage exec ID COMMAND [ARGUMENT...]")
     if many and call.flag("tty"):
         raise call.usage("a terminal belongs to one container")
     Selector.parse(selector)
-    options: dict[str, Any] = {  # Any: the keywords of Container.exec
-        "env": _environment(call),
-        "cwd": call.text("cwd") or "",
-        "user": call.text("user") or "",
-        "timeout": seconds(call, "timeout"),
-    }
+    options: dict[str, Any] = {**asked, "timeout": seconds(call, "timeout")}  # Any: the keywords of Container.exec
     if not many:
         names.container_id(id)
 
@@ -76,6 +78,23 @@ def prepare(call: Call, streams: Streams) -> Verb:
         return await _here(call, streams, fleet, one, words, options)
 
     return verb
+
+
+def _asked(call: Call) -> dict[str, Any]:  # Any: the keywords of Container.exec
+    return {"env": _environment(call), "cwd": call.text("cwd") or "", "user": call.text("user") or ""}
+
+
+def _only_for_engines(call: Call) -> None:
+    """Raise for what only a runtime of this machine does; what is not done is never taken in silence."""
+    given = [option for option in EXEC if call.given(option.name)]
+    if given and not call.oci:
+        raise call.usage(f"{given[0].flags[-1]} is an OCI runtime's: it goes with --root, --log or --systemd-cgroup")
+    refused = [option for option in given if option.name != "process" and call.text(option.name) != "0"]
+    if refused:
+        flag = refused[0].flags[-1]
+        raise InvalidInput(
+            flag.lstrip("-"), call.text(refused[0].name) or True, "only with crun or runc on this machine"
+        )
 
 
 def _environment(call: Call) -> dict[str, str]:
@@ -137,7 +156,7 @@ async def _streamed(
     opened = fleet[id].exec_stream(
         words, env=env, cwd=options["cwd"], user=options["user"], timeout=options["timeout"], size=size
     )
-    async with opened as stream, _raw(tty):
+    async with opened as stream, raw_terminal(wanted=tty):
         failure: Exception | None = None
         status = OWN_FAILURE
         async with anyio.create_task_group() as tasks:
@@ -244,7 +263,7 @@ async def _resized(stream: ExecStream) -> None:
 
 
 @asynccontextmanager
-async def _raw(wanted: bool) -> AsyncGenerator[None]:
+async def raw_terminal(*, wanted: bool) -> AsyncGenerator[None]:
     """Every key goes to the program; afterwards the terminal is as it was."""
     try:
         descriptor = sys.stdin.fileno()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -23,7 +23,7 @@ from nexcage._cli.streams import Streams
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["Verb", "until_interrupted", "with_fleet"]
+__all__ = ["Verb", "drive", "until_interrupted", "with_fleet"]
 
 _LOOKING = ("list", "state", "health", "route", "doctor", "images", "pull", "rmi", "ps", "stats", "logs", "wait", "cp")
 Verb = Callable[["Fleet"], Awaitable[int]]
@@ -34,6 +34,13 @@ def with_fleet(call: Call, streams: Streams) -> int:
     """Check the command line, open the fleet, do it."""
     verb = _prepare(call, streams)
     options = fleet_options(call)
+    return drive(call, streams, verb, options)
+
+
+def drive(
+    call: Call, streams: Streams, verb: Verb, options: dict[str, Any], *, interruptible: bool = True
+) -> int:  # Any: the keywords of open_fleet
+    """Open the fleet and do it. ``interruptible=False``: the verb takes the signals itself."""
     if call.name in ("health", "list", "route", "version", "images", "pull", "rmi", "cordon", "uncordon") or (
         call.name == "reconcile" and call.flag("dry_run")
     ):
@@ -47,6 +54,8 @@ def with_fleet(call: Call, streams: Streams) -> int:
             async with _logged(fleet):
                 return await verb(fleet)
 
+    if not interruptible:
+        return anyio.run(work)
     return anyio.run(until_interrupted, partial(work), call, streams)
 
 

@@ -39,7 +39,22 @@ _TOLD = 20  # failures that are told one by one; the rest is in --output jsonl
 
 def prepare(call: Call, streams: Streams) -> Verb:
     """Which containers and which intent; raises before anything is opened."""
+    if call.oci and call.name == "kill" and kill_targets(call)[1] == "0":
+        return _probe(call)
     return driven(call, streams, *_intent_maker(call))
+
+
+def _probe(call: Call) -> Verb:
+    """An engine's ``kill ID 0``: nothing is sent, the answer is whether something could be."""
+    (id,) = kill_targets(call)[0].words
+
+    async def verb(fleet: Fleet) -> int:
+        state = await fleet[id].state()
+        if state.status not in ("created", "running", "paused"):
+            raise IllegalTransition(id, "kill", state.status)
+        return 0
+
+    return verb
 
 
 def driven(call: Call, streams: Streams, wanted: Targets, make: Callable[[str, str | None], Intent]) -> Verb:

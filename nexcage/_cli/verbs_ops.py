@@ -48,7 +48,7 @@ _OPERANDS = {
 def prepare(call: Call, streams: Streams) -> Verb:
     """Which containers and which intent; raises before anything is opened."""
     call, given = _operands(call)
-    return driven(call, streams, targets(call), _maker(call, given))
+    return driven(call, streams, targets(call), _maker(call, given, streams))
 
 
 def _operands(call: Call) -> tuple[Call, tuple[str, ...]]:
@@ -60,7 +60,7 @@ def _operands(call: Call) -> tuple[Call, tuple[str, ...]]:
     return call.with_words(call.words[:split]), call.words[split:]
 
 
-def _maker(call: Call, given: tuple[str, ...]) -> Maker:
+def _maker(call: Call, given: tuple[str, ...], streams: Streams) -> Maker:
     match call.name:
         case "backup":
             where, mode = call.text("storage") or "local", call.text("mode") or "snapshot"
@@ -86,7 +86,7 @@ def _maker(call: Call, given: tuple[str, ...]) -> Maker:
             seconds = number("timeout", call.text("timeout") or "180")
             return lambda id, key: Migrate(id, given[0], restart, seconds, storage, op_id=key)
         case _:
-            return change(call)
+            return change(call, streams)
 
 
 def prepare_snapshots(call: Call, streams: Streams) -> Verb:

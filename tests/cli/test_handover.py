@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from nexcage._cli.handover import Handover, verb_of, with_options
+from nexcage._cli.handover import Given, Handover, verb_of, with_options
 
 
 def ran(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -33,14 +33,14 @@ def test_the_runtime_gets_the_callers_descriptors_and_options() -> None:
     reads, writes = os.pipe()
     with open(os.open("/proc/version", os.O_RDONLY), "rb") as given, open("/dev/null", "rb") as nothing:
         third = given.fileno()
-        with Handover({"create": ["--no-pivot"]}, (nothing.fileno(), writes, writes, third)) as handed:
+        with Handover({"create": Given(("--debug",), ("--no-pivot",))}, (nothing.fileno(), writes, writes, third)) as handed:
             answer = ran([*handed.in_front_of(SHOW), "--root", "/r", "create", "--bundle", "/b", "x"])
     os.close(writes)
     with open(reads, encoding="utf-8") as said:
         lines = said.read().splitlines()
 
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
-    assert lines[0] == "--root /r create --no-pivot --bundle /b x"
+    assert lines[0] == "--root /r --debug create --no-pivot --bundle /b x"
     assert lines[1].startswith("Linux version")
     assert handed.taken
 
@@ -48,13 +48,13 @@ def test_the_runtime_gets_the_callers_descriptors_and_options() -> None:
 def test_a_socket_is_handed_over_too() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        with Handover({"create": []}, (theirs.fileno(), theirs.fileno(), theirs.fileno())) as handed:
+        with Handover({"create": Given()}, (theirs.fileno(), theirs.fileno(), theirs.fileno())) as handed:
             ran([*handed.in_front_of(("echo",)), "--root=/r", "create", "x"])
         assert ours.recv(100) == b"--root=/r create x\n"
 
 
 def test_every_other_command_is_run_as_it_was_to_be() -> None:
-    with Handover({"create": ["--no-pivot"]}, (0, 1, 2)) as handed:
+    with Handover({"create": Given(("--debug",), ("--no-pivot",))}, (0, 1, 2)) as handed:
         answer = ran([*handed.in_front_of(("echo",)), "--root", "create", "state", "create"])
 
     assert answer.stdout == "--root create state create\n"
@@ -62,14 +62,14 @@ def test_every_other_command_is_run_as_it_was_to_be() -> None:
 
 
 def test_a_caller_that_is_gone_changes_nothing_about_the_command() -> None:
-    with Handover({"create": ["--no-pivot"]}, (0, 1, 2)) as handed:
+    with Handover({"create": Given(("--debug",), ("--no-pivot",))}, (0, 1, 2)) as handed:
         pass
 
     assert ran([*handed.in_front_of(("echo",)), "--root", "/r", "create", "x"]).stdout == "--root /r create x\n"
 
 
 def test_nonsense_from_one_who_asks_costs_only_itself() -> None:
-    with Handover({"create": ["-x"]}, (0, 1, 2)) as handed:
+    with Handover({"create": Given(behind=("-x",))}, (0, 1, 2)) as handed:
         name = handed.in_front_of(())[-1]
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(f"\0{name}")
@@ -94,6 +94,7 @@ def test_nonsense_from_one_who_asks_costs_only_itself() -> None:
 def test_the_command_is_found_behind_the_runtimes_own_options(argv: list[str], verb: str) -> None:
     assert verb_of(argv) == verb
     if verb:
-        assert with_options(argv, ["-y"])[argv.index(verb, 3) + 1] == "-y"
+        at = argv.index(verb, 3)
+        assert with_options(argv, Given(("-x",), ("-y",)))[at : at + 3] == ["-x", verb, "-y"]
     else:
-        assert with_options(argv, ["-y"]) == argv
+        assert with_options(argv, Given(("-x",), ("-y",))) == argv

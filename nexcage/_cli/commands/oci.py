@@ -5,7 +5,7 @@ The options are hidden: they are for programs, and docs/oci-cli.md lists them.
 
 from __future__ import annotations
 
-from nexcage._cli.commands.table import Command, Option
+from nexcage._cli.commands.table import RUNTIME, Command, Option
 
 __all__ = ["COMMANDS", "CREATE", "EVENTS", "EXEC", "RUN", "UPDATE"]
 
@@ -70,5 +70,14 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--rootless",), "for a container that is not run by root"),
         ),
         ("nexcage spec --bundle ./nginx",),
+    ),
+    Command(
+        "features",
+        "[--runtime NAME]",
+        "what of the OCI runtime specification is honoured, as its features document",
+        "Of the backend that a create would be routed to: a runtime's own answer where it has one. Always JSON.",
+        (RUNTIME,),
+        ("nexcage features --runtime runc", "nexcage features | jq .linux.namespaces"),
+        outputs=("json",),
     ),
 )

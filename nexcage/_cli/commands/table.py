@@ -112,7 +112,7 @@ SELECT = Option(
     ("-l", "--selector"), "those that match: 'tag=web node=pve-0* state=stopped id~^web-'", "SELECTOR", many=True
 )
 
-OP_ID = Option(("--op-id",), "idempotency key: the same key again gives the same outcome, no second effect", "KEY")
+OP_ID = Option(("--op-id",), "idempotency key: the same key again, the same outcome, one effect", "KEY")
 
 NO_WAIT = Option(("--no-wait",), "do not wait for another operation on the container, say who holds it")
 

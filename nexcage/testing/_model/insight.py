@@ -13,7 +13,7 @@ from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Input, Sleep, Steps, Tool, Wait
 from nexcage.tools import attach, cgroup, console, network, pty
 
-__all__ = ["INSIDE"]
+__all__ = ["INSIDE", "decoded", "line_of", "terminal"]
 
 
 def _carries(ctx: Ctx, mark: str, vmid: str) -> bool:
@@ -46,31 +46,31 @@ def _attach(ctx: Ctx) -> Steps:
         who = (user.partition(":")[0], user.partition(":")[2])
     env = {"HOME": home}
     options = ["--keep-var", "HOME", "--uid", who[0], *(("--gid", who[1]) if who[1] else ())]
-    while line := (yield from _line(ctx)):
+    while line := (yield from line_of(ctx)):
         name, _, value = line.partition(b"=")
         coded = value.decode("ascii")
-        env[name.decode()] = _decoded(coded)
+        env[name.decode()] = decoded(coded)
         options += ["--keep-var", name.decode()]
     ctx.err("@nexcage inside\n")
     ctx.argv = ("lxc-attach", "-n", vmid, "--clear-env", *options, *words)
     ctx.env = {**ctx.env, **env}
-    return (yield from _terminal(ctx, size) if size else lxc_attach(ctx))
+    return (yield from terminal(ctx, size, lxc_attach) if size else lxc_attach(ctx))
 
 
-def _line(ctx: Ctx) -> Generator[Wait, Any, bytes]:  # Any: see tool.Steps
+def line_of(ctx: Ctx) -> Generator[Wait, Any, bytes]:  # Any: see tool.Steps
     while b"\n" not in ctx.stdin and not ctx.eof:
         yield Input()
     line, _, ctx.stdin = ctx.stdin.partition(b"\n")
     return line
 
 
-def _decoded(coded: str) -> str:
+def decoded(coded: str) -> str:
     parts = coded.split("\\0")
     data = parts[0].encode() + b"".join(bytes([int(part[:3], 8)]) + part[3:].encode() for part in parts[1:])
     return data.decode("utf-8", "surrogateescape")
 
 
-def _terminal(ctx: Ctx, size: str) -> Steps:
+def terminal(ctx: Ctx, size: str, tool: Tool) -> Steps:
     """A terminal between: echo, line ends, one stream for both."""
 
     def printed(data: bytes) -> None:
@@ -78,7 +78,7 @@ def _terminal(ctx: Ctx, size: str) -> Steps:
 
     inner = Ctx(ctx.node, ctx.argv, env={**ctx.env, "NEXCAGE_SIZE": size.replace("x", " ")}, out=printed, err=printed)
     inner.eof = False
-    steps = lxc_attach(inner)
+    steps = tool(inner)
     answer: object = None
     while True:
         try:

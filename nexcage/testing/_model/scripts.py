@@ -22,6 +22,7 @@ from nexcage.testing._model.mend_clone import MENDING_CLONES
 from nexcage.testing._model.mend_snapshot import MENDING_SNAPSHOTS
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.oci.scripts import RUNTIMES
 from nexcage.testing._model.shelf import SHELVES
 from nexcage.testing._model.tool import Ctx, Steps, Tool
 from nexcage.testing._model.zfs_scripts import ON_ZFS
@@ -181,6 +182,7 @@ SCRIPTS: dict[str, Tool] = {
     **KEEPING,
     **LEASE,
     **ON_ZFS,
+    **RUNTIMES,
     **SHELVES,
 }
 """Script text to its twin."""

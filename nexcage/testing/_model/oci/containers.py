@@ -74,6 +74,11 @@ class Box:
         process: dict[str, Any] = config.get("process") or {}  # Any: likewise
         known["rootfs"] = root.get("path", "rootfs")
         known["env"] = process.get("env") or []
+        status = (
+            f"Name:\tinit\nState:\tS (sleeping)\nPPid:\t1\nUid:\t0\t0\t0\t0\nVmRSS:\t    1024 kB\nNSpid:\t{pid}\t1\n"
+        )
+        files.write(f"/proc/{pid}/status", status)
+        files.write(f"/proc/{pid}/cmdline", "".join(f"{word}\0" for word in process.get("args") or ("init",)))
         files.write(f"{self.place}/status", json.dumps(known))
         files.write(f"{self.place}/exec.fifo", "")
         for name, text in (("cgroup.freeze", "0"), ("cgroup.procs", str(pid)), ("memory.current", "1048576")):
@@ -87,7 +92,6 @@ class Box:
     def start(self) -> None:
         """Its program begins."""
         self.node.files.remove(f"{self.place}/exec.fifo")
-        self.node.files.write(f"/proc/{self.pid}/cmdline", "/bin/program\0")
         self.node.files.write(f"/proc/{self.pid}/environ", "".join(f"{one}\0" for one in self.known.get("env", ())))
         self.node.effect("process", self.id, f"begun {self.pid}")
 

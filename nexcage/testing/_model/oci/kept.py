@@ -1,0 +1,114 @@
+"""What the library keeps beside a container of crun or runc: marks, numbers, the container's output. The same files as on a real node."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import NamedTuple
+
+from nexcage._core.seen import Mark
+from nexcage.testing._model import find_tool
+from nexcage.testing._model.files import DiskFiles
+from nexcage.testing._model.node import Node
+from nexcage.testing._model.tool import Ctx, Steps, Tool
+
+__all__ = ["KEPT", "ROOTS", "Place", "call", "number", "place", "said", "set_number"]
+
+KEPT = "/var/lib/nexcage-oci"
+ROOTS = "/run/nexcage-oci"
+
+
+class Place(NamedTuple):
+    """One container: the words that every script begins with, and where its things lie."""
+
+    mark: str
+    program: str
+    runtime: str
+    fleet: str
+    id: str
+    vmid: str
+
+    @property
+    def kept(self) -> str:
+        return f"{KEPT}/{self.fleet}/{self.id}"
+
+    @property
+    def root(self) -> str:
+        return f"{ROOTS}/{self.fleet}/{self.runtime}"
+
+    @property
+    def box(self) -> str:
+        return f"{self.root}/{self.id}"
+
+    def ours(self, ctx: Ctx) -> bool:
+        """Whether the mark is still there; says so otherwise."""
+        if self.mark in (ctx.node.files.read(f"{self.kept}/mark") or "").split("\n"):
+            return True
+        ctx.err("nexcage: the container does not carry our mark\n")
+        return False
+
+
+def place(ctx: Ctx) -> tuple[Place, tuple[str, ...]]:
+    """Of a script's words, and the rest of them."""
+    mark, program, runtime, *words = ctx.argv[1:]
+    known = Mark.find(mark)
+    assert known is not None
+    return Place(mark, program, runtime, known.fleet, known.id, str(known.vmid)), tuple(words)
+
+
+def number(node: Node, vmid: str) -> str | None:
+    """Whose a number is: ``FLEET/ID``."""
+    path = f"{KEPT}/.numbers/{vmid}"
+    if not isinstance(node.files, DiskFiles):
+        return node.files.read(path)
+    try:
+        return os.readlink(node.files.real(path))
+    except OSError:
+        return None
+
+
+def set_number(node: Node, vmid: str, owner: str | None) -> None:
+    """Give it to somebody, or to nobody."""
+    path = f"{KEPT}/.numbers/{vmid}"
+    if isinstance(node.files, DiskFiles):
+        real = node.files.real(path)
+        if os.path.lexists(real):
+            os.unlink(real)
+        if owner is not None:
+            os.makedirs(os.path.dirname(real), exist_ok=True)
+            os.symlink(owner, real)
+    elif owner is None:
+        node.files.remove(path)
+    else:
+        node.files.write(path, owner)
+
+
+def call(ctx: Ctx, at: Place, *words: str) -> tuple[Ctx, Steps]:
+    """The program, called as the scripts do it; its output is kept in the context that comes back."""
+    log = f"{at.kept}/said.model"
+    argv = (at.runtime, "--root", at.root, "--log", log, "--log-format", "json", *words)
+    inner = Ctx(ctx.node, argv, stdin=ctx.stdin, env=ctx.env)
+    return inner, _called(inner, _tool(ctx.node, at))
+
+
+def _tool(node: Node, at: Place) -> Tool | None:
+    words = shlex.split(at.program)
+    return find_tool(node, words[0] if len(words) == 1 else at.runtime)
+
+
+def _called(inner: Ctx, tool: Tool | None) -> Steps:
+    if tool is None:
+        inner.err(f"sh: 1: eval: {inner.argv[0]}: not found\n")
+        return 127
+    return (yield from tool(inner))
+
+
+def said(ctx: Ctx, at: Place, status: int) -> int:
+    """The program's log goes behind what was printed, when it failed."""
+    path = f"{at.kept}/said.model"
+    log = ctx.node.files.read(path)
+    if status != 0 and log:
+        ctx.err(f"\n@nexcage said\n{log}")
+    if log is not None:
+        ctx.node.files.remove(path)
+    return status

@@ -19,9 +19,10 @@ def _receive(ctx: Ctx) -> Steps:
     if free is not None and free * 1024 < int(size):
         ctx.err(f"nexcage: there are {free} KiB free of the {int(size) // 1024} that it takes\n")
         return 28
+    data, ctx.stdin = ctx.stdin, b""
     while not ctx.eof:
-        yield Input()
-    data = bytes(ctx.stdin)
+        yield Input()  # which waits only while there is none left to take
+        data, ctx.stdin = data + ctx.stdin, b""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         ctx.err(f"nexcage: what arrived ({len(data)} bytes) is not what was sent ({size})\n")

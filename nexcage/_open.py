@@ -22,6 +22,7 @@ from nexcage._core.hosts import LOCAL, Host, is_pattern, words
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
 from nexcage._engine.bus import Events
+from nexcage._engine.contents import Contents
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
 from nexcage._engine.images import Images
@@ -31,6 +32,9 @@ from nexcage._engine.node import Families, FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import PLACEMENTS
 from nexcage._engine.recover import Recovery
+from nexcage._engine.store import Store
+from nexcage._engine.supplies import Supplies
+from nexcage._engine.unpacking import Unpacker
 from nexcage._hosts import discovered, expanded
 from nexcage._lease import make_lease
 from nexcage._plugins import hooks_of, placement_of, plugged, sinks_of
@@ -258,6 +262,7 @@ async def open_fleet(
     inline: bool = False,
     recover: bool = True,
     disk: Disk | None = None,
+    contents: Contents | None = None,
 ) -> AsyncGenerator[Fleet]:
     """Open the nodes ``hosts`` (default: those of the config, else this machine) as one fleet, or with ``discover`` every node of the
     cluster of that node: ``"root@pve-01"``.
@@ -268,8 +273,8 @@ async def open_fleet(
     ``watch``: as long as the fleet is open, what somebody else changes on its nodes is noticed and recorded (`Fleet.watch`).
 
     ``config`` is a file or a Config; the other options win over it. ``backend``: more backends besides the installed ones.
-    ``connect``, ``random``, ``clock``, ``inline`` (journal without threads) and ``disk`` are for simulations. Leaving the context
-    cancels what runs (recorded as Interrupted) and closes every link.
+    ``connect``, ``random``, ``clock``, ``inline`` (journal without threads), ``disk`` and ``contents`` (root file systems on their way)
+    are for simulations. Leaving the context cancels what runs (recorded as Interrupted) and closes every link.
 
     Raises InvalidInput for bad hosts or settings and JournalError when the state directory cannot be used.
     """
@@ -355,8 +360,11 @@ async def open_fleet(
             random=chance,
         )
         images = Images(nodes, settings)
+        packer = contents or Contents(Store(Path(where) / "contents"), _local(settings), chance)
+        supplies = Supplies(packer, Unpacker(packer), settings)
         driver = Driver(
             images=images,
+            supplies=supplies,
             fleet=journal.fleet,
             owner=owner,
             journal=journal,

@@ -32,6 +32,7 @@ __all__ = ["Contents", "Packed", "Source", "local_run"]
 
 _log = logging.getLogger("nexcage")
 _CHUNK = 256 * 1024
+_PATIENCE = 2.0  # seconds for the answer of a node that takes no more
 
 Source: TypeAlias = Path | Callable[[], AsyncIterator[bytes]]
 """A file of this machine, or what makes the bytes anew each time."""
@@ -123,6 +124,12 @@ class Contents:
             (node.key, dest), lambda: self._shipped(node, source, sha256, size, dest, public=public)
         )
 
+    async def put(self, node: FleetNode, data: bytes, dest: str) -> None:
+        """A small file, in one command: whether it is there already costs as much as sending it."""
+        nonce = f"{self._random.getrandbits(48):012x}"
+        command = shipping.receive(dest, hashlib.sha256(data).hexdigest(), len(data), nonce)
+        await carried(node, msgspec.structs.replace(command, stdin=data, timeout=60.0))
+
     async def _shipped(
         self, node: FleetNode, source: Source, sha256: str, size: int, dest: str, *, public: bool
     ) -> bool:
@@ -154,8 +161,9 @@ class Contents:
                     await stream.send_eof()
                 except NexcageError as error:
                     failure = error
-                    if isinstance(error, InvalidPath):  # it is ours: nobody there will say so
-                        tasks.cancel_scope.cancel()
+                    # Why the node takes no more is told by its answer, if there is one; what is wrong here nobody there will say.
+                    patience = 0.0 if isinstance(error, InvalidPath) else _PATIENCE
+                    tasks.cancel_scope.deadline = anyio.current_time() + patience
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(feed)

@@ -42,6 +42,7 @@ from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
 from nexcage._engine.steps import Steps
+from nexcage._engine.supplies import Supplies
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
@@ -96,6 +97,7 @@ class Driver:
         random: Random,
         strict_oci: bool,
         images: Images | None = None,
+        supplies: Supplies | None = None,
         hooks: Around | None = None,
     ) -> None:
         self._hooks = hooks
@@ -116,6 +118,7 @@ class Driver:
         self._random = random
         self._strict = strict_oci
         self._images = images
+        self._supplies = supplies
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
@@ -293,6 +296,7 @@ class Driver:
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
             node = await self._place(intent, wanted.nodes, backend)
+            intent = await self._supplied(intent, node, backend, send=False)
         elif isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
         else:
@@ -349,6 +353,7 @@ class Driver:
             with self._coming.to(node.key, intent.spec):
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
+                intent = await self._supplied(intent, node, backend)
                 return await self._at(op, intent, machine, cell, node, backend)
         if isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
@@ -358,6 +363,13 @@ class Driver:
         backend = self._backend(machine)
         self._able(intent, machine, backend)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
+
+    async def _supplied(self, intent: Create, node: FleetNode, backend: Backend, *, send: bool = True) -> Create:
+        """The intent with its content, which the node has by then, where the backend makes containers from that."""
+        if self._supplies is None or not getattr(backend, "contents", False) or intent.spec.source is not None:
+            return intent
+        spec = await self._supplies.ready(intent.id, intent.spec, node, send=send)
+        return msgspec.structs.replace(intent, spec=spec)
 
     def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:
         """Refuse what the table allows and the tools of this backend cannot do."""

@@ -15,7 +15,7 @@ from nexcage._core.bundle.flaws import Flaw, Notice, judged
 from nexcage._core.bundle.kinds import UINT64_MAX
 from nexcage._core.bundle.lookalikes import lookalikes
 from nexcage._core.bundle.rules import config_flaws
-from nexcage._core.bundle.strict import MAX_BYTES, MAX_DEPTH, Read, places, read
+from nexcage._core.bundle.strict import MAX_BYTES, MAX_DEPTH, Read, places, pointer_of, read
 from nexcage.errors import InvalidBundle, escaped
 
 __all__ = ["Decoded", "decode_config", "decoded"]
@@ -49,7 +49,7 @@ def decoded(
         source = read(name, data, max_bytes=max_bytes, max_depth=max_depth)
         document = _typed(name, source, kind)
         found = judged(name, _flaws(document, kind, rules, source))
-        return Decoded(document, tuple(found))
+        return Decoded(document, found)
     except RecursionError:
         raise InvalidBundle(name, "", "is nested too deeply") from None
 
@@ -77,8 +77,8 @@ def _flaws(document: T, kind: type[T], rules: Callable[[T], Iterable[Flaw]], sou
 
 def _hostile(document: Struct) -> Iterator[Flaw]:
     """What no property of any document may hold: NUL, and integers that do not fit in 64 bits."""
-    for pointer, one in places(to_builtins(document, str_keys=True)):
+    for way, one in places(to_builtins(document, str_keys=True)):
         if isinstance(one, str) and "\0" in one:
-            yield Flaw(pointer, f"a NUL in {escaped(one)}")
+            yield Flaw(pointer_of(way), f"a NUL in {escaped(one)}")
         elif isinstance(one, int) and not -(2**63) <= one <= UINT64_MAX:
-            yield Flaw(pointer, "is an integer of more than 64 bits")
+            yield Flaw(pointer_of(way), "is an integer of more than 64 bits")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -11,6 +11,7 @@ from nexcage.errors import InvalidBundle
 __all__ = ["Flaw", "Notice", "at", "judged"]
 
 _ALSO = 8  # further flaws that an error names
+_SHOWN = 100  # warnings of one document
 
 
 class Notice(Struct, frozen=True):
@@ -39,15 +40,29 @@ def at(pointer: str, *parts: str | int) -> str:
     return pointer
 
 
-def judged(document: str, flaws: Iterable[Flaw]) -> Iterator[Notice]:
-    """The warnings. Raises InvalidBundle for the first fatal flaw; its notes name the others."""
-    found = list(flaws)
-    fatal = [flaw for flaw in found if flaw.fatal]
+def judged(document: str, flaws: Iterable[Flaw]) -> tuple[Notice, ...]:
+    """The warnings. Raises InvalidBundle for the first fatal flaw; its notes name the others. Of very many some are only counted."""
+    notices: list[Notice] = []
+    fatal: list[Flaw] = []
+    more = 0
+    for flaw in flaws:
+        if flaw.fatal:
+            fatal.append(flaw)
+        elif len(notices) < _SHOWN:
+            notices.append(Notice(flaw.pointer, flaw.reason))
+        else:
+            more += 1
+        if len(fatal) > _SHOWN:
+            break
     if fatal:
-        error = InvalidBundle(document, fatal[0].pointer, fatal[0].reason)
-        for flaw in fatal[1 : _ALSO + 1]:
-            error.add_note(f"also {InvalidBundle(document, flaw.pointer, flaw.reason)}")
-        if len(fatal) > _ALSO + 1:
-            error.add_note(f"and {len(fatal) - _ALSO - 1} more")
-        raise error
-    return (Notice(flaw.pointer, flaw.reason) for flaw in found)
+        raise _error(document, fatal)
+    return (*notices, Notice("", f"and {more} warnings more")) if more else tuple(notices)
+
+
+def _error(document: str, fatal: list[Flaw]) -> InvalidBundle:
+    first, *others = (InvalidBundle(document, flaw.pointer, flaw.reason) for flaw in fatal)
+    for other in others[:_ALSO]:
+        first.add_note(f"also {other}")
+    if len(others) > _ALSO:
+        first.add_note("and more" if len(fatal) > _SHOWN else f"and {len(others) - _ALSO} more")
+    return first

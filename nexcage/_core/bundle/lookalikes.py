@@ -26,6 +26,7 @@ _LATIN = str.maketrans(
     "аеорсухѕіјһԁԛԝкмтвнɡοανρτυχικηϲ",
     "aeopcyxsijhdqwkmtbhgoavptuxiknc",
 )
+_LONG = 80
 _BLANK = re.compile(r"[\s_.\-\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]+")
 
 
@@ -59,7 +60,9 @@ def _kinds(kind: Any) -> Iterator[type[Struct]]:  # Any: a type as annotations h
 
 
 def _drawn(name: str) -> str:
-    """How ``name`` looks, roughly."""
+    """How ``name`` looks, roughly; a long one is like none."""
+    if len(name) > _LONG:
+        return ""
     if name.isascii():
         return _BLANK.sub("", name).lower()
     plain = unicodedata.normalize("NFKC", name).casefold().translate(_LATIN)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 from msgspec import Struct, field
 
 from nexcage._core.bundle.flaws import at
 from nexcage.errors import InvalidBundle, escaped
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Read", "places", "read"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Read", "places", "pointer_of", "read"]
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 64
@@ -120,43 +120,56 @@ def _deeper(value: object, depth: int) -> bool:
     return True
 
 
-def _second(value: object, pointer: str = "") -> tuple[str, str]:
+# A pointer is written only where something is wrong: the pointers of all places together may be long without any bound.
+Way: TypeAlias = "tuple[Way, str | int] | None"
+
+
+def pointer_of(way: Way) -> str:
+    """The pointer to the place where ``way`` leads."""
+    parts: list[str | int] = []
+    while way is not None:
+        way, part = way
+        parts.append(part)
+    return at("", *reversed(parts))
+
+
+def _second(value: object) -> tuple[str, str]:
     """The first property that its object has already, and what to say."""
-    stack = [(pointer, value)]
+    stack: list[tuple[Way, object]] = [(None, value)]
     while stack:
-        pointer, value = stack.pop()
+        way, value = stack.pop()
         if isinstance(value, _Pairs):
             seen: set[str] = set()
             for name, _ in value:
                 if name in seen:
-                    return at(pointer, _HALF.sub("\ufffd", name)), f"the object has a property {escaped(name)} twice"
+                    place = pointer_of((way, name))
+                    return _HALF.sub("\ufffd", place), f"the object has a property {escaped(name)} twice"
                 seen.add(name)
-            stack += [(at(pointer, name), child) for name, child in reversed(value)]
+            stack += [((way, name), child) for name, child in reversed(value)]
         elif isinstance(value, list):
             entries = cast("list[object]", value)
-            stack += [(at(pointer, index), child) for index, child in reversed(list(enumerate(entries)))]
+            stack += [((way, index), child) for index, child in reversed(list(enumerate(entries)))]
     return "", "an object has a property twice"
 
 
 def _whole(document: str, value: object) -> None:
-    for pointer, one in places(value):
+    for way, one in places(value):
         if isinstance(one, str) and _HALF.search(one):
-            shown = _HALF.sub("\ufffd", pointer)
+            shown = _HALF.sub("\ufffd", pointer_of(way))
             raise InvalidBundle(document, shown, f"half a surrogate pair in {escaped(one)}")
 
 
-def places(value: object, pointer: str = "") -> Iterator[tuple[str, object]]:
-    """Every string, number and literal in a JSON value with its pointer, names of properties too, in the order of the document."""
-    stack: list[tuple[str, object]] = [(pointer, value)]
+def places(value: object) -> Iterator[tuple[Way, object]]:
+    """Every string, number and literal in a JSON value with its place, names of properties too, in the order of the document."""
+    stack: list[tuple[Way, object]] = [(None, value)]
     while stack:
-        pointer, value = stack.pop()
+        way, value = stack.pop()
         if isinstance(value, Mapping):
-            members = list(cast("Mapping[str, object]", value).items())
-            for name, child in reversed(members):
-                below = at(pointer, name)
+            for name, child in reversed(list(cast("Mapping[str, object]", value).items())):
+                below = (way, name)
                 stack += [(below, child), (below, name)]
         elif isinstance(value, (list, tuple)):
             entries = list(enumerate(cast("list[object]", value)))
-            stack += [(at(pointer, index), child) for index, child in reversed(entries)]
+            stack += [((way, index), child) for index, child in reversed(entries)]
         else:
-            yield pointer, value
+            yield way, value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tracemalloc
 
 import pytest
 
@@ -180,3 +181,21 @@ def test_ten_thousand_unknown_properties_cost_little_and_say_nothing():
 def test_the_size_that_is_allowed_can_be_chosen():
     with pytest.raises(InvalidBundle, match="more than 10"):
         oci.decode_config(b'{"ociVersion":"1.0.0"}', max_bytes=10)
+
+
+@pytest.mark.parametrize("tail", [b'"x":"\\ud800"', b'"y":1,"y":2'])
+def test_long_names_above_many_properties_cost_no_more_memory_than_the_document(tail):
+    name = b'"' + b"n" * 20_000 + b'":{'
+    many = b",".join(b'"%d":1' % number for number in range(20_000))
+    data = OPEN + name * 50 + many + b"," + tail + b"}" * 51
+
+    tracemalloc.start()
+    try:
+        error = refused(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert error.pointer.count("/") == 51
+    assert len(str(error)) < 1000
+    assert peak < 30 * len(data)

@@ -241,12 +241,23 @@ def test_one_error_tells_of_the_others():
     assert "/linux/maskedPaths/0" in caught.value.__notes__[0]
 
 
-def test_a_thousand_errors_are_not_a_thousand_notes():
+@pytest.mark.parametrize(("count", "said"), [(50, "and 41 more"), (1000, "and more")])
+def test_many_errors_are_not_as_many_notes(count, said):
     with pytest.raises(InvalidBundle) as caught:
-        oci.decode_config(text({**MINIMAL, "linux": {"maskedPaths": ["x"] * 1000}}))
+        oci.decode_config(text({**MINIMAL, "linux": {"maskedPaths": ["x"] * count}}))
 
-    assert len(caught.value.__notes__) < 12
-    assert caught.value.__notes__[-1] == "and 991 more"
+    assert len(caught.value.__notes__) == 9
+    assert caught.value.__notes__[-1] == said
+
+
+def test_a_thousand_warnings_are_counted_and_hide_no_error():
+    document = {**MINIMAL, "process": {"cwd": "/", "env": ["A=1"] * 1001}}
+
+    warnings = oci.decode_config(text(document)).warnings
+
+    assert (len(warnings), str(warnings[-1])) == (101, "and 900 warnings more")
+    with pytest.raises(InvalidBundle):
+        oci.decode_config(text({**document, "linux": {"maskedPaths": ["x"]}}))
 
 
 @pytest.mark.parametrize(

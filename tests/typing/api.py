@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Literal, assert_type
 
 import nexcage
-from nexcage import names
+from nexcage import names, oci
 from nexcage.abc import Asked, Backend, Candidate, Health, Hooks, Node, Placement, Ref, Sink, Transport, Verb
 from nexcage.testing import (
     Aftermath,
@@ -42,6 +42,25 @@ def words_of_pct() -> None:
     assert_type(pct.df(104), nexcage.Command[tuple[pct.Usage, ...]])
     assert_type(editing.edited("", {"tags": "a"}), str)
     assert_type(values.size_bytes("8G"), int)
+
+
+def documents(data: bytes) -> None:
+    read = oci.decode_config(data, max_bytes=1 << 20)
+    assert_type(read, oci.Decoded[oci.Config])
+    assert_type(read.warnings, tuple[oci.Notice, ...])
+    if read.document.process:
+        assert_type(read.document.process.args, tuple[str, ...])
+    if read.document.linux.seccomp:
+        assert_type(read.document.linux.seccomp, oci.Seccomp)
+    assert_type(oci.decode_process(data).document, oci.Process)
+    assert_type(oci.decode_resources(data).document, oci.Resources)
+    assert_type(oci.decode_state(data).document, oci.ContainerState)
+    assert_type(oci.decode_features(data).document, oci.Features)
+    assert_type(oci.decode_layout(data).document, oci.ImageLayout)
+    assert_type(oci.decode_index(data).document, oci.ImageIndex)
+    assert_type(oci.decode_manifest(data).document.layers, tuple[oci.Descriptor, ...])
+    assert_type(oci.decode_image_config(data).document, oci.ImageConfig)
+    assert_type(oci.Linux().namespaces == (), bool)
 
 
 async def one_container() -> None:

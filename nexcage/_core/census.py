@@ -76,7 +76,7 @@ def census(
     for key, look in looks.items():
         if key not in doubled:
             yield from _others(fleet, key, look)
-            yield from _half(key, look, here)
+            yield from _half(fleet, key, look, here)
 
 
 def _marked(id: str, seen: list[Place], machine: Machine | None, aside: bool) -> Iterator[Finding]:
@@ -139,11 +139,11 @@ def _others(fleet: str, key: str, look: Look) -> Iterator[Finding]:
         yield _found("note", "other fleet", key, why, fix, node=key)
 
 
-def _half(key: str, look: Look, machines: Mapping[str, Machine]) -> Iterator[Finding]:
+def _half(fleet: str, key: str, look: Look, machines: Mapping[str, Machine]) -> Iterator[Finding]:
     for vmid, guest in sorted(look.guests.items()):
         how = guest.half
-        if not how:
-            continue
+        if not how or (guest.kind == "oci" and (guest.mark is None or guest.mark.fleet != fleet)):
+            continue  # another fleet may be making it right now, and no lock says so
         where = f"{vmid} on {key}"
         owner = next((m for m in machines.values() if m.vmid == vmid and m.node == key), None)
         if task_of(look, vmid) is not None:
@@ -152,6 +152,9 @@ def _half(key: str, look: Look, machines: Mapping[str, Machine]) -> Iterator[Fin
             left = owner.running or owner.unresolved
             why = f"left by {left.op if left else 'an operation'} of '{owner.id}'"
             yield _found("warning", how, where, why, REPAIR, id=owner.id, node=key)
+        elif guest.kind == "oci":
+            fix = f"nothing: a create of '{guest.name}' takes its place; `rm -r /var/lib/nexcage-oci/*/{guest.name}` there removes it"
+            yield _found("note", how, where, "its container is gone, and what was kept beside it is not", fix, node=key)
         else:
             fix = f"if nobody needs it: {guest.tool} unlock {vmid} and {guest.tool} destroy {vmid} there"
             yield _found("note", how, where, "nothing shows that it is ours, so it is never removed", fix, node=key)

@@ -16,6 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, get_args
@@ -55,7 +56,7 @@ from nexcage._engine.rebuild import Rebuilder
 from nexcage._engine.reconcile import Reconciler
 from nexcage._engine.recover import Recovery
 from nexcage._engine.saving import everywhere, having
-from nexcage._engine.watch import Watcher
+from nexcage._engine.watch import Watcher, poll
 from nexcage.abc import Backend, Follows, Journal
 from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
 from nexcage.tools.pvesm import Volume
@@ -475,8 +476,17 @@ class Fleet:
         async def reconcile(ids: list[str]) -> None:
             await self._reconciler.reconcile(ids, dry_run=False)
 
+        nodes = [self._node(key) for key in keys] or list(self.nodes.values())
+
+        def others() -> list[str]:
+            first, there = self._families.of(""), {node.key for node in nodes}
+            alive = (m for m in self.machines.values() if m.state is not State.ABSENT and m.running is None)
+            return [m.id for m in alive if m.node in there and self._families.of(m.backend) != first]
+
         async with anyio.create_task_group() as tasks:
-            for node in [self._node(key) for key in keys] or list(self.nodes.values()):
+            random = Random(f"{self.owner.rpartition('-')[2]}:others")
+            tasks.start_soon(partial(poll, others, refresh=self._journal.refresh, reconcile=reconcile, random=random))
+            for node in nodes:
                 watcher = Watcher(
                     node,
                     backend if isinstance(backend, Follows) else None,

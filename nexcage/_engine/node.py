@@ -151,10 +151,16 @@ class FleetNode:
         return self._link.mode
 
     def having(self, fleet: str, id: str) -> int | None:
-        """The VMID of the container that the newest look shows as ``id`` of ``fleet``; copies do not count."""
+        """The VMID of the container that the newest look shows as ``id`` of ``fleet``; copies do not count, nor marks whose container
+        is gone.
+        """
         if self.seen is not self._marks[0]:
             guests = self.seen.guests.values() if self.seen else ()
-            marks = {(g.mark.fleet, g.mark.id): g.vmid for g in guests if g.mark is not None and not g.copy}
+            marks = {
+                (g.mark.fleet, g.mark.id): g.vmid
+                for g in guests
+                if g.mark is not None and not g.copy and not (g.kind == "oci" and g.half)
+            }
             self._marks = (self.seen, marks)
         return self._marks[1].get((fleet, id))
 

@@ -24,7 +24,7 @@ from nexcage.abc import Follows
 from nexcage.errors import NexcageError
 from nexcage.tools.monitor import Lines
 
-__all__ = ["Watcher"]
+__all__ = ["Watcher", "poll"]
 
 _log = logging.getLogger("nexcage")
 
@@ -33,9 +33,28 @@ SETTLED = 1.0  # seconds after which the far side surely listens: what came befo
 SWEPT = 300.0  # seconds between looks at everything while a node is followed
 FIRST, MOST = 1.0, 15.0  # seconds between tries to follow, and so between looks at a node that cannot be followed
 STEADY = 30.0  # seconds of following after which the next try is the first one again
+POLLED = 5.0  # seconds between looks at containers of other families of backends
 BUSY, BUSIEST = 0.1, 1.0  # seconds until a container that somebody works on is asked for again
 
 _ALL = 0  # no VMID
+
+
+async def poll(
+    others: Callable[[], list[str]],
+    *,
+    refresh: Callable[[], Awaitable[None]],
+    reconcile: Callable[[list[str]], Awaitable[object]],
+    random: Random,
+) -> None:
+    """Look now and then at containers that no `Watcher` hears of, until cancelled; nothing is asked while there are none."""
+    while True:
+        await anyio.sleep(POLLED * random.uniform(0.5, 1.5))
+        try:
+            await refresh()
+            if ids := others():
+                await reconcile(ids)
+        except NexcageError as error:
+            _log.warning("what changed cannot be recorded: %s", error)
 
 
 class Watcher:

@@ -25,8 +25,8 @@ read -r boot < "$R/proc/sys/kernel/random/boot_id"
 numbers=$R/var/lib/nexcage-oci/.numbers vmid=${mark#* vmid=}
 vmid=${vmid%% *}
 mkdir -p "$numbers" "${kept%/*}" "$root" || exit
-if [ -f "$kept/mark" ] && ! grep -qxF -e "$boot" "$kept/mark" && [ ! -e "$root/$id" ]; then
-  rm -rf --one-file-system "$kept" # a reboot has taken its container
+if [ -f "$kept/mark" ] && ! grep -qxF -e "$mark" "$kept/mark" && [ ! -e "${root%/*}/crun/$id" ] && [ ! -e "${root%/*}/runc/$id" ]; then
+  rm -rf --one-file-system "$kept" # a reboot has taken its container, or somebody who used the program itself
 fi
 if ! ln -s "$fleet/$id" "$numbers/$vmid" 2>/dev/null; then
   owner=$(readlink "$numbers/$vmid")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import msgspec
 
@@ -26,7 +27,7 @@ from nexcage._core.bundle.image import ImageConfig, ImageSettings
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidImage, InvalidName
 
-__all__ = ["document", "user"]
+__all__ = ["document", "encoded", "user"]
 
 _VERSION = "1.0.2"  # nothing newer is used, and old runtimes know it
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -91,6 +92,18 @@ def document(id: str, image: ImageConfig, spec: Spec, who: User) -> Config:
             readonly_paths=tuple(f"/proc/{name}" for name in _READONLY),
         ),
     )
+
+
+def encoded(config: Config) -> bytes:
+    """The document as runtimes read it: without sections that say nothing, which some take for a wish."""
+    return msgspec.json.format(msgspec.json.encode(_said(msgspec.to_builtins(config))), indent=2)
+
+
+def _said(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    said = {key: _said(inner) for key, inner in cast("dict[str, object]", value).items()}
+    return {key: inner for key, inner in said.items() if inner != {}}
 
 
 def _env(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class Supplies:
         spec = msgspec.structs.replace(spec, annotations={**noted, **spec.annotations})
         document = image_config.document(id, made.image, spec, made.user)
         spec = msgspec.structs.replace(spec, annotations=document.annotations)
-        return Image(spec, msgspec.json.format(msgspec.json.encode(document), indent=2), packed, made)
+        return Image(spec, image_config.encoded(document), packed, made)
 
     async def _of_bundle(self, spec: Spec, path: str, node: FleetNode, *, send: bool) -> Spec:
         roots = () if spec.bundle else self._config.bundle_roots

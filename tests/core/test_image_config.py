@@ -10,7 +10,7 @@ import pytest
 from nexcage import InvalidImage, Spec
 from nexcage._core.bundle.image import ImageConfig
 from nexcage._core.bundle.image_rules import decode_image_config
-from nexcage._core.image_config import document, user
+from nexcage._core.image_config import document, encoded, user
 
 PASSWD = b"""# users
 root:x:0:0:root:/root:/bin/sh
@@ -35,7 +35,7 @@ def image(config: dict[str, Any] | None, **more: Any) -> ImageConfig:
 
 def made(config: dict[str, Any], spec: Spec | None = None, **more: Any) -> Any:
     who = user(str(config.get("User") or ""), PASSWD, GROUP)
-    return msgspec.json.decode(msgspec.json.encode(document("web-1", image(config, **more), spec or Spec("./x"), who)))
+    return msgspec.json.decode(encoded(document("web-1", image(config, **more), spec or Spec("./x"), who)))
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,8 @@ def test_the_host_name_is_the_specs_or_the_id() -> None:
 def test_an_image_that_says_nothing_is_told_by_what_is_missing() -> None:
     with pytest.raises(InvalidImage, match="neither Entrypoint nor Cmd"):
         document("web-1", image(None), Spec("./x"), user(""))
+
+
+def test_sections_that_say_nothing_are_left_out() -> None:
+    resources = made({"Cmd": ["x"]})["linux"]["resources"]
+    assert resources == {"devices": [{"allow": False, "access": "rwm"}], "memory": {"limit": 512 << 20}}

@@ -275,7 +275,7 @@ def runc_message(call: Call, error: Exception) -> str:
         return f"exec failed: {said}"
     return (
         f"runc {call.name} failed: {said}"
-        if call.name in ("create", "run") and isinstance(error, (AlreadyExists, InvalidPath))
+        if call.name in ("create", "run") and isinstance(error, (AlreadyExists, InvalidInput))
         else said
     )
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from nexcage import Machine, OciState
 from nexcage._cli.streams import one_line
 
-__all__ = ["as_listed", "as_state", "has_terminal", "table"]
+__all__ = ["as_listed", "as_state", "has_terminal", "said_of", "table"]
 
 Json = dict[str, Any]  # Any: whatever JSON can say
 _LARGEST = 1 << 20  # of a config.json that is looked into
@@ -63,6 +65,16 @@ def _at(seconds: float) -> str:
 def has_terminal(bundle: str) -> bool:
     """Whether the program of a bundle wants a terminal; False when the bundle cannot be read."""
     return _said(bundle, "process", "terminal") is True
+
+
+def said_of(bundle: str) -> tuple[str | None, dict[str, str]]:
+    """The version and the annotations of a bundle, as far as they are such; whether it is valid is said by whoever takes it."""
+    version, notes = _said(bundle, "ociVersion"), _said(bundle, "annotations")
+    try:
+        annotations = msgspec.convert(notes or {}, dict[str, str])
+    except msgspec.ValidationError:
+        annotations = {}
+    return (version or None) if isinstance(version, str) else None, annotations
 
 
 def _rootfs(bundle: str) -> str:

@@ -46,7 +46,7 @@ def launch(call: Call, streams: Streams) -> int:
         given = Given(("--systemd-cgroup",) if call.flag("systemd_cgroup") else (), options)
         handed = stack.enter_context(Handover({"create": given}, _descriptors(call)))
         if stays:
-            verb = foreground(call, terminal)
+            verb = foreground(call, streams, terminal)
         fleet = fleet_options(call) | {"config": _in_front(at.config, handed)}
         return drive(call, streams, _on_a_runtime(call, verb), fleet, interruptible=not stays)
 

@@ -18,9 +18,9 @@ import anyio
 
 from nexcage import Create, Delete, NexcageError, Start
 from nexcage._cli.console import attached
-from nexcage._cli.dialects import creation
 from nexcage._cli.parser import Call
-from nexcage._cli.verbs_create import write_pid
+from nexcage._cli.streams import Streams
+from nexcage._cli.verbs_create import wanted, write_pid
 from nexcage._cli.verbs_fleet import Verb
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def foreground(call: Call, terminal: socket.socket | None) -> Verb:
+def foreground(call: Call, streams: Streams, terminal: socket.socket | None) -> Verb:
     """Create, start, wait; then delete, unless ``--keep``. ``terminal`` is where the container's own comes from."""
-    id, spec = creation(call, lambda _: "")
+    id, spec = wanted(call, streams)
     pid_file = call.text("pid_file")
 
     async def verb(fleet: Fleet) -> int:

@@ -261,6 +261,8 @@ def _check_choices(call: Call) -> None:
         for value in (*((single,) if single is not None else ()), *call.many(option.name)):
             if value not in choices:
                 flag = option.flags[-1]
+                if call.oci and option.name == "format":
+                    raise call.usage("invalid format option")
                 raise call.usage(f"{flag} takes {_either(choices)}, not {value!a}", close_to(value, choices))
 
 

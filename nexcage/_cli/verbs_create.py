@@ -6,8 +6,11 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from nexcage import Create, Delete, Done, InvalidInput, InvalidPath, NexcageError, Spec, Start, names
 from nexcage._cli.dialects import creation
+from nexcage._cli.oci_documents import said_of
 from nexcage._cli.outcomes import print_outcomes
 from nexcage._cli.parser import Call
 from nexcage._cli.rehearse import rehearse
@@ -17,15 +20,14 @@ from nexcage._cli.verbs_fleet import Verb
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["prepare", "write_pid"]
+__all__ = ["prepare", "wanted", "write_pid"]
 
 _LONGEST = 1 << 20  # of a file with SSH keys
 
 
 def prepare(call: Call, streams: Streams) -> Verb:
     """Read everything from the command line; raises before anything is opened."""
-    id, spec = creation(call, lambda path: _read(path, streams))
-    _checked_bundle(spec)
+    id, spec = wanted(call, streams)
     pid_file = call.text("pid_file")
     if pid_file is not None and not os.path.isdir(os.path.dirname(os.path.abspath(pid_file))):
         raise InvalidPath("pid-file", pid_file, "a file in a directory that exists")
@@ -50,6 +52,17 @@ def prepare(call: Call, streams: Streams) -> Verb:
     return verb
 
 
+def wanted(call: Call, streams: Streams) -> tuple[str, Spec]:
+    """The id and the spec, with what the state says of a bundle; raises InvalidPath when there is none."""
+    id, spec = creation(call, lambda path: _read(path, streams))
+    if spec.bundle is None:
+        return id, spec
+    if not os.path.isfile(os.path.join(spec.bundle, "config.json")):
+        raise InvalidPath("bundle", spec.bundle, "an existing directory with config.json in it")
+    version, annotations = said_of(spec.bundle)
+    return id, msgspec.structs.replace(spec, annotations={**annotations, **spec.annotations}, oci_version=version)
+
+
 async def _start(call: Call, fleet: Fleet, id: str, op_id: str | None) -> Done:
     try:
         return await fleet.do(Start(id, op_id=None if op_id is None else f"{op_id}.start"), wait=True)
@@ -61,11 +74,6 @@ async def _start(call: Call, fleet: Fleet, id: str, op_id: str | None) -> Done:
         except NexcageError as second:
             raise error.noted(f"container '{id}' was created and could not be removed again: {second}") from None
         raise error.noted(f"container '{id}' was created and removed again") from None
-
-
-def _checked_bundle(spec: Spec) -> None:
-    if spec.bundle is not None and not os.path.isfile(os.path.join(spec.bundle, "config.json")):
-        raise InvalidPath("bundle", spec.bundle, "an existing directory with config.json in it")
 
 
 def _read(path: str, streams: Streams) -> str:

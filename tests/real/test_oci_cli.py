@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from .oci_bundle import Cli, Runc, bundle, missing, until
 
 pytestmark = pytest.mark.skipif(bool(missing("runc")), reason=missing("runc"))
 Json = Any  # whatever JSON can say
+NAME = f"cli-{os.getpid()}"
 MONITOR = Path(__file__).with_name("monitor.py")
 
 
@@ -90,7 +92,9 @@ def _shape(entry: Json) -> Json:
 
 
 def life(runtime: Runc, where: Path) -> dict[str, tuple[int, Json, str]]:
+    """Every step of LIFE: its exit status, what it printed and what it said. ``x`` is an id of this life: cgroups go by ids."""
     where.mkdir()
+    id = f"x{secrets.token_hex(3)}y"
     (where / "empty").mkdir()
     (where / "process.json").write_text(
         json.dumps(
@@ -99,6 +103,7 @@ def life(runtime: Runc, where: Path) -> dict[str, tuple[int, Json, str]]:
     )
     pid_file = where / "pid"
     words = {
+        "x": id,
         "EMPTY": where / "empty",
         "BUNDLE": bundle(where / "bundle"),
         "PIDFILE": pid_file,
@@ -107,14 +112,14 @@ def life(runtime: Runc, where: Path) -> dict[str, tuple[int, Json, str]]:
     found: dict[str, tuple[int, Json, str]] = {}
     for at, line in enumerate(LIFE.replace("\n", " ").split(" | ")):
         if line.strip() == "WAIT":
-            until(lambda: status_of(runtime, "x") == "stopped")
+            until(lambda: status_of(runtime, id) == "stopped")
             continue
         argv = [str(words.get(word, word)).replace("\t", " ") for word in line.split(" ") if word]
         done = runtime(*argv)
-        out, err = (text.replace(str(where), "WHERE") for text in (done.stdout, done.stderr))
+        out, err = (text.replace(str(where), "WHERE").replace(id, "NAME") for text in (done.stdout, done.stderr))
         found[f"{at:02} {line.strip()}"] = (done.returncode, shape(out), said(err))
         if "PIDFILE" in line:
-            pid = json.loads(runtime("state", "x").stdout)["pid"]
+            pid = json.loads(runtime("state", id).stdout)["pid"]
             assert pid_file.read_bytes() == str(pid).encode()
     return found
 
@@ -138,7 +143,7 @@ def test_a_life_says_and_does_what_it_does_with_runc_itself(both: tuple[Runc, Cl
 # ---- an engine's monitor --------------------------------------------------------------------------------------------------
 
 
-def monitored(cli: Cli, tmp_path: Path, where: Path, id: str = "x", **more: Any) -> Json:
+def monitored(cli: Cli, tmp_path: Path, where: Path, id: str = NAME, **more: Any) -> Json:
     argv = [sys.executable, str(MONITOR), str(tmp_path / "pid"), id, *cli.head, "--", "--bundle", str(where)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=cli.env(), check=False, **more)
     assert done.returncode == 0, done.stderr
@@ -150,8 +155,8 @@ def test_a_monitor_is_the_parent_of_init_reads_its_output_and_learns_how_it_ends
 
     assert found.pop("pid_file").isdigit()
     assert found == {"create": 0, "parent": True, "start": 0, "status": 7, "output": "up\ntrouble\n"}
-    assert status_of(cli, "x") == "stopped"
-    assert cli("delete", "x").returncode == 0
+    assert status_of(cli, NAME) == "stopped"
+    assert cli("delete", NAME).returncode == 0
 
 
 def test_a_monitor_hears_why_there_is_no_container(cli: Cli, tmp_path: Path) -> None:
@@ -169,7 +174,7 @@ def test_a_monitor_hears_why_there_is_no_container(cli: Cli, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("script, status", [("exit 0", 0), ("exit 9", 9)])
 def test_a_run_ends_as_its_program_does_and_leaves_nothing(cli: Cli, tmp_path: Path, script: str, status: int) -> None:
-    done = cli("run", "--bundle", str(bundle(tmp_path / "b", f"echo up; {script}")), "x")
+    done = cli("run", "--bundle", str(bundle(tmp_path / "b", f"echo up; {script}")), NAME)
 
     assert (done.returncode, done.stdout, done.stderr) == (status, "up\n", "")
     assert cli("list", "-q").stdout == ""
@@ -185,7 +190,7 @@ def test_a_run_reads_its_callers_input_and_forwards_its_signals(cli: Cli, tmp_pa
         str(tmp_path / "pid"),
         "--bundle",
         str(bundle(tmp_path / "b", script)),
-        "x",
+        NAME,
     ]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=cli.env()) as run:
         assert run.stdin is not None
@@ -197,18 +202,18 @@ def test_a_run_reads_its_callers_input_and_forwards_its_signals(cli: Cli, tmp_pa
         run.send_signal(signal.SIGTERM)
         assert run.wait(30) == 7
 
-    assert status_of(cli, "x") == "stopped"
-    assert cli("delete", "x").returncode == 0
+    assert status_of(cli, NAME) == "stopped"
+    assert cli("delete", NAME).returncode == 0
 
 
 def test_a_detached_run_comes_back_at_once(cli: Cli, tmp_path: Path) -> None:
-    done = cli("run", "-d", "--pid-file", str(tmp_path / "pid"), "--bundle", str(bundle(tmp_path / "b")), "x")
+    done = cli("run", "-d", "--pid-file", str(tmp_path / "pid"), "--bundle", str(bundle(tmp_path / "b")), NAME)
 
     assert done.returncode == 0
-    assert status_of(cli, "x") == "running"
-    assert json.loads(cli("state", "x").stdout)["pid"] == int((tmp_path / "pid").read_text())
-    assert cli("delete", "x").returncode == 1
-    assert cli("delete", "--force", "x").returncode == 0
+    assert status_of(cli, NAME) == "running"
+    assert json.loads(cli("state", NAME).stdout)["pid"] == int((tmp_path / "pid").read_text())
+    assert cli("delete", NAME).returncode == 1
+    assert cli("delete", "--force", NAME).returncode == 0
 
 
 # ---- sockets, descriptors, terminals ---------------------------------------------------------------------------------------
@@ -220,13 +225,13 @@ def test_a_terminal_is_sent_over_the_console_socket(cli: Cli, tmp_path: Path) ->
         listening.bind(str(tmp_path / "console"))
         listening.listen(1)
         listening.settimeout(30)
-        made = cli("create", "--console-socket", "console", "--bundle", str(where), "x", cwd=tmp_path)
+        made = cli("create", "--console-socket", "console", "--bundle", str(where), NAME, cwd=tmp_path)
         assert (made.returncode, made.stderr) == (0, "")
         sending, _ = listening.accept()
         with sending:
             _, (master, *_), _, _ = socket.recv_fds(sending, 4096, 1)
         with open(master, "rb", buffering=0) as terminal:
-            assert cli("start", "x").returncode == 0
+            assert cli("start", NAME).returncode == 0
             assert b"/dev/pts/" in terminal.read(100) or b"/dev/console" in terminal.read(100)
 
 
@@ -235,7 +240,7 @@ def test_further_descriptors_are_the_containers(cli: Cli, tmp_path: Path) -> Non
     given, reads = tmp_path / "given", tmp_path / "out"
     given.write_text("from outside\n")
     shell = 'exec "$@" 3<"$GIVEN" 4>"$OUT"'
-    argv = ["sh", "-c", shell, "sh", *cli.head, "run", "--preserve-fds", "2", "--bundle", str(where), "x"]
+    argv = ["sh", "-c", shell, "sh", *cli.head, "run", "--preserve-fds", "2", "--bundle", str(where), NAME]
 
     done = subprocess.run(
         argv,
@@ -252,7 +257,7 @@ def test_further_descriptors_are_the_containers(cli: Cli, tmp_path: Path) -> Non
 
 
 def test_descriptors_that_are_not_open_are_refused(cli: Cli, tmp_path: Path) -> None:
-    done = cli("create", "--preserve-fds", "90", "--bundle", str(bundle(tmp_path / "b")), "x")
+    done = cli("create", "--preserve-fds", "90", "--bundle", str(bundle(tmp_path / "b")), NAME)
 
     assert done.returncode == 1
     assert "preserve-fds" in done.stderr
@@ -263,7 +268,7 @@ def test_descriptors_that_are_not_open_are_refused(cli: Cli, tmp_path: Path) -> 
 
 @pytest.fixture
 def running(cli: Cli, tmp_path: Path) -> Cli:
-    assert cli("run", "-d", "--bundle", str(bundle(tmp_path / "b")), "x").returncode == 0
+    assert cli("run", "-d", "--bundle", str(bundle(tmp_path / "b")), NAME).returncode == 0
     return cli
 
 
@@ -272,18 +277,18 @@ def test_an_exec_has_its_callers_streams_and_its_own_status(running: Cli) -> Non
     os.write(writes, b"in\n")
     os.close(writes)
 
-    done = running("exec", "x", "sh", "-c", "cat; echo trouble >&2; exit 5", stdin=reads)
+    done = running("exec", NAME, "sh", "-c", "cat; echo trouble >&2; exit 5", stdin=reads)
     os.close(reads)
 
     assert (done.returncode, done.stdout, done.stderr) == (5, "in\n", "trouble\n")
 
 
 def test_a_detached_exec_leaves_its_pid(running: Cli, tmp_path: Path) -> None:
-    done = running("exec", "--detach", "--pid-file", "exec.pid", "x", "sleep", "60", cwd=tmp_path)
+    done = running("exec", "--detach", "--pid-file", "exec.pid", NAME, "sleep", "60", cwd=tmp_path)
 
     assert done.returncode == 0
     pid = tmp_path.joinpath("exec.pid").read_text()
-    assert pid in json.dumps(json.loads(running("ps", "--format", "json", "x").stdout))
+    assert pid in json.dumps(json.loads(running("ps", "--format", "json", NAME).stdout))
 
 
 def test_errors_are_in_the_log_that_the_engine_named(running: Cli, tmp_path: Path) -> None:
@@ -296,9 +301,9 @@ def test_errors_are_in_the_log_that_the_engine_named(running: Cli, tmp_path: Pat
 
 
 def test_statistics_come_as_lines(running: Cli) -> None:
-    line = json.loads(running("events", "--stats", "x").stdout)
+    line = json.loads(running("events", "--stats", NAME).stdout)
 
-    assert (line["type"], line["id"]) == ("stats", "x")
+    assert (line["type"], line["id"]) == ("stats", NAME)
     assert line["data"]["cpu"]["usage"]["total"] > 0
     assert line["data"]["memory"]["usage"]["usage"] > 0
 
@@ -308,10 +313,10 @@ def test_limits_are_changed_in_the_kernel(running: Cli, tmp_path: Path) -> None:
     resources.write_text(json.dumps({"pids": {"limit": 77}, "memory": {"limit": 33554432}}))
 
     with resources.open() as given:
-        done = running("update", "--resources", "-", "x", stdin=given.fileno())
+        done = running("update", "--resources", "-", NAME, stdin=given.fileno())
 
     assert (done.returncode, done.stderr) == (0, "")
-    pid = json.loads(running("state", "x").stdout)["pid"]
+    pid = json.loads(running("state", NAME).stdout)["pid"]
     lines = [line.split(":") for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
     (below,) = [path for _, controllers, path in lines if controllers in ("pids", "")][:1]
     kept = {Path(f"/sys/fs/cgroup{kind}{below}/pids.max") for kind in ("/pids", "", "/unified")}

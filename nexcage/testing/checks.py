@@ -9,6 +9,7 @@ import anyio
 from nexcage import (
     Command,
     Config,
+    Content,
     Create,
     Defaults,
     Delete,
@@ -28,7 +29,7 @@ from nexcage import (
     Stop,
 )
 from nexcage.abc import Backend
-from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, NodeError, Uncertain
+from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, NodeError, Uncertain, Unsupported
 from nexcage.names import image as image_ref
 from nexcage.testing._model import vms
 from nexcage.testing._model.world import DEBIAN
@@ -43,20 +44,23 @@ _FOREIGN = 990099
 _VERBS = ("accepts", "create", "start", "stop", "kill", "pause", "resume", "delete", "observe")
 
 
-async def check_backend(backend: Backend, sim: SimCluster, *, image: str, node: str | None = None) -> None:
+async def check_backend(
+    backend: Backend, sim: SimCluster, *, image: str, node: str | None = None, content: Content | None = None
+) -> None:
     """Drive every verb of ``backend`` on a simulated node and assert what a backend promises.
 
-    ``image``: one that it accepts. ``node``: where (default: the first). What it promises: a container that was created is seen,
-    with its mark and its VMID, and does not run; a started one has a live init; what is so already is an answer and changes
-    nothing; signals are delivered; pause and resume do; a stopped one starts again; a deleted one is gone with nothing left to
-    see; containers that are not ours, or no longer, are left alone; a node that is down is an error and never a success.
-    Raises AssertionError that says which promise was broken.
+    ``image``: one that it accepts. ``node``: where (default: the first). ``content``: what the nodes have of the image already, for a
+    backend that makes containers from content. What it promises: a container that was created is seen, with its mark and its VMID, and
+    does not run (its init may wait); a started one has a live init; what is so already is an answer and changes nothing; signals are
+    delivered; pause and resume do; a stopped one starts again, unless the backend says ``restarts = False``: then that is refused; a
+    deleted one is gone with nothing left to see; containers that are not ours, or no longer, are left alone; a node that is down is an
+    error and never a success. Raises AssertionError that says which promise was broken.
     """
     _check_shape(backend, image)
     node = node or sim.hosts[0]
     config = Config(defaults=Defaults(backend=backend.name), limits=Limits(settle_timeout=10.0, op_timeout=600.0))
     async with sim.fleet([node], config=config, backend=[backend]) as fleet:
-        check = _Check(backend, sim, fleet, node, Spec(image, backend=backend.name, node=node))
+        check = _Check(backend, sim, fleet, node, Spec(image, backend=backend.name, node=node, content=content))
         await check.foreign_guest()
         await check.creates()
         await check.starts()
@@ -172,7 +176,7 @@ class _Check:
         guest = await self.guest("a created container")
         if guest.vmid != done.vmid:
             _broken(f"create said VMID {done.vmid}, and the container is {guest.vmid}")
-        if guest.running:
+        if guest.running and not guest.waiting:
             _broken("a created container runs before it was started")
         await self.refuses(Create(self.id, self.spec), "creating it a second time", AlreadyExists)
         same = [g for g in (await self.look()).guests.values() if g.mark is not None and g.mark.id == self.id]
@@ -211,7 +215,7 @@ class _Check:
         await self.refuses(Kill(self.id, "HUP"), "kill of a container without a process", IllegalTransition)
 
     async def pauses(self) -> None:
-        await self.does(Start(self.id), "starting a stopped container", State.RUNNING)
+        await self.starts_again()
         pid = (await self.guest("a running container")).pid
         await self.does(Pause(self.id), "pause", State.PAUSED)
         if not (await self.guest("a paused container")).frozen:
@@ -228,8 +232,19 @@ class _Check:
         if (await self.guest("a stopped container")).running:
             _broken("a stopped container is still seen running")
         await self.does(Stop(self.id), "stopping a stopped container", State.STOPPED, changed=False)
-        await self.does(Start(self.id), "starting a stopped container", State.RUNNING)
+        await self.starts_again()
         await self.does(Stop(self.id, force=True), "a forced stop", State.STOPPED)
+
+    async def starts_again(self) -> None:
+        """A stopped one runs again; one that runs only once is made anew."""
+        if getattr(self.backend, "restarts", True):
+            await self.does(Start(self.id), "starting a stopped container", State.RUNNING)
+            return
+        kinds = (IllegalTransition, Unsupported)
+        await self.refuses(Start(self.id), "starting a container again that runs only once", *kinds)
+        await self.does(Delete(self.id), "deleting a stopped container", State.ABSENT)
+        await self.does(Create(self.id, self.spec), "create after delete", State.CREATED)
+        await self.does(Start(self.id), "start", State.RUNNING)
 
     async def deletes(self) -> None:
         guest = await self.guest("a stopped container")
@@ -278,6 +293,8 @@ class _Check:
         self.sim[self.node].restart()
         await self._back()
         await self.fleet.reconcile(self.id)
+        if self.fleet.machines[self.id].state is State.ABSENT and not getattr(self.backend, "restarts", True):
+            return  # it ran in what a boot begins anew
         await self.does(Delete(self.id), "delete after the node came back", State.ABSENT)
 
     async def _back(self) -> None:

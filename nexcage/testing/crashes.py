@@ -40,6 +40,7 @@ from nexcage.errors import JournalError, NexcageError
 from nexcage.testing._dying import DyingTransport
 from nexcage.testing._model import vms
 from nexcage.testing._model.files import SIM
+from nexcage.testing._model.oci import kept as oci
 from nexcage.testing.clock import virtual_run
 from nexcage.testing.cluster import IMAGES, SimCluster
 from nexcage.testing.disk import AFTER, After, CrashDisk, Fate
@@ -110,6 +111,10 @@ class _Found(msgspec.Struct, frozen=True):
                 state = "at rest" if not running else "paused" if paused else "running"
                 ours = mark is not None and mark[1] == now.fleet.id and mark[3] == str(vmid)
                 found.append(cls(vmid, node.name, mark[2] if ours and mark else "", state, lock[1] if lock else ""))
+            for one in oci.marked(model):
+                state = one.status if one.status in ("running", "paused") else "at rest"
+                id = one.id if one.fleet == now.fleet.id else ""
+                found.append(cls(one.vmid, node.name, id, state, "" if one.status else "a mark without its container"))
         return found
 
 
@@ -171,13 +176,15 @@ def state_files_are_whole(now: Aftermath) -> Iterable[str]:
 
 
 def nothing_is_left_over(now: Aftermath) -> Iterable[str]:
-    """No volume is there without its container."""
+    """No volume is there without its container, and of an OCI runtime nothing without a mark."""
     known = {vmid for node in now.sim for vmid in [*node.model.containers(), *vms.machines(node.model)]}
     for node in now.sim:
         datasets = re.findall(r"/(?:subvol|vm)-(\d+)-(?:disk-|cloudinit)", node.files.read(f"{SIM}/zfs.json") or "")
         images = node.files.names("/var/lib/vz/images")
         for vmid in sorted({int(word) for word in [*datasets, *images] if word.isdigit()} - known):
             yield f"there are volumes of {vmid} on {node.name}, and no such container"
+        for what in oci.left_over(node.model):
+            yield f"there is {what} on {node.name}, and no mark of it"
 
 
 INVARIANTS: tuple[Invariant, ...] = (

@@ -10,9 +10,10 @@ from nexcage._core.seen import Mark
 from nexcage.testing._model import find_tool
 from nexcage.testing._model.files import DiskFiles
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.oci.containers import find
 from nexcage.testing._model.tool import Ctx, Steps, Tool
 
-__all__ = ["KEPT", "ROOTS", "Place", "call", "number", "place", "said", "set_number"]
+__all__ = ["KEPT", "ROOTS", "Marked", "Place", "call", "left_over", "marked", "number", "place", "said", "set_number"]
 
 KEPT = "/var/lib/nexcage-oci"
 ROOTS = "/run/nexcage-oci"
@@ -54,6 +55,43 @@ def place(ctx: Ctx) -> tuple[Place, tuple[str, ...]]:
     known = Mark.find(mark)
     assert known is not None
     return Place(mark, program, runtime, known.fleet, known.id, str(known.vmid)), tuple(words)
+
+
+class Marked(NamedTuple):
+    """A container as it really is. ``status`` is empty where there is a mark and no container."""
+
+    fleet: str
+    id: str
+    vmid: int
+    runtime: str
+    status: str
+
+
+def marked(node: Node) -> list[Marked]:
+    """All containers of both programs with a mark, and marks without a container."""
+    found: list[Marked] = []
+    for fleet in node.files.names(KEPT):
+        for id in node.files.names(f"{KEPT}/{fleet}") if not fleet.startswith(".") else ():
+            text = node.files.read(f"{KEPT}/{fleet}/{id}/mark")
+            mark = Mark.find(text.split("\n")[0]) if text else None
+            if text and mark is not None:
+                runtime = text.split("\n")[1]
+                box = find(node, f"{ROOTS}/{fleet}/{runtime}", id)
+                found.append(Marked(fleet, id, mark.vmid, runtime, box.status if box else ""))
+    return found
+
+
+def left_over(node: Node) -> list[str]:
+    """Containers, processes, numbers and directories that belong to no mark."""
+    known = marked(node)
+    places = {f"{one.fleet}/{one.runtime}/{one.id}" for one in known}
+    names = {f"{one.fleet}/{one.id}" for one in known}
+    roots = [f"{fleet}/{name}" for fleet in node.files.names(ROOTS) for name in node.files.names(f"{ROOTS}/{fleet}")]
+    there = [f"{root}/{id}" for root in roots for id in node.files.names(f"{ROOTS}/{root}")]
+    fleets = [fleet for fleet in node.files.names(KEPT) if not fleet.startswith(".") and fleet != "cache"]
+    kept = [f"{fleet}/{id}" for fleet in fleets for id in node.files.names(f"{KEPT}/{fleet}")]
+    numbers = [f"number {vmid}" for vmid in node.files.names(f"{KEPT}/.numbers") if number(node, vmid) not in names]
+    return [*(one for one in there if one not in places), *(one for one in kept if one not in names), *numbers]
 
 
 def number(node: Node, vmid: str) -> str | None:

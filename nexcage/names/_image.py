@@ -3,7 +3,8 @@
 ``STORAGE:vztmpl/NAME`` and absolute or plain file names that end in ``.tar``, ``.tar.zst``, ``.tar.xz``, ``.tar.gz`` or
 ``.tar.bz2`` are templates (a plain ``.tar`` may turn out to be an OCI archive); ``/x``, ``./x`` and ``../x`` are paths
 (a bundle or an OCI layout); everything else is a reference, read as container tools read it. So a missing path never
-becomes a reference, and nothing is misread as a template. What a virtual machine is made from is a disk:
+becomes a reference, and nothing is misread as a template. ``oci:/x``, ``oci-archive:/x`` and ``docker-archive:/x`` (``./x`` ``../x``) are
+paths too, whatever they end in; ``:TAG`` may follow them. What a virtual machine is made from is a disk:
 ``STORAGE:import/NAME.qcow2``, ``STORAGE:iso/NAME.iso``, ``vm:template/VMID`` (a VM that was made a template), or an absolute file
 name that ends as those do. ``STORAGE:backup/NAME.tar.zst`` is an archive of a container.
 """
@@ -72,7 +73,7 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
                 if self.kind in ("disk", "backup")
                 else f"{self.storage}:vztmpl/{self.name}"
             )
-        return self.path or self.name or self.text
+        return self.text if self.kind == "path" else self.path or self.name or self.text
 
     def __repr__(self) -> str:
         return f"<ImageRef {self}: {self.kind}>"
@@ -90,6 +91,8 @@ def image(value: object) -> ImageRef:
         raise UnsupportedImage("image", given, "1 to 4095 printable ASCII characters")
     if given.startswith(("/", "./", "../")) or given in (".", ".."):
         return _path(given)
+    if at_hand := re.match(r"(?:oci|oci-archive|docker-archive):(?=\.{0,2}/)", given):
+        return _at_hand(given, given[at_hand.end() :])
     if ":vztmpl/" in given:
         return _volume(given)
     if re.match(r"[^/:]*:backup/", given):
@@ -114,6 +117,15 @@ def _path(given: str) -> ImageRef:
     if given.startswith("/") and re.search(rf".{_DISK_ENDINGS}\Z", name):
         return ImageRef(given, "disk", name=name, path=given)
     return ImageRef(given, "path", path=given)
+
+
+def _at_hand(given: str, path: str) -> ImageRef:
+    beyond = path
+    while beyond.startswith("../"):
+        beyond = beyond[3:]
+    if fault := path_fault(beyond or ".."):
+        raise InvalidPath("image", given, fault)
+    return ImageRef(given, "path", path=path)
 
 
 def _volume(given: str) -> ImageRef:

@@ -217,3 +217,17 @@ def test_an_archive_of_a_container_is_a_backup(text: str) -> None:
     ref = image(text)
 
     assert (ref.kind, str(ref)) == ("backup", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["oci:/srv/nginx", "oci-archive:./x.tar", "docker-archive:../x.tar.gz:library/nginx:1.29"]
+)
+def test_a_transport_of_files_makes_a_path_whatever_it_ends_in(text: str) -> None:
+    ref = image(text)
+    assert (ref.kind, ref.path, str(ref)) == ("path", text.partition(":")[2], text)
+    assert image(str(ref)) == ref
+
+
+@pytest.mark.parametrize("text", ["oci:latest", "oci-archive:1.2", "docker-archive:x"])
+def test_a_repository_may_be_called_like_a_transport(text: str) -> None:
+    assert image(text).kind == "reference"

@@ -177,7 +177,7 @@ class BundleRefused(NexcageError):
     fields: ClassVar[tuple[str, ...]] = ("bundle", "where", "refused", "reasons")
 
     def __init__(self, bundle: str, where: str, refused: tuple[str, ...], reasons: tuple[str, ...]) -> None:
-        told = [f"{_shown(pointer)}: {reason}" for pointer, reason in zip(refused, reasons, strict=True)]
+        told = [f"{_shown(pointer)}: {reason}" for pointer, reason in zip(refused, reasons, strict=False)] or [""]
         more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
         super().__init__(f"cannot make bundle {escaped(bundle)} into a container of {escaped(where)}: {told[0]}{more}")
         self.bundle: str = bundle

@@ -24,6 +24,8 @@ texts = st.text(st.characters(), max_size=20)  # lone surrogates too
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "allowed": st.lists(texts, max_size=3).map(tuple),
     "argv": st.lists(texts, max_size=3).map(tuple),
+    "refused": st.lists(texts, max_size=3).map(tuple),
+    "reasons": st.lists(texts, max_size=3).map(tuple),
     "exit": st.integers(0, 255),
     "vmid": st.integers(0, 999_999_999),
     "since": st.integers(0, 2**63),

@@ -19,7 +19,7 @@ from nexcage.errors import escaped
 
 __all__ = ["bare", "blame", "is_struct"]
 
-_END = r"\Z"
+_TWICE, _ONCE, _END = "\\\\", "\\", r"\Z"
 _WORDS = {
     "int": "an integer",
     "str": "a string",
@@ -99,5 +99,6 @@ def _reason(kind: Any, value: object, said: str) -> str:  # Any: as above
         least = "at least" if bound[2].startswith(">") else "at most"
         return f"has fewer than {bound[3]} entries" if bound[1] else f"{escaped(value)} is not {least} {bound[3]}"
     if form := _PATTERN.match(said):
-        return f"{escaped(value)} is not of the form {form[1].removesuffix(_END)}$"
+        # msgspec shows a regular expression as Python would write it.
+        return f"{escaped(value)} is not of the form {form[1].replace(_TWICE, _ONCE).removesuffix(_END)}$"
     return said.replace("`", "")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
-from nexcage import InvalidBundle, oci
+from nexcage import InvalidBundle, Machine, State, oci
+from nexcage._core.oci import oci_state
 from tests.core.bundle.documents import SAMPLES, samples
 
 DECODE = {"config": oci.decode_config, "state": oci.decode_state, "features": oci.decode_features}
@@ -77,3 +79,20 @@ def test_the_typed_example_says_what_the_document_says():
     assert config.linux.seccomp
     assert config.linux.seccomp.syscalls[0].names == ("getcwd", "chmod")
     assert [mount.destination for mount in config.mounts][:2] == ["/proc", "/dev"]
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_nexcage_writes_as_state_is_valid(state):
+    machine = Machine("web-1", state=state, was=State.RUNNING, pid=8123, node="pve-01", vmid=104)
+
+    read = oci.decode_state(msgspec.json.encode(oci_state(machine, run_dir="/run/nexcage")))
+
+    assert read.document.id == "web-1"
+    assert [note.pointer for note in read.warnings] in ([], ["/pid"] if read.document.status == "created" else [])
+
+
+def test_the_form_that_a_value_should_have_is_said_as_it_is():
+    with pytest.raises(InvalidBundle) as caught:
+        oci.decode_config((SAMPLES / "config/bad/linux-hugepage.json").read_bytes())
+
+    assert caught.value.reason == "'64kB' is not of the form ^[1-9][0-9]*[KMG]B$"

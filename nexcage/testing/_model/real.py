@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -154,11 +154,19 @@ class RealNode(Node):
         name = next((line[10:] for line in conf.splitlines() if line.startswith("hostname: ")), f"CT{vmid}")
         ground = self.ground
         text = _CONFIG.format(rootfs=ground.rootfs, base=ground.base, vmid=vmid, name=name.split(".")[0], init=init)
+        text += "".join(self._raw(conf.split("\n[")[0]))
         path = f"/var/lib/lxc/{vmid}/config"
         self.files.write(path, text)  # with the step; lxc-start reads it now
         os.makedirs(os.path.dirname(self._root + path), exist_ok=True)
         with open(self._root + path, "w", encoding="utf-8") as file:
             file.write(text)
+
+    def _raw(self, conf: str) -> Iterator[str]:
+        """The ``lxc.*`` lines of PVE's config; what lies on the node is below its root. Cgroups are the machine's own affair."""
+        for key, value in re.findall(r"^(lxc\.[a-z0-9_.-]+): ?(.*)$", conf, re.MULTILINE):
+            if not key.startswith(("lxc.cgroup", "lxc.apparmor", "lxc.net")):
+                placed = f"{self._root}{value}" if value.startswith("/var/lib/nexcage-oci/") else value
+                yield f"{key} = {placed}\n"
 
     def _link(self, *pids: int | None) -> None:
         """Show these processes below the node's own /proc, and no longer those that have ended."""
@@ -212,8 +220,10 @@ class RealNode(Node):
 
     def _lxc(self, *words: str) -> int:
         null = subprocess.DEVNULL
+        # As from systemd: what it starts is no process of the operation.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("NEXCAGE_")}
         said = subprocess.run(
-            [*entering(self.ground), *words], stdin=null, stdout=null, stderr=null, timeout=60, check=False
+            [*entering(self.ground), *words], stdin=null, stdout=null, stderr=null, env=env, timeout=60, check=False
         )
         return said.returncode
 

@@ -21,6 +21,7 @@ from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, is_pattern, words
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
+from nexcage._engine.bundles import Bundles
 from nexcage._engine.bus import Events
 from nexcage._engine.contents import Contents
 from nexcage._engine.driver import Driver
@@ -359,12 +360,13 @@ async def open_fleet(
             alive=lambda other: owner_alive(where, other),
             random=chance,
         )
-        images = Images(nodes, settings)
         packer = contents or Contents(Store(Path(where) / "contents"), _local(settings), chance)
         supplies = Supplies(packer, Unpacker(packer), settings)
+        images = Images(nodes, settings, supplies)
         driver = Driver(
             images=images,
             supplies=supplies,
+            bundles=Bundles(settings, packer),
             fleet=journal.fleet,
             owner=owner,
             journal=journal,

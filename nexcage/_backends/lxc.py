@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from zlib import crc32
 
+from nexcage._backends import bundle_hooks, bundles, gate
 from nexcage._backends.inside import Inside
 from nexcage._backends.keeping import Keeps
 from nexcage._backends.monitored import Monitored
@@ -15,12 +17,13 @@ from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.settings import FIELDS, refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import AlreadyExists, Blocked, UnsupportedImage
+from nexcage.errors import AlreadyExists, Blocked, CommandFailed, NexcageError, UnsupportedImage
 from nexcage.names import ImageRef, image
-from nexcage.tools import lxc, mending, pct, pvesm
+from nexcage.tools import bundling, lxc, mending, pct, pvesm
 
 __all__ = ["Lxc", "candidates"]
 
+_log = logging.getLogger("nexcage")
 TRIES = 32  # VMIDs that one create tries before it gives up
 
 
@@ -28,15 +31,21 @@ class Lxc(Inside, Keeps, Monitored):
     """The backend ``lxc`` (aliases ``proxmox-lxc`` and ``pct``)."""
 
     name: str = "lxc"
+    family: str = "pve"
     templates: bool = True  # made from what lies on the node's storages: the engine sees to it that it is there
+    plans: bool = True  # bundles: the engine hands their plan to `create`, with the node
+    poststart: str = "fail"  # or "warn": what a poststart hook that fails does to the start
     holds_created: bool = False  # a PVE container that was created has no process, so there is nothing to signal
 
     def accepts(self, image: ImageRef) -> bool:
         return image.kind in ("template", "backup")
 
     def check(self, id: str, spec: Spec) -> None:
-        if not self.accepts(image(spec.image)):
-            ways = "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, an alias of one in [images], or STORAGE:backup/NAME"
+        if spec.bundle is None and not self.accepts(image(spec.image)):
+            ways = (
+                "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, an alias of one in [images], STORAGE:backup/NAME, "
+                "or a directory with config.json (a bundle)"
+            )
             raise UnsupportedImage("image", spec.image, ways)
         if image(spec.image).kind == "backup":
             refuse(spec, FIELDS, "left out: what is restored is as it was saved, and nexcage update changes it")
@@ -44,18 +53,26 @@ class Lxc(Inside, Keeps, Monitored):
         pct.besides(spec)
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:
-        template, hostname = str(image(spec.image)), pct.hostname_for(ref.id, spec)
+        bundle = bundles.prepared_of(node) if spec.bundle is not None else None
+        if bundle is not None:
+            spec = bundles.with_plan(spec, bundle)
+            await bundles.linked(node, node.mark(ref.id, 0))
+        template, hostname = bundle.template if bundle else str(image(spec.image)), pct.hostname_for(ref.id, spec)
         saved: Details | None = None
         if image(spec.image).kind == "backup":
             saved = await node.run(pvesm.saved(template))
         for vmid in candidates(ref.id, node.vmids, node.seen):
             try:
                 if saved is None:
-                    await self.make(node, node.mark(ref.id, vmid), template, spec, hostname)
+                    await self.make(node, node.mark(ref.id, vmid), template, spec, hostname, bundle)
                 else:
                     await self.restore(node, node.mark(ref.id, vmid), template, spec, saved)
             except AlreadyExists:  # somebody else took it between our look and the create, which is the arbiter
                 continue
+            if bundle is not None:
+                mark = node.mark(ref.id, vmid)
+                await node.run(bundles.finished(bundle, mark))
+                await gate.came_to_it(node, mark, bundle_hooks.kept(bundle.plan, bundle.state))
             return Ref(ref.id, vmid, ref.node)
         raise AlreadyExists(
             "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
@@ -82,13 +99,35 @@ class Lxc(Inside, Keeps, Monitored):
             "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
         )
 
-    async def make(self, node: Node, mark: Mark, template: str, spec: Spec, hostname: str) -> None:
-        """Make the one with this VMID; raises AlreadyExists when somebody has that."""
-        await node.run(pct.create(mark, template, spec, hostname))
+    async def make(
+        self, node: Node, mark: Mark, template: str, spec: Spec, hostname: str, bundle: bundles.Prepared | None
+    ) -> None:
+        """Make the one with this VMID; raises AlreadyExists when somebody has that. From a bundle it keeps its lock, to be finished."""
+        command = pct.create(mark, template, spec, hostname, held=bundle is not None)
+        await node.run(bundles.with_words(command, bundle))
 
     async def start(self, node: Node, ref: Ref) -> int:
-        await node.run(_ours(node, ref, pct.start(ref.vmid)))
-        return 0
+        guest = _guest(node, ref)
+        if not guest.gated:
+            await node.run(_ours(node, ref, pct.start(ref.vmid)))
+            return 0
+        known, pid = await gate.opened(node, node.mark(ref.id, ref.vmid), running=guest.running)
+        if known is not None:
+            await self._started(node, ref, known, pid)
+        return pid
+
+    async def _started(self, node: Node, ref: Ref, known: bundle_hooks.Kept, pid: int) -> None:
+        try:
+            await bundle_hooks.after_start(node, known, pid)
+        except CommandFailed as error:
+            if self.poststart == "warn":
+                _log.warning("'%s' on %s: %s", ref.id, ref.node, error)
+                return
+            try:
+                await node.run(_ours(node, ref, pct.stop(ref.vmid)))
+            except NexcageError as trouble:
+                error.noted(f"and stopping it failed: {trouble}")
+            raise
 
     async def stop(self, node: Node, ref: Ref, *, timeout: float, force: bool) -> None:
         if force:
@@ -110,10 +149,18 @@ class Lxc(Inside, Keeps, Monitored):
 
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:
         _unshared(node, ref)
+        force = force or _guest(node, ref).waiting  # its program has not run: OCI's delete of what is created
         await node.run(_ours(node, ref, pct.destroy(ref.vmid, force=force, purge=purge)))
 
     async def mend(self, node: Node, ref: Ref, lock: str, proof: Settled) -> None:
-        await node.run(mending.mend(ref.id, ref.vmid, lock, proof))
+        await node.run(mending.mend(ref.id, ref.vmid, lock, proof, making=node.mark(ref.id, ref.vmid)))
+
+    async def tidy_bundle(self, node: Node, ref: Ref) -> None:
+        """What is kept on the node for one that was made, or was to be made, from a bundle."""
+        mark = node.mark(ref.id, ref.vmid)
+        if (known := await bundle_hooks.recall(node, mark)) is not None:
+            await bundle_hooks.after_stop(node, mark, known)
+        await node.run(bundling.tidy(mark))
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from nexcage._backends import bundles
 from nexcage._backends.lxc import Lxc
 from nexcage._core.command import Command
 from nexcage._core.config import ZfsConfig
@@ -44,15 +45,19 @@ class LxcOnZfs(Lxc):
 
     # ---- making ------------------------------------------------------------------------------------------------------------
 
-    async def make(self, node: Node, mark: Mark, template: str, spec: Spec, hostname: str) -> None:
+    async def make(
+        self, node: Node, mark: Mark, template: str, spec: Spec, hostname: str, bundle: bundles.Prepared | None
+    ) -> None:
         found = await self._survey(node, mark)
         choice = choose(self._config, found, mark, spec, node.name)
         if not choice.dataset:
-            await node.run(_without(pct.create(mark, template, _on(choice.storage, spec), hostname), choice.note))
+            command = pct.create(mark, template, _on(choice.storage, spec), hostname, held=bundle is not None)
+            await node.run(_without(bundles.with_words(command, bundle), choice.note))
             return
         await self._prepare(node, choice, mark, spec)
         try:
-            await node.run(self._create(choice, mark, template, spec, hostname))
+            command = self._create(choice, mark, template, spec, hostname, held=bundle is not None)
+            await node.run(bundles.with_words(command, bundle))
         except AlreadyExists:  # the VMID is somebody else's
             await self._destroy(node, choice.dataset, mark, choice.mountpoint)
             raise
@@ -67,15 +72,17 @@ class LxcOnZfs(Lxc):
             owner = (SHIFTED if spec.unprivileged else 0) if self._config.mount else None
             await node.run(datasets.make(choice, mark, owner))
 
-    def _create(self, choice: Choice, mark: Mark, template: str, spec: Spec, hostname: str) -> Command[None]:
+    def _create(
+        self, choice: Choice, mark: Mark, template: str, spec: Spec, hostname: str, *, held: bool
+    ) -> Command[None]:
         if self._config.mount:
             # With a mount point, pct wants the root disk said too: PVE's own default.
             sized = spec if spec.size else msgspec.structs.replace(spec, size=4)
-            command = pct.create(mark, template, sized, hostname)
+            command = pct.create(mark, template, sized, hostname, held=held)
             words: tuple[str, ...] = (f"--mp{_free(command.argv)}", f"{choice.mountpoint},mp={self._config.mount}")
         else:
             root = pct.Settings(rootfs=values.Rootfs(volume=f"{choice.storage}:0"))
-            command = pct.create(mark, template, spec, hostname, root)
+            command = pct.create(mark, template, spec, hostname, root, held=held)
             words = ()
         tries = {**command.tries, "dataset": choice.dataset}
         return msgspec.structs.replace(command, argv=(*command.argv, *words), tries=tries)

@@ -8,7 +8,7 @@ import msgspec
 
 from nexcage._core.machine import Machine
 from nexcage._core.runtimes import RUNTIMES
-from nexcage._core.states import State
+from nexcage._core.states import Op, State
 
 __all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status", "same_state"]
 
@@ -67,18 +67,27 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         "op": _op(machine),
         "state": str(machine.state),
         "stale": "true" if stale else "",
+        "gate": _without_process(machine),
     }
     annotations |= {f"org.nexcage.{key}": value for key, value in ours.items() if value}
     where = machine.was if machine.state in (State.UNKNOWN, State.DELETING) else machine.state
     alive = where in _ALIVE or (where in _WAITING and machine.state is not State.DELETING)
     return OciState(
-        ociVersion=OCI_VERSION,
+        ociVersion=spec.oci_version if spec and spec.oci_version else OCI_VERSION,
         id=machine.id,
         status=oci_status(machine),
         pid=machine.pid if alive else 0,
         bundle=(spec.bundle if spec and spec.bundle else f"{run_dir.rstrip('/')}/{machine.id}"),
         annotations=annotations,
     )
+
+
+def _without_process(machine: Machine) -> str:
+    """Why one from a bundle, which would wait at its gate, was created without a process."""
+    step = machine.last
+    if machine.state is not State.CREATED or machine.pid or step is None or step.op is not Op.CREATE:
+        return ""
+    return str(step.tries.get("gate", ""))
 
 
 def same_state(one: Machine, other: Machine) -> bool:

@@ -31,6 +31,7 @@ from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.adopting import find
 from nexcage._engine.attempt import Attempt
+from nexcage._engine.bundles import Bundles, Ready
 from nexcage._engine.gate import Gate
 from nexcage._engine.hooks import Around
 from nexcage._engine.images import Images
@@ -98,6 +99,7 @@ class Driver:
         strict_oci: bool,
         images: Images | None = None,
         supplies: Supplies | None = None,
+        bundles: Bundles | None = None,
         hooks: Around | None = None,
     ) -> None:
         self._hooks = hooks
@@ -119,6 +121,7 @@ class Driver:
         self._strict = strict_oci
         self._images = images
         self._supplies = supplies
+        self._bundles = bundles
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
@@ -293,8 +296,10 @@ class Driver:
         cell = machine.rule(intent, strict_oci=self._strict)
         if cell.kind in ("already", "missing"):
             return machine.node, ()
+        bundle: Ready | None = None
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
+            intent, bundle = await self._read(intent.op_id or "OPERATION", intent, backend)
             node = await self._place(intent, wanted.nodes, backend)
             intent = await self._supplied(intent, node, backend, send=False)
         elif isinstance(intent, Adopt):
@@ -314,6 +319,7 @@ class Driver:
         began = machine.begin(intent, op_id=intent.op_id or "OPERATION", node=node.key, strict_oci=self._strict)
         vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
         stage = Rehearsal(node, look, self._fleet, began.mark, vmids)
+        stage.bundle = bundle
         try:
             await perform(backend, stage, began, msgspec.structs.replace(machine, node=node.key))
         except CommandFailed:
@@ -349,8 +355,11 @@ class Driver:
         intent = op.intent
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
+            intent, op.bundle = await self._read(op.op_id, intent, backend)
             node = await self._place(intent, wanted.nodes, backend)
             with self._coming.to(node.key, intent.spec):
+                if self._bundles is not None and op.bundle is not None:
+                    await self._bundles.ready(op.bundle, intent.spec, node)
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
                 intent = await self._supplied(intent, node, backend)
@@ -363,6 +372,13 @@ class Driver:
         backend = self._backend(machine)
         self._able(intent, machine, backend)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
+
+    async def _read(self, op_id: str, intent: Create, backend: Backend) -> tuple[Create, Ready | None]:
+        """The intent with what its bundle says, and the bundle where the backend has to be told of it."""
+        if self._bundles is None:
+            return intent, None
+        spec, ready = await self._bundles.read(intent.id, intent.spec, backend, op_id)
+        return msgspec.structs.replace(intent, spec=spec), ready
 
     async def _supplied(self, intent: Create, node: FleetNode, backend: Backend, *, send: bool = True) -> Create:
         """The intent with its content, which the node has by then, where the backend makes containers from that."""
@@ -449,6 +465,7 @@ class Driver:
                 return None  # that took its time: decide and look again
             began = await self._begin(op, intent, machine, node, backend, look)
             steps = self._recovery.steps(node, began, look, hurry=op.hurry)
+            steps.bundle = op.bundle
             node.at_work += 1
             try:
                 return await self._carry_out(op, began, cell, steps, node, backend)

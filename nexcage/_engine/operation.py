@@ -9,6 +9,7 @@ from nexcage._core.intents import Intent, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done, Failure
 from nexcage._core.states import Op, State
+from nexcage._engine.bundles import Ready
 from nexcage._engine.hurry import Hurry
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
 
@@ -20,7 +21,7 @@ class Operation:
 
     ``hurry`` (of a stop) is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
     its place before it began. ``requested``: the HA manager was asked for it. ``scope`` ends it then, and when it takes too long;
-    its deadline stands still while it waits for its turn.
+    its deadline stands still while it waits for its turn. ``bundle``: what a create is made from, where its backend is told.
     """
 
     def __init__(self, intent: Intent, op_id: str) -> None:
@@ -33,6 +34,7 @@ class Operation:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
         self.requested: bool = False
+        self.bundle: Ready | None = None
 
     @property
     def seconds(self) -> float:

@@ -28,7 +28,7 @@ from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.operation import notes_of
 from nexcage._engine.steps import Steps
-from nexcage._engine.tidying import leaves, tidied
+from nexcage._engine.tidying import leaves, tidied, tidies
 from nexcage.abc import Backend, Journal, Lease, Ref
 from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable
 from nexcage.tools.claims import KEPT
@@ -169,7 +169,7 @@ class Recovery:
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Judgement(finding.verdict, "repair", finding.why)
         left: NexcageError | None = None
-        if leaves(began, finding.verdict) and hasattr(self._backends.get(began.backend), "tidy") and machine.steps:
+        if leaves(began, finding.verdict) and tidies(self._backends.get(began.backend), began, machine):
             if not await self._take_over(began):
                 return None
             machine = self._observer.machine(machine.id)

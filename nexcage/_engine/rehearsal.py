@@ -21,6 +21,7 @@ class Rehearsal:
         self.seen: Look = seen
         self.vmids: range = vmids
         self.commands: list[Command[Any]] = []  # Any: of whatever answer
+        self.bundle: object = None
         self._node = node
         self._fleet = fleet
         self._mark = mark

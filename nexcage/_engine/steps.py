@@ -58,6 +58,8 @@ class Steps:
         """``claim`` when an answer was lost and the node had kept it."""
         self.requested: bool = False
         """Whether the tool said that it only asked the HA manager, who comes round when it comes round."""
+        self.bundle: object = None
+        """What the engine has made ready for a create from a bundle."""
         self._node = node
         self._began = began
         self._journal = journal
@@ -191,4 +193,6 @@ class Steps:
         return False
 
 
-_TOOLS = frozenset({"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill"})
+_TOOLS = frozenset(
+    {"mend", "pct", "qm", "zfs", "lxc-freeze", "lxc-unfreeze", "crun", "runc", "kill", "pvesm", "gate", "hook"}
+)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from nexcage._core.events import Began
+from nexcage._core.intents import Create
 from nexcage._core.machine import Machine
 from nexcage._core.states import Op
 from nexcage.abc import Backend, Node, Ref
 from nexcage.errors import JournalError, NexcageError
 
-__all__ = ["leaves", "rehearsed", "tidied"]
+__all__ = ["leaves", "rehearsed", "tidied", "tidies"]
 
 _LEAVE = {(Op.CREATE, "not"), (Op.DELETE, "done")}
 
@@ -18,13 +19,24 @@ def leaves(began: Began, verdict: str) -> bool:
     return (began.op, verdict) in _LEAVE
 
 
+def tidies(backend: Backend | None, began: Began, machine: Machine) -> bool:
+    """Whether the backend has anything to put away for it."""
+    return machine.steps > 0 and (
+        hasattr(backend, "tidy") or (hasattr(backend, "tidy_bundle") and _is_bundle(began, machine))
+    )
+
+
+def _is_bundle(began: Began, machine: Machine) -> bool:
+    spec = began.intent.spec if isinstance(began.intent, Create) else machine.spec
+    return spec is not None and spec.bundle is not None
+
+
 async def tidied(backend: Backend | None, node: Node, began: Began, machine: Machine) -> NexcageError | None:
     """Have the backend put it away; the error when it could not. Raises JournalError, and Lost when nobody knows."""
-    tidy = getattr(backend, "tidy", None)
-    if tidy is None or machine.steps == 0:
+    if not tidies(backend, began, machine):
         return None
     try:
-        await tidy(node, Ref(began.id, machine.vmid, began.node), deleted=began.op is Op.DELETE)
+        await _tidy(backend, node, began, machine)
     except JournalError:
         raise
     except NexcageError as error:
@@ -32,8 +44,15 @@ async def tidied(backend: Backend | None, node: Node, began: Began, machine: Mac
     return None
 
 
+async def _tidy(backend: Backend | None, node: Node, began: Began, machine: Machine) -> None:
+    ref = Ref(began.id, machine.vmid, began.node)
+    if (tidy := getattr(backend, "tidy", None)) is not None:
+        await tidy(node, ref, deleted=began.op is Op.DELETE)
+    if _is_bundle(began, machine) and (tidy := getattr(backend, "tidy_bundle", None)) is not None:
+        await tidy(node, ref)
+
+
 async def rehearsed(backend: Backend, stage: Node, began: Began, machine: Machine) -> None:
     """What would be put away after a delete, for a dry run."""
-    tidy = getattr(backend, "tidy", None)
-    if tidy is not None and began.op is Op.DELETE:
-        await tidy(stage, Ref(began.id, machine.vmid, began.node), deleted=True)
+    if began.op is Op.DELETE:
+        await _tidy(backend, stage, began, machine)

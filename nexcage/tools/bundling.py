@@ -28,7 +28,7 @@ _GONE = 66
 _CHANGED = 9
 _LINE = re.compile(r"lxc\.[a-z0-9_.-]+")
 _BREAKS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_FILE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
+_FILE = re.compile(r"(?:[a-z]{1,16}/)?[a-z][a-z0-9.-]{0,63}")
 _MOST = 256 << 10  # of lines: pmxcfs takes a megabyte, with all snapshots
 
 _DROP = r"""R=${NEXCAGE_NODE_ROOT-}
@@ -111,19 +111,34 @@ no() { echo "nexcage: $2" >&2; exit "$1"; }
 conf=$R/etc/pve/lxc/$vmid.conf
 umask 077
 mkdir -p -- "${dir%/*}" && rm -rf -- "$dir" && mkdir -- "$dir" || no 73 "$dir cannot be made"
-while [ $# -gt 1 ]; do
-  head -c "$2" > "$dir/$1" && [ "$(stat -c %s -- "$dir/$1")" = "$2" ] || no 73 "$dir/$1 cannot be written"
-  shift 2
+chmod 711 -- "${dir%/*/*}" "${dir%/*}" "$dir" # root of a container that is nobody here comes through, and sees no names
+owner=$1 held=$2
+shift 2
+while [ $# -gt 2 ]; do
+  case $1 in
+    */*)
+      if [ ! -d "$dir/${1%/*}" ]; then
+        mkdir -m 755 -- "$dir/${1%/*}" && mkfifo -- "$dir/${1%/*}/gate" "$dir/${1%/*}/said" || no 73 "$dir cannot be made"
+      fi ;;
+  esac
+  head -c "$2" > "$dir/$1" && [ "$(stat -c %s -- "$dir/$1")" = "$2" ] && chmod "$3" -- "$dir/$1" ||
+    no 73 "$dir/$1 cannot be written"
+  case $1 in
+    */*) # whoever simulates a node as another user than root has nobody to keep it from
+      [ "$(id -u)" != 0 ] || chown -h "$owner:$owner" -- "$dir/$1" "$dir/${1%/*}/gate" "$dir/${1%/*}/said" ||
+        no 73 "$dir/$1 cannot be given away" ;;
+  esac
+  shift 3
 done
-sync -- "$dir"/* "$dir"
+find "$dir" -type f -exec sync -- {} + && sync -- "$dir"
 mkdir -p -- "$R/run/lock/lxc"
 exec 9>> "$R/run/lock/lxc/pve-config-$vmid.lock" && flock -w 10 9 || no 75 "can't lock file '/run/lock/lxc/pve-config-$vmid.lock'"
 grep -qxF -e "#making $mark" "$conf" || no 9 'the container does not carry our mark'
 grep -qxF 'lock: create' "$conf" && ! grep -q '^\[' "$conf" || no 9 'somebody has changed it since it was made'
 drop "$note"
 {
-  awk -v mark="$mark" -v ro="$ro" '$0 == "lock: create" { next }
-    $0 == "#making " mark { print "#" mark; next }
+  awk -v mark="$mark" -v ro="$ro" -v held="$held" '$0 == "lock: create" && !held { next }
+    $0 == "#making " mark && !held { print "#" mark; next }
     ro && /^rootfs: / { print $0 ",ro=1"; next }
     { print }' "$conf" && cat -- "$dir/lines"
 } > "$conf.tmp.$$" && mv -f -- "$conf.tmp.$$" "$conf" || { rm -f -- "$conf.tmp.$$"; no 73 "$conf cannot be written"; }
@@ -172,10 +187,17 @@ def link(mark: Mark, path: str, *sources: str) -> Command[None]:
 
 
 def finish(
-    mark: Mark, lines: Sequence[tuple[str, str]], files: Sequence[tuple[str, bytes]], *, readonly: bool
+    mark: Mark,
+    lines: Sequence[tuple[str, str]],
+    files: Sequence[tuple[str, int, bytes]],
+    *,
+    readonly: bool,
+    owner: int = 0,
+    held: bool = False,
 ) -> Command[None]:
-    """Complete a container that was made with its lock left on: files beside it, its ``lxc.*`` lines, then the lock goes. Raises NotOurs
-    when it is not as it was made.
+    """Complete a container that was made with its lock left on: files beside it (name, mode, content), its ``lxc.*`` lines, then the lock
+    goes. Files in a directory belong to ``owner``, who is root inside, and get FIFOs ``gate`` and ``said`` beside them. Raises NotOurs
+    when it is not as it was made. ``held``: it is not complete yet, so lock and mark stay as they are (`nexcage.tools.gate.seal`).
     """
 
     def classify(_: Command[Any], result: Result, node: str) -> NexcageError:
@@ -187,16 +209,24 @@ def finish(
     text = "".join(map(_line, lines)).encode("utf-8", "surrogateescape")
     if len(text) > _MOST:
         raise InvalidInput("bundle", f"{len(text)} bytes of lxc lines", f"at most {_MOST}")
-    content = (("mark", f"{mark}\n".encode()), ("lines", text), *files)
+    content = (("mark", 0o600, f"{mark}\n".encode()), ("lines", 0o600, text), *files)
     words: list[str] = []
-    for name, data in content:
+    for name, mode, data in content:
         if not _FILE.fullmatch(name):
-            raise InvalidInput("file", name, "lower-case letters, digits, . and -")
-        words += [name, str(len(data))]
-    facts = (str(mark), str(mark.vmid), "1" if readonly else "0", directory(mark), note(mark))
+            raise InvalidInput("file", name, "lower-case letters, digits, . and -, in at most one directory")
+        words += [name, str(len(data)), f"{mode:o}"]
+    facts = (
+        str(mark),
+        str(mark.vmid),
+        "1" if readonly else "0",
+        directory(mark),
+        note(mark),
+        str(owner),
+        "1" if held else "0",
+    )
     argv = ("sh", "-c", FINISH, "finish", *facts, *words)
     return Command(
-        argv, nothing, stdin=b"".join(data for _, data in content), classify=classify, cancel="term", timeout=120.0
+        argv, nothing, stdin=b"".join(data for _, _, data in content), classify=classify, cancel="term", timeout=120.0
     )
 
 

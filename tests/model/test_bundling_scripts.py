@@ -73,7 +73,14 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 async def test_what_was_held_becomes_complete_in_one_step(disk: Disk) -> None:
     disk.write(CONF, HELD)
 
-    await disk.answer(bundling.finish(MARK, LINES, [("include", b"lxc.no_new_privs = 1\n")], readonly=True))
+    await disk.answer(
+        bundling.finish(
+            MARK,
+            LINES,
+            [("include", 0o600, b"lxc.no_new_privs = 1\n"), ("inside/launch", 0o400, b"\0x")],
+            readonly=True,
+        )
+    )
 
     assert disk.read(CONF) == (
         "#nexcage fleet=f1 id=web-1 vmid=104 op=made-1\n#by hand\narch: amd64\n"
@@ -82,6 +89,7 @@ async def test_what_was_held_becomes_complete_in_one_step(disk: Disk) -> None:
     )
     assert config.parse(disk.read(CONF) or "").raw == LINES
     assert disk.read("/var/lib/nexcage-oci/f1/web-1/include") == "lxc.no_new_privs = 1\n"
+    assert disk.read("/var/lib/nexcage-oci/f1/web-1/inside/launch") == "\0x"
     assert disk.read("/var/lib/nexcage-oci/f1/web-1/mark") == f"{MARK}\n"
 
 

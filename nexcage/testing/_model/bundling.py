@@ -94,11 +94,11 @@ def _link(ctx: Ctx) -> Steps:
 
 
 def _finish(ctx: Ctx) -> Steps:
-    mark, vmid, readonly, directory, note, *words = ctx.argv[1:]
+    mark, vmid, readonly, directory, note, _, held, *words = ctx.argv[1:]
     node, lines = ctx.node, ""
     ctx.node.files.remove(directory)
     at = 0
-    for name, size in zip(words[::2], words[1::2], strict=True):
+    for name, size in zip(words[::3], words[1::3], strict=True):
         text = ctx.stdin[at : at + int(size)].decode("utf-8", "surrogateescape")
         at += int(size)
         lines = text if name == "lines" else lines
@@ -107,12 +107,12 @@ def _finish(ctx: Ctx) -> Steps:
     if not (yield Flock(path, 10.0)):
         ctx.err(f"nexcage: can't lock file '{path}'\n")
         return 75
-    status = _completed(ctx, mark, int(vmid), readonly == "1", lines, note)
+    status = _completed(ctx, mark, int(vmid), readonly == "1", lines, note, held == "1")
     yield Unlock(path)
     return status
 
 
-def _completed(ctx: Ctx, mark: str, vmid: int, readonly: bool, lines: str, note: str) -> int:
+def _completed(ctx: Ctx, mark: str, vmid: int, readonly: bool, lines: str, note: str, held: bool) -> int:
     node = ctx.node
     text = node.config(vmid) or ""
     given = text.removesuffix("\n").split("\n")
@@ -126,11 +126,14 @@ def _completed(ctx: Ctx, mark: str, vmid: int, readonly: bool, lines: str, note:
         ctx.err(f"nexcage: {node.config_path(vmid)} cannot be written\n")
         return 73
     _drop(node, note)
-    made = [f"#{mark}" if line == f"#making {mark}" else line for line in given if line != "lock: create"]
+    made = given
+    if not held:
+        made = [f"#{mark}" if line == f"#making {mark}" else line for line in given if line != "lock: create"]
     if readonly:
         made = [f"{line},ro=1" if line.startswith("rootfs: ") else line for line in made]
     node.write_config(vmid, "".join(f"{line}\n" for line in made) + lines)
-    node.effect("lock", str(vmid), "removed create")
+    if not held:
+        node.effect("lock", str(vmid), "removed create")
     return 0
 
 

@@ -38,6 +38,8 @@ _OWN = frozenset(
     "ha-managed unprivileged".split()
 )
 _COMPRESSION = {".gz": "-z", ".bz2": "-j", ".xz": "-J", ".zst": "--zstd", ".lzo": "--lzop"}
+_MAGIC = ("\x1f\udc8b", "(\udcb5/\udcfd")
+"""How archives begin that are compressed with gzip and zstd, as `Files` read bytes."""
 
 
 class Template(NamedTuple):
@@ -53,9 +55,14 @@ class Template(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Template | None:
-        """None when the file is no archive."""
+        """None when the file is no archive. One that was sent to the node is a root file system of no known distribution: on disk it is
+        the archive itself, in memory what is known of it.
+        """
+        if text.startswith(_MAGIC):
+            return cls(size=len(text))
         try:
-            return cls(**json.loads(text))
+            said = json.loads(text)
+            return cls(size=said["size"]) if set(said) == {"sha256", "size"} else cls(**said)
         except (ValueError, TypeError):
             return None
 

@@ -1,0 +1,163 @@
+"""A bundle on its way to a node that has to be told what is in it: read and planned once, its root file system sent, then the create.
+
+Nothing of this is an operation: what is wrong with a bundle, or cannot be had on the node, ends it before anything begins, and what
+was sent lies there under a name that tells its content. config.json is read once; what somebody changes in it later changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Protocol
+
+import anyio.to_thread
+import msgspec
+
+from nexcage import names
+from nexcage._bundles import BundleFiles, read_bundle
+from nexcage._core.bundle_plan.decide import demand
+from nexcage._core.bundle_plan.model import BundlePlan
+from nexcage._core.config import Config
+from nexcage._core.oci import OCI_VERSION
+from nexcage._core.spec import Spec
+from nexcage._engine.contents import Contents, Packed
+from nexcage._engine.node import FleetNode
+from nexcage._engine.shelves import Flights, carried
+from nexcage._planning import planned
+from nexcage.abc import Backend
+from nexcage.errors import BundleRefused
+from nexcage.tools import bundling, pvesm
+
+__all__ = ["Bundles", "Ready"]
+
+_PENDING = "nexcage-ROOTFS.tar.zst"
+_DEFAULT_MAP = ("u 0 100000 65536", "g 0 100000 65536")
+
+
+class Ready:
+    """A bundle for one create. Until it was made ready on a node it can only be shown."""
+
+    def __init__(self, files: BundleFiles, plan: BundlePlan, op_id: str, state: bytes, storage: str) -> None:
+        self.plan: BundlePlan = plan
+        self.bundle: str = files.path
+        self.config: bytes = files.config
+        self.state: bytes = state
+        self.storage: str = storage
+        self.size: int = 0
+        self.sources: tuple[str, ...] = ()
+        self._op_id = op_id
+        self._name = _PENDING
+        self._directory = "/var/lib/vz/template/cache"
+        self._sender: Sender | None = None
+
+    @property
+    def template(self) -> str:
+        return f"{self.storage}:vztmpl/{self._own}"
+
+    @property
+    def path(self) -> str:
+        return f"{self._directory}/{self._own}"
+
+    @property
+    def _own(self) -> str:
+        stem, ending = self._name.split(".", 1)
+        return f"{stem}-{self._op_id}.{ending}"
+
+    def packed(self, packed: Packed, directory: str, sender: Sender) -> None:
+        """Its root file system lies in ``directory`` of the node: kept under its name, or where nobody sees it."""
+        self.size, self._name, self._directory = packed.unpacked, packed.template, directory
+        self._sender = sender
+        self.sources = (f"{directory}/{packed.template}", f"{directory}/.{packed.template}")
+
+    async def send(self) -> None:
+        """Have the root file system there (again)."""
+        if self._sender is not None:
+            await self._sender()
+
+
+class Sender(Protocol):
+    async def __call__(self) -> None: ...
+
+
+class Bundles:
+    """What creates of bundles need; ``contents`` packs and sends."""
+
+    def __init__(self, config: Config, contents: Contents) -> None:
+        self._config = config
+        self._contents = contents
+        self._places: dict[tuple[str, str], str] = {}
+        self._flights = Flights()
+
+    async def read(self, id: str, spec: Spec, backend: Backend, op_id: str) -> tuple[Spec, Ready | None]:
+        """The spec as it is to be begun, and its bundle; that is None where the backend reads bundles itself, or there is none.
+
+        Raises InvalidBundle, InvalidPath, and BundleRefused for what the backend cannot have.
+        """
+        if spec.source is not None or not getattr(backend, "plans", False):
+            return spec, None
+        path = spec.bundle or (names.image(spec.image).path if names.image(spec.image).kind == "path" else None)
+        if path is None:
+            return spec, None
+        roots = () if spec.bundle else self._config.bundle_roots
+        files = await anyio.to_thread.run_sync(partial(read_bundle, path, roots))
+        plan = planned(files, backend=backend.name, allow=spec.allow)
+        _accepted(files.path, plan, backend.name)
+        made = _described(spec, files.path, plan)
+        state = _state(id, made, files.path)
+        return made, Ready(files, plan, op_id, state, self._config.defaults.image_storage)
+
+    async def ready(self, ready: Ready, spec: Spec, node: FleetNode) -> None:
+        """See that the node has all that it needs. Raises BundleRefused for what is not there, and the errors of the node."""
+        plan = ready.plan
+        if plan.needs:
+            lacking = await carried(node, bundling.lacking(plan.needs))
+            lacking = tuple((need, why) for need, why in lacking if need.pointer not in spec.allow)
+            if lacking:
+                pointers, whys = tuple(need.pointer for need, _ in lacking), tuple(why for _, why in lacking)
+                raise BundleRefused(ready.bundle, node.key, pointers, whys)
+        packed = await self._flights.join(("pack", plan.rootfs), lambda: self._packed(plan.rootfs))
+        directory = await self._place(node, ready.storage, packed.template)
+        name = packed.template if spec.keep_template else f".{packed.template}"
+
+        async def send() -> None:
+            dest = f"{directory}/{name}"
+            await self._contents.ship(node, packed.path, packed.sha256, packed.size, dest, public=True)
+
+        ready.packed(packed, directory, send)
+        await send()
+
+    async def _packed(self, rootfs: str) -> Packed:
+        return await self._contents.pack(rootfs, compress="zst")
+
+    async def _place(self, node: FleetNode, storage: str, name: str) -> str:
+        """The directory of a storage's templates."""
+        if (node.key, storage) not in self._places:
+            path = await carried(node, pvesm.path(f"{storage}:vztmpl/{name}"))
+            self._places[node.key, storage] = path.rpartition("/")[0]
+        return self._places[node.key, storage]
+
+
+def _accepted(path: str, plan: BundlePlan, backend: str) -> None:
+    demand(path, plan)
+    if plan.idmap and sorted(map(str, plan.idmap)) != sorted(_DEFAULT_MAP):
+        why = "pct unpacks root file systems for the id map 0 100000 65536 only"
+        raise BundleRefused(path, backend, ("/linux/uidMappings",), (why,))
+
+
+def _described(spec: Spec, path: str, plan: BundlePlan) -> Spec:
+    """With what state.json says of a bundle; annotations of the spec itself win."""
+    said: Mapping[str, str] = {**dict(plan.annotations), **spec.annotations}
+    return msgspec.structs.replace(spec, bundle=path, annotations=said, oci_version=plan.oci_version or None)
+
+
+def _state(id: str, spec: Spec, bundle: str) -> bytes:
+    """What hooks inside get on standard input."""
+    state: dict[str, object] = {
+        "ociVersion": spec.oci_version or OCI_VERSION,
+        "id": id,
+        "status": "created",
+        "pid": 1,
+        "bundle": bundle,
+        "annotations": dict(spec.annotations),
+    }
+    return msgspec.json.encode(state)

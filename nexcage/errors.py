@@ -152,7 +152,7 @@ class InvalidBundle(InvalidInput):
 
     def __init__(self, document: str, pointer: str, reason: str) -> None:
         super().__init__(document, pointer, reason)
-        self.args = (f"invalid {document}{f' at {_shown(pointer)}' if pointer else ''}: {reason}",)
+        NexcageError.__init__(self, f"invalid {document}{f' at {_shown(pointer)}' if pointer else ''}: {reason}")
         self.document: str = document
         self.pointer: str = pointer
 
@@ -164,7 +164,7 @@ class InvalidImage(InvalidInput):
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__("image", where, reason)
-        self.args = (f"invalid image: {where}: {reason}",)
+        NexcageError.__init__(self, f"invalid image: {where}: {reason}")
         self.where: str = where
 
 

@@ -24,7 +24,8 @@ from nexcage.tools.runtime import Runtime, inside, stopping, using
 
 __all__ = ["Crun", "Oci", "Runc", "runtimes"]
 
-_PVE = (*FIELDS, "storage", "size", "ssh_public_keys", "onboot", "vm")
+_MAPPED = ("cpulimit", "cpuunits", "arch")
+_PVE = (*(field for field in FIELDS if field not in _MAPPED), "storage", "size", "ssh_public_keys", "onboot", "vm")
 
 
 class Oci:
@@ -48,7 +49,9 @@ class Oci:
         if spec.bundle is None and not self.accepts(image(spec.image)):
             ways = "a bundle (--bundle DIR), an OCI layout or archive (/DIR, /FILE.tar), or an alias of one in [images]"
             raise UnsupportedImage("image", spec.image, ways)
-        refuse(spec, _PVE, f"left out: it is a setting of Proxmox VE, and {self.name} reads a bundle's config.json")
+        refuse(spec, _PVE, f"left out: it is a setting of Proxmox VE, and {self.name} has none of it")
+        if spec.bundle is not None:
+            refuse(spec, ("cores", "hostname", *_MAPPED), "left out: a bundle says it in its config.json")
 
     # ---- its life ----------------------------------------------------------------------------------------------------------
 

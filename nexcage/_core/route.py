@@ -11,6 +11,7 @@ import msgspec
 from nexcage import names
 from nexcage._core import images
 from nexcage._core.config import Config, Route
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidSpec, NoRoute, UnsupportedImage
 
@@ -55,7 +56,7 @@ def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Co
         raise InvalidSpec("backend", spec.backend or backend, f"one of {', '.join(sorted(backends))}")
     resolved, source = _resolved(spec, config, named=named, backend=backend, why=why)
     allowed = _nodes(spec, rule, tuple(nodes), why)
-    return Plan(_with_defaults(resolved, config), backend, allowed, tuple(why), source)
+    return Plan(_with_defaults(resolved, config, backend), backend, allowed, tuple(why), source)
 
 
 def _matches(route: Route, id: str, spec: Spec) -> bool:
@@ -113,7 +114,9 @@ def alias_of(image: names.ImageRef, known: Mapping[str, str | Mapping[str, str]]
     return next((to for name, to in target.items() if ALIASES.get(name, name) == backend), None)
 
 
-def _with_defaults(spec: Spec, config: Config) -> Spec:
+def _with_defaults(spec: Spec, config: Config, backend: str) -> Spec:
+    if backend in RUNTIMES:
+        return spec  # they are settings of Proxmox VE
     image = names.image(spec.image)
     changes: dict[str, object] = {}
     if image.kind == "template" and not image.storage and not image.path:

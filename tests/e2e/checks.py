@@ -11,6 +11,7 @@ from typing import Any
 from tests.e2e.site import Said, Site
 
 __all__ = [
+    "RUNTIMES",
     "Check",
     "Wrong",
     "any_state",
@@ -31,6 +32,9 @@ __all__ = [
 
 Check = Callable[[Said, Site], str]
 """Looks at what the command said and at the node; the message for the report, or raises `Wrong`."""
+
+
+RUNTIMES = ("crun", "runc")
 
 
 class Wrong(Exception):
@@ -154,9 +158,19 @@ def _init(site: Site, document: Mapping[str, Any]) -> int:
     if document["annotations"].get("org.nexcage.backend") == "lxc":
         seen = site.run(f"lxc-info -n {_vmid(document)} -p -H").out.strip()
         _need(seen == str(pid), f"its pid is {pid}, and lxc-info says {seen or 'nothing'}")
-    if not site.root:
+    backend = document["annotations"].get("org.nexcage.backend")
+    if not site.root or backend in RUNTIMES:
         _need(site.run(f"test -d /proc/{pid}").exit == 0, f"no process {pid} on the node")
+    if backend in RUNTIMES:
+        theirs = site.run(f"cat {_beside(site, document['id'])}/pid").out.strip()
+        _need(theirs == str(pid), f"its pid is {pid}, and {backend} has written {theirs or 'nothing'}")
     return pid
+
+
+def _beside(site: Site, id: str) -> str:
+    """Where the node keeps what belongs to a container of a runtime."""
+    fleet = site.run(f"cat {site.state}/fleet").out.strip()
+    return f"/var/lib/nexcage-oci/{fleet}/{id}"
 
 
 def state(id: str, status: str) -> Check:
@@ -221,6 +235,12 @@ def signalled(id: str, name: str) -> Check:
             json.loads(line) for line in site.run(f"nexcage events --id {id} --op kill --output jsonl").out.splitlines()
         ]
         _need([one.get("event") for one in events[-1:]] == ["succeeded"], "the journal has no kill that succeeded")
+        if events[-1].get("backend") in RUNTIMES:
+            told = site.run(
+                f"for n in 1 2 3 4 5 6 7 8 9; do nexcage logs {id} | grep told && break; sleep 0.2; done"
+            ).out
+            _need("told" in told, f"its program was not told of {name}")
+            return f"{name} reached its program"
         if site.sim is None:
             return f"{name} delivered to init by the host"
         arrived = [
@@ -260,6 +280,9 @@ def deleted(id: str) -> Check:
         _need(site.run(f"test ! -e {_files(site, id)}").exit == 0, "its state directory is still there")
         left = site.run("nexcage list --all-guests --output json").out
         _need(f'"{id}"' not in left, "the node still has a guest with its mark")
+        if any(one.get("backend") in RUNTIMES for one in _events(site, id)):
+            _need(site.run(f"test ! -e {_beside(site, id)}").exit == 0, "the node still keeps something of it")
+            return "gone, with its root file system and its state directory"
         vmids = {str(one.get("vmid")) for one in _events(site, id) if one.get("vmid")}
         for vmid in vmids:
             _need(site.run(f"pct config {vmid}").exit != 0, f"pct still has {vmid}")

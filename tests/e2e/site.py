@@ -32,7 +32,9 @@ class Said(NamedTuple):
 class Site:
     """A node over SSH. ``root`` comes before each path of the suite there: nothing on a real node, its own tree on a simulated one."""
 
-    def __init__(self, name: str, argv: list[str], *, root: str = "", sim: SimCluster | None = None) -> None:
+    def __init__(
+        self, name: str, argv: list[str], *, root: str = "", sim: SimCluster | None = None, plain: bool = False
+    ) -> None:
         self.name: str = name
         self.root: str = root
         self.sim: SimCluster | None = sim
@@ -41,10 +43,18 @@ class Site:
         self.state: str = f"{root}/var/lib/nexcage-e2e"
         self.run_dir: str = f"{root}/run/nexcage-e2e"
         self._argv = argv
+        self._plain = plain
+
+    def without_pve(self) -> Site:
+        """The machine that a simulated node is on, by its own programs; the same as it is for a real node."""
+        return Site(self.name, self._argv, root=self.root, sim=self.sim, plain=self.sim is not None)
 
     def run(self, command: str, *, stdin: bytes = b"", timeout: float = 300.0) -> Said:
         """Run a shell command there, where ``nexcage`` is the one that was copied."""
         env = f"export PATH={shlex.quote(f'{self.opt}/bin')}:$PATH LC_ALL=C.UTF-8"
+        if self._plain:
+            env = f"unset NEXCAGE_NODE_ROOT; PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin {env}"
+            env = env.replace(" export", "; export", 1)
         if self.root:
             env += f" XDG_CONFIG_HOME={shlex.quote(f'{self.root}/etc')}"
         try:

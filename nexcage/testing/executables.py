@@ -107,7 +107,7 @@ def main(argv: list[str]) -> NoReturn:
         stdin = sys.stdin.buffer.read()
     out, err = sys.stdout.buffer.write, sys.stderr.buffer.write
     ctx = Ctx(node, (program, *arguments), stdin=stdin, env=os.environ, out=out, err=err, real=True)
-    ctx.eof = program != "lxc-attach"  # its standard input is read as it comes
+    ctx.eof = program not in ("lxc-attach", "crun", "runc")  # whose standard input is read as it comes
     if "NEXCAGE_OP_ID" in os.environ:
         ctx.claim = _claim()[1]
     leave(drive_process(faults.under_faults(TOOLS[program], _Here(node)), ctx))

@@ -17,7 +17,7 @@ from tests.sim.deaths import Life
 CONTENT = Content("sha256:" + "a" * 64, "sha256:" + "b" * 64)
 CACHE = "/var/lib/nexcage-oci/cache"
 CONFIG = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"args": ["serve"], "cwd": "/"}}
-SOME = 20
+SOME = 16
 
 
 def cluster(*, runner: bool = True) -> SimCluster:
@@ -38,7 +38,6 @@ SCENARIOS = {
     "crun-create": (crun.create, None),
     "crun-start": (crun.start, crun.create),
     "crun-stop": (crun.stop, crun.running),
-    "crun-pause": (crun.pause, crun.running),
     "crun-resume": (crun.resume, crun.paused),
     "crun-delete": (crun.delete, crun.running),
     "runc-create": (runc.create, None),

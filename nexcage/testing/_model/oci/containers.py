@@ -70,6 +70,7 @@ class Box:
             "created": created,
             "annotations": config.get("annotations"),
         }
+        known["cgroup-path"] = f"/{self.id}"
         root: dict[str, Any] = config.get("root") or {}  # Any: JSON
         process: dict[str, Any] = config.get("process") or {}  # Any: likewise
         known["rootfs"] = root.get("path", "rootfs")
@@ -84,6 +85,8 @@ class Box:
         for name, text in (("cgroup.freeze", "0"), ("cgroup.procs", str(pid)), ("memory.current", "1048576")):
             files.write(f"{self.cgroup}/{name}", f"{text}\n")
         files.write(f"{self.cgroup}/pids.current", "1\n")
+        if not files.exists("/sys/fs/cgroup/cgroup.procs"):
+            files.write("/sys/fs/cgroup/cgroup.procs", "")  # where the hierarchy is version 2, its root has that
         node.effect("config", self.id, "created")
         node.effect("process", self.id, f"started {pid}")
         self.known, self.pid, self.bundle = known, pid, bundle

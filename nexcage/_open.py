@@ -203,7 +203,15 @@ def _with_settings(config: Config) -> tuple[Backend, ...]:
     if config.zfs.pool:
         from nexcage._backends.zfs import LxcOnZfs
 
-        made.append(LxcOnZfs(config.zfs))
+        on_zfs = LxcOnZfs(config.zfs)
+        on_zfs.poststart = config.poststart
+        made.append(on_zfs)
+    elif config.poststart != "fail":
+        from nexcage._backends.lxc import Lxc
+
+        plain = Lxc()
+        plain.poststart = config.poststart
+        made.append(plain)
     if config.backends:
         from nexcage._backends.oci import runtimes
 

@@ -1,4 +1,4 @@
-"""``nexcage images``, ``pull`` and ``rmi``: what containers are made from."""
+"""``nexcage images`` (and ``images push``), ``pull`` and ``rmi``: what containers are made from."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _OFFERED = ("name", "section", "arch", "node")
 def prepare(call: Call, streams: Streams) -> Verb:
     """Check the words; raises before anything is opened."""
     if call.name == "images":
+        if call.words[:1] == ("push",):
+            return _push(call, streams)
         if call.words:
             raise call.usage(f"does not take the word {call.words[0]!a}")
         return _available(call, streams) if call.flag("available") else _images(call, streams)
@@ -66,6 +68,21 @@ def _pull(call: Call, streams: Streams) -> Verb:
         rows = [_row(fleet, image) for image in found.values() if not isinstance(image, NexcageError)]
         if (output := call.text("output")) is not None:
             _print(call, streams, rows, _SHOWN, "volume", output)
+        return _told(call, streams, found)
+
+    return verb
+
+
+def _push(call: Call, streams: Streams) -> Verb:
+    if len(call.words) != 2:
+        raise call.usage("which image?" if len(call.words) < 2 else "takes one image", "nexcage images push IMAGE")
+    if (storage := call.text("storage")) is not None:
+        names.storage(storage)
+
+    async def verb(fleet: Fleet) -> int:
+        found = await fleet.push_image(call.words[1], *call.many("node"), storage=storage or "")
+        rows = [_row(fleet, image) for image in found.values() if not isinstance(image, NexcageError)]
+        _print(call, streams, rows, _SHOWN, "volume", call.text("output") or "name")
         return _told(call, streams, found)
 
     return verb

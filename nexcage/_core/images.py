@@ -18,22 +18,23 @@ __all__ = ["Image", "ImageStore", "Shelf", "Template", "closest", "volume_of"]
 
 class Image(msgspec.Struct, frozen=True):
     """An image that a node has. ``volume`` is PVE's id of it, ``local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst``; ``kind``
-    ``vztmpl`` (containers are made from it), ``iso`` or ``import`` (virtual machines); ``size`` in bytes, ``at`` Unix seconds.
+    ``vztmpl`` (containers are made from it), ``iso`` or ``import`` (virtual machines), or ``content``: a root file system that crun and
+    runc make containers from, by its digest ``sha256:HEX``. ``size`` in bytes, ``at`` Unix seconds.
     """
 
     volume: str
     node: str
-    kind: Literal["vztmpl", "iso", "import"] = "vztmpl"
+    kind: Literal["vztmpl", "iso", "import", "content"] = "vztmpl"
     size: int = 0
     at: int = 0
 
     @property
     def storage(self) -> str:
-        return self.volume.partition(":")[0]
+        return "" if self.kind == "content" else self.volume.partition(":")[0]
 
     @property
     def name(self) -> str:
-        return self.volume.partition("/")[2]
+        return self.volume if self.kind == "content" else self.volume.partition("/")[2]
 
 
 class Template(msgspec.Struct, frozen=True):

@@ -100,6 +100,10 @@ class Contents:
         _ended(command, msgspec.structs.replace(result, stderr=bytes(said[-8192:]) + result.stderr))
         return digest.hexdigest(), size
 
+    async def compressed(self, plain: Packed, kind: str) -> Packed:
+        """What was packed, as a file that takes less (``zst`` or ``gz``)."""
+        return await self._compressed(plain.path, plain, kind)
+
     async def _compressed(self, part: Path, plain: Packed, kind: str) -> Packed:
         ending = f".tar.{kind}"
         path = self.store.place(plain.sha256, ending)

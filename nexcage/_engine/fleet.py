@@ -460,6 +460,14 @@ class Fleet:
         """
         return await self._images.pull(image, keys, storage)
 
+    async def push_image(self, image: str, *keys: str, storage: str = "") -> dict[str, Image | NexcageError]:
+        """Send an image of this machine (a layout, an archive, a bundle, or an alias of one) to the template storage of these nodes: its
+        root file system, as ``STORAGE:vztmpl/nexcage-DIGEST.tar.zst``. What is there already is not sent again.
+
+        Raises InvalidInput for what is no such image; an error in the place of a node that failed.
+        """
+        return await self._images.push(image, keys, storage)
+
     async def rmi(self, image: str, *keys: str, storage: str = "") -> dict[str, bool | NexcageError]:
         """See to it that these nodes do not have ``image``; True where one had it. Containers that were made from it stay."""
         return await self._images.remove(image, keys, storage)

@@ -8,10 +8,12 @@ wait for one download of it. Nothing here is an operation of a container: each m
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 import anyio
+import anyio.to_thread
 
 from nexcage import names
 from nexcage._core.config import Config
@@ -19,8 +21,9 @@ from nexcage._core.images import Image, Shelf, Template, closest, volume_of
 from nexcage._core.route import Plan, alias_of
 from nexcage._engine.node import FleetNode
 from nexcage._engine.shelves import Flights, Shelves, carried
+from nexcage._engine.supplies import Supplies
 from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NodeError, NotFound, UnsupportedImage
-from nexcage.tools import pveam, pvesh, pvesm
+from nexcage.tools import pveam, pvesh, pvesm, shipping
 
 __all__ = ["Images"]
 
@@ -31,9 +34,10 @@ _log = logging.getLogger("nexcage")
 class Images:
     """What the fleet's nodes have. ``nodes`` by key."""
 
-    def __init__(self, nodes: Mapping[str, FleetNode], config: Config) -> None:
+    def __init__(self, nodes: Mapping[str, FleetNode], config: Config, supplies: Supplies | None = None) -> None:
         self._nodes = nodes
         self._config = config
+        self._supplies = supplies
         self._shelves = Shelves()
         self._flights = Flights()
         self._locks: dict[str, anyio.Lock] = {}
@@ -114,14 +118,61 @@ class Images:
 
         return await self._each(keys, one)
 
+    async def push(self, image: str, keys: Iterable[str], storage: str) -> dict[str, Image | NexcageError]:
+        """See `Fleet.push_image`."""
+        place = names.storage(storage) if storage else self._config.defaults.image_storage
+        ref = names.image(image)
+        if ref.kind == "reference" and (alias := alias_of(ref, self._config.images, "lxc")):
+            ref = names.image(alias)
+        path = ref.path if ref.kind in ("path", "template") else None
+        if path is None or self._supplies is None:
+            ways = "a layout, an archive or a bundle of this machine (/DIR, ./DIR, oci-archive:/FILE), or an alias of one in [images]"
+            raise UnsupportedImage("image", image, ways)
+        supplies, meant = self._supplies, path
+
+        async def one(node: FleetNode) -> Image:
+            packed = await supplies.template(meant, node)
+            volume = f"{place}:vztmpl/{packed.template}"
+            dest = (await carried(node, pvesm.path(volume))).strip()
+            async with self._alone(node, volume):
+                await supplies.contents.ship(node, packed.path, packed.sha256, packed.size, dest, public=True)
+            self._shelves.forget(node.key, place)
+            found = (await self._shelves.look(node, place)).image(volume)
+            if found is None:
+                raise CommandFailed(
+                    node.key, ("push", volume), 0, f"it arrived as {dest}, but storage {place} does not show it"
+                )
+            return found
+
+        return await self._each(keys, one)
+
     async def remove(self, image: str, keys: Iterable[str], storage: str) -> dict[str, bool | NexcageError]:
         """See `Fleet.rmi`."""
+        if re.fullmatch(r"sha256:[0-9a-f]{64}", image):
+            return await self._discard(image, keys)
         volume = image if _is_volume(image) else self._volume(image, storage)[0]
 
         async def one(node: FleetNode) -> bool:
             async with self._alone(node, volume):
                 return await self._removed(node, volume)
 
+        return await self._each(keys, one)
+
+    async def _discard(self, digest: str, keys: Iterable[str]) -> dict[str, bool | NexcageError]:
+        """Content goes from the nodes, and from this machine too."""
+        paths = [shipping.cached(digest, ending) for ending in (".tar", ".json")]
+
+        async def one(node: FleetNode) -> bool:
+            if self._supplies is not None:
+                self._supplies.forget(node, digest)
+            if not (await carried(node, shipping.held(paths))).sizes:
+                return False
+            await carried(node, shipping.discard(*paths))
+            self._shelves.forget(node.key, "")
+            return True
+
+        if self._supplies is not None:
+            await anyio.to_thread.run_sync(self._supplies.contents.store.remove, digest.partition(":")[2])
         return await self._each(keys, one)
 
     async def _removed(self, node: FleetNode, volume: str) -> bool:

@@ -40,15 +40,17 @@ while read -r key value rest; do
 done < "$R/etc/pve/storage.cfg"
 show
 [ "$local" = yes ] || { id=local path=/var/lib/vz dirs=; show; }
+[ -n "$want" ] || (cd "$R/var/lib/nexcage-oci/cache" && stat -c "nexcage content %s %Y %F/%n" -- sha256-*.tar)
 echo '@nexcage files'
 for file in "$@"; do [ -f "$R$file" ] && echo yes || echo no; done
 echo '@nexcage end'
 """
 
 _ROW = re.compile(
-    r"([A-Za-z][A-Za-z0-9_.-]*) (vztmpl|iso|import) ([0-9]{1,19}) ([0-9]{1,12}) regular (?:empty )?file/([ -~]+)"
+    r"([A-Za-z][A-Za-z0-9_.-]*) (vztmpl|iso|import|content) ([0-9]{1,19}) ([0-9]{1,12}) regular (?:empty )?file/([ -~]+)"
 )
 _TEMPLATE = re.compile(r"[^/\s]+\.tar(?:\.(?:gz|xz|zst|bz2))?")
+_CONTENT = re.compile(r"sha256-([0-9a-f]{64})\.tar")
 _SHARED = frozenset({"nfs", "cifs", "cephfs", "glusterfs", "rbd", "iscsi", "iscsidirect", "pbs"})
 _EVERYTHING = "images,rootdir,vztmpl,iso,backup,snippets,import"
 
@@ -86,7 +88,10 @@ def _sections(text: str) -> Mapping[str, str]:
 def _images(node: str, text: str) -> Iterator[Image]:
     for line in text.splitlines():
         row = _ROW.fullmatch(line)
-        if row and (row[2] != "vztmpl" or _TEMPLATE.fullmatch(row[5])):
+        if row and row[2] == "content":
+            if (kept := _CONTENT.fullmatch(row[5])) is not None:
+                yield Image(f"sha256:{kept[1]}", node, kind="content", size=int(row[3]), at=int(row[4]))
+        elif row and (row[2] != "vztmpl" or _TEMPLATE.fullmatch(row[5])):
             kind = cast('Literal["vztmpl", "iso", "import"]', row[2])
             yield Image(f"{row[1]}:{kind}/{row[5]}", node, kind=kind, size=int(row[3]), at=int(row[4]))
 

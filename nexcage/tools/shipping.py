@@ -1,7 +1,8 @@
 """Content that a node keeps by the checksum of its bytes: what it has, and the script that takes more from its standard input.
 
 What arrives lies beside its place until all of it is there and its checksum was compared; then it takes the place by a rename. So a
-file under such a name is whole, whoever looks and whenever the link was lost; and sending the same twice does no harm.
+file under such a name is whole, whoever looks and whenever the link was lost; and sending the same twice does no harm. What is in the
+cache and nobody asked for in 30 days goes when something new arrives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage.errors import CommandFailed, InvalidPath, NexcageError, NodeNotUsable
 
-__all__ = ["DISCARD", "FULL", "HELD", "RECEIVE", "Held", "cached", "discard", "held", "receive"]
+__all__ = ["CACHE", "DISCARD", "FULL", "HELD", "RECEIVE", "Held", "cached", "discard", "held", "receive"]
 
 CACHE = "/var/lib/nexcage-oci/cache"
 """Where nodes keep root file systems and documents."""
@@ -31,6 +32,9 @@ umask 022
 [ -d "$dir" ] || mkdir -p -m "$5" -- "$dir" || fail 73 'its directory cannot be made'
 [ -w "$dir" ] || fail 73 'its directory cannot be written to'
 find "$dir" -maxdepth 1 -type f -name '.nexcage-*.part' -mmin +1440 -delete 2>/dev/null
+case $dir in
+  */nexcage-oci/cache) find "$dir" -maxdepth 1 -type f -name 'sha256-*' -mmin +43200 -delete 2>/dev/null ;;
+esac
 free=$(df -Pk -- "$dir" | { read -r _; read -r _ _ _ free _; echo "$free"; })
 case $free in *[!0-9]*|'') free=999999999999 ;; esac
 [ "$free" -ge "$(($3 / 1024))" ] || fail 28 "there are $free KiB free of the $(($3 / 1024)) that it takes"
@@ -49,7 +53,7 @@ echo "@nexcage kept"
 """
 
 HELD = r"""for file in "$@"; do
-  stat -c '@nexcage %s %n' -- "${NEXCAGE_NODE_ROOT-}$file" 2>/dev/null
+  stat -c '@nexcage %s %n' -- "${NEXCAGE_NODE_ROOT-}$file" 2>/dev/null && touch -c -- "${NEXCAGE_NODE_ROOT-}$file"
 done
 echo '@nexcage end'
 """

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.images.layouts import simple
 
 from .conftest import PveNode, Ran
 
@@ -97,3 +101,29 @@ def test_a_node_that_is_away_costs_its_own_images_only(run: Run, pve: PveNode, t
     assert (ran.status, DEBIAN in ran.out) == (0, True)
     ran = run("images", "--hosts", "local,127.0.0.1:1", "-o", "name")
     assert (ran.status, DEBIAN in ran.out) == (3, True)
+
+
+@pytest.mark.skipif(not shutil.which("umoci"), reason="needs umoci (apt install umoci)")
+def test_an_image_of_this_machine_is_pushed_listed_and_removed(run: Run, pve: PveNode, tmp_path: Path) -> None:
+    layout = simple(tmp_path / "layout")
+
+    pushed = run("images", "push", str(layout))
+    volume = pushed.out.strip()
+
+    assert (pushed.status, pushed.err) == (0, "")
+    assert re.fullmatch(r"local:vztmpl/nexcage-[0-9a-f]{20}\.tar\.zst", volume)
+    assert volume in run("images", "-o", "name").out.splitlines()
+    assert run("images", "push", str(layout)).out == pushed.out
+    assert run("rmi", volume) == Ran(0, "", "")
+
+
+@pytest.mark.parametrize("words", [("push",), ("push", "a", "b"), ("pull", "x"), ("x",)])
+def test_images_takes_push_and_one_image_only(run: Run, pve: PveNode, words: tuple[str, ...]) -> None:
+    assert run("images", *words).status == 2
+
+
+def test_what_is_no_image_of_this_machine_is_told(run: Run, pve: PveNode, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    ran = run("images", "push", str(tmp_path / "x"))
+    assert ran.status != 0
+    assert "a layout: it has no index.json and oci-layout" in ran.err

@@ -228,3 +228,48 @@ async def test_a_bundle_goes_to_a_node_elsewhere_with_its_root_file_system(sim: 
     assert document == {**said, "root": {"path": "rootfs"}, "annotations": {"mine": "1"}}
     assert (state.bundle, state.annotations["mine"]) == (str(bundle), "1")
     assert json.loads((bundle / "config.json").read_text())["root"]["path"] == "fs"
+
+
+# ---- on the shelves ----------------------------------------------------------------------------------------------------------
+
+
+@real
+@pytest.mark.sim(nodes=2, real_time=True)
+async def test_an_image_is_pushed_to_the_template_storage_of_nodes_and_removed(sim: SimCluster, tmp_path: Path) -> None:
+    layout = simple(tmp_path / "nginx")
+    async with sim.fleet(config=Config(images={"nginx": str(layout)})) as fleet:
+        pushed = await fleet.push_image("nginx", "pve-01")
+        again = await fleet.push_image(str(layout), "pve-01")
+        image = pushed["pve-01"]
+        assert isinstance(image, nexcage.Image)
+        assert again == pushed
+        assert image.volume.startswith("local:vztmpl/nexcage-")
+        assert image.volume.endswith(".tar.zst")
+        assert sim["pve-02"].files.read(f"/var/lib/vz/template/cache/{image.name}") is None
+        assert await fleet.rmi(image.volume, "pve-01") == {"pve-01": True}
+    assert sim["pve-01"].files.read(f"/var/lib/vz/template/cache/{image.name}") is None
+
+
+@real
+@pytest.mark.sim(nodes=1, real_time=True)
+async def test_content_is_listed_and_removed_by_its_digest(sim: SimCluster, tmp_path: Path) -> None:
+    layout = simple(tmp_path / "nginx")
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(Spec(str(layout), backend="crun"))
+        spec = fleet.machines["web-1"].spec
+        assert spec is not None
+        assert spec.content is not None
+        digest = spec.content.rootfs
+        (seen,) = [image for image in (await fleet.images())["pve-01"] if image.kind == "content"]  # type: ignore[union-attr]
+        assert (seen.volume, seen.size > 1000) == (digest, True)
+        assert await fleet.rmi(digest) == {"pve-01": True}
+        assert await fleet.rmi(digest) == {"pve-01": False}
+        await fleet["web-2"].create(Spec(str(layout), backend="crun"))
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("image", ["nginx:1.29", "local:iso/x.iso", "debian-12.tar.zst"])
+async def test_only_what_lies_on_this_machine_is_pushed(sim: SimCluster, image: str) -> None:
+    async with sim.fleet() as fleet:
+        with pytest.raises(nexcage.UnsupportedImage, match="of this machine"):
+            await fleet.push_image(image)

@@ -154,6 +154,7 @@ async def many(bar: list[str]) -> None:
         assert_type(await fleet.images("pve-01"), dict[str, tuple[nexcage.Image, ...] | nexcage.NexcageError])
         assert_type(await fleet.available(), dict[str, tuple[nexcage.Template, ...] | nexcage.NexcageError])
         assert_type(await fleet.pull("nginx:1.29", storage="local"), dict[str, nexcage.Image | nexcage.NexcageError])
+        assert_type(await fleet.push_image("./nginx", storage="local"), dict[str, nexcage.Image | nexcage.NexcageError])
         assert_type(await fleet.rmi("nginx:1.29", "pve-01"), dict[str, bool | nexcage.NexcageError])
         assert_type(await fleet.rebuild("web-1", aside=("web-1",)), list[nexcage.Finding])
         assert_type(fleet.machines, Mapping[str, nexcage.Machine])

@@ -9,10 +9,16 @@ __all__ = ["COMMANDS"]
 COMMANDS: tuple[Command, ...] = (
     Command(
         "images",
-        "[--node NODE]... [--available]",
-        "the images on the nodes: templates, ISO images, disks to import",
-        options=(ON_NODES, Option(("--available",), "the templates that Proxmox VE offers for download instead")),
-        examples=("nexcage images", "nexcage images --available --node pve-01", "nexcage images --output name"),
+        "[push IMAGE [--storage STORAGE]] [--node NODE]... [--available]",
+        "the images on the nodes: templates, ISO images, disks to import, content for crun and runc",
+        "push sends the root file system of an image of this machine (a layout's directory, an archive, a bundle, or an alias of one) to "
+        "the template storage of the nodes. Content is named by its digest.",
+        (ON_NODES, PLACE, Option(("--available",), "the templates that Proxmox VE offers for download instead")),
+        (
+            "nexcage images",
+            "nexcage images --available --node pve-01",
+            "nexcage images push ./layouts/nginx:1.29 --node pve-01",
+        ),
         outputs=OUTPUTS,
     ),
     Command(

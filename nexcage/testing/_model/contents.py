@@ -10,7 +10,7 @@ from nexcage.testing._model.node import Node
 from nexcage.testing._model.tool import Ctx, Input, Steps
 from nexcage.tools.shipping import DISCARD, HELD, RECEIVE
 
-__all__ = ["CONTENTS"]
+__all__ = ["CONTENTS", "size_of"]
 
 
 def _receive(ctx: Ctx) -> Steps:
@@ -43,7 +43,8 @@ def _free(node: Node) -> int | None:
     return int(text) if text else None
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
+    """What a file of a node in memory would have of bytes."""
     match = re.fullmatch(r'\{"sha256": "[0-9a-f]{64}", "size": ([0-9]+)\}', text)
     return int(match[1]) if match else len(text.encode())
 
@@ -51,7 +52,7 @@ def _size(text: str) -> int:
 def _held(ctx: Ctx) -> Steps:
     for path in ctx.argv[1:]:
         if (text := ctx.node.files.read(path)) is not None:
-            ctx.out(f"@nexcage {_size(text)} {path}\n")
+            ctx.out(f"@nexcage {size_of(text)} {path}\n")
     ctx.out("@nexcage end\n")
     return 0
     yield

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nexcage.testing._model import storage
+from nexcage.testing._model.contents import size_of
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.storage import Storage
 from nexcage.testing._model.tool import Ctx, Steps
 from nexcage.tools.members import MEMBERS
 from nexcage.tools.shelf import SHELF
+from nexcage.tools.shipping import CACHE
 
 __all__ = ["SHELVES"]
 
@@ -21,6 +23,7 @@ def _shelf(ctx: Ctx) -> Steps:
         f"@nexcage name\nnodes/{node.name}\n"
         f"@nexcage storages\n{node.files.read('/etc/pve/storage.cfg') or ''}"
         f"@nexcage images\n{''.join(line for place in places for line in _images(node, place))}"
+        f"{''.join(_contents(node)) if not want else ''}"
         f"@nexcage files\n{''.join('yes' + chr(10) if node.files.read(file) is not None else 'no' + chr(10) for file in files)}"
         "@nexcage end\n"
     )
@@ -36,6 +39,12 @@ def _images(node: Node, place: Storage) -> Iterator[str]:
         for name in node.files.names(directory):
             if (text := node.files.read(f"{directory}/{name}")) is not None:
                 yield f"{place.id} {kind} {len(text.encode())} 0 regular file/{name}\n"
+
+
+def _contents(node: Node) -> Iterator[str]:
+    for name in node.files.names(CACHE):
+        if name.startswith("sha256-") and name.endswith(".tar"):
+            yield f"nexcage content {size_of(node.files.read(f'{CACHE}/{name}') or '')} 0 regular file/{name}\n"
 
 
 def _members(ctx: Ctx) -> Steps:

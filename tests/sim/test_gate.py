@@ -61,7 +61,7 @@ async def test_what_is_created_has_a_process_that_start_lets_run(sim: SimCluster
 def gone(sim: SimCluster) -> bool:
     """Whether nothing is left of any container."""
     node = sim["pve-01"]
-    left = [*node.files.names("/etc/pve/nodes/pve-01/lxc"), *node.files.names("/var/lib/nexcage-oci")]
+    left = [*node.files.names("/etc/pve/nodes/pve-01/lxc"), *node.files.names("/var/lib/nexcage-lxc")]
     return not left and not node.model.running()
 
 
@@ -180,3 +180,14 @@ async def test_where_it_does_not_come_to_its_gate_it_is_created_without_a_proces
 
         sim.inits("systemd")
         assert (await web.start()).state is State.RUNNING
+
+
+@pytest.mark.sim(nodes=1, real_time=True)
+async def test_a_poststart_hook_that_fails_may_be_a_warning_only(
+    sim: SimCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with sim.fleet(config=nexcage.Config(poststart="warn")) as fleet:
+        web = fleet["web-1"]
+        await web.create(spec(bundle(tmp_path, hooks=hooks(sim, {"poststart": 3}))))
+        assert (await web.start()).state is State.RUNNING
+        assert "exit status 3" in caplog.text

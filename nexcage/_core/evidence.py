@@ -14,10 +14,10 @@ from nexcage._core.changes import incomplete
 from nexcage._core.events import Attempted, Began
 from nexcage._core.keeping import DelSnapshot, Snapshot
 from nexcage._core.machine import Machine
-from nexcage._core.seen import Guest, Look, Settled, Verdict, probe
+from nexcage._core.seen import Guest, Look, Mark, Settled, Verdict, probe
 from nexcage._core.states import Op
 
-__all__ = ["LOCKS", "Judgement", "half", "judge", "proof", "rebooted"]
+__all__ = ["LOCKS", "Judgement", "half", "judge", "making", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
@@ -98,6 +98,13 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
         return None  # our newest step had nothing to do with what is there
     mended = machine.last is not None and machine.last.tool == MENDING and not guest.lock
     return guest if guest.lock == lock or mended else None
+
+
+def making(began: Began, machine: Machine, look: Look, fleet: str) -> bool:
+    """Whether the container says that this create is making it: then a step of ours has worked on it, also where the newest never began."""
+    details = look.details.get(machine.vmid)
+    wanted = f"making {Mark(fleet, began.id, machine.vmid, began.op_id)}"
+    return began.op is Op.CREATE and details is not None and wanted in details.description.split("\n")
 
 
 def _half_snapshot(began: Began, intent: Snapshot | DelSnapshot, machine: Machine, look: Look) -> Guest | None:

@@ -17,7 +17,7 @@ import anyio
 
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
-from nexcage._core.evidence import LOCKS, Judgement, half, judge, proof
+from nexcage._core.evidence import LOCKS, Judgement, half, judge, making, proof
 from nexcage._core.intents import Create
 from nexcage._core.keeping import DelSnapshot, Migrate, Snapshot
 from nexcage._core.machine import Event, Machine
@@ -143,6 +143,7 @@ class Recovery:
 
     async def _evidence(self, node: FleetNode, began: Began, machine: Machine) -> tuple[Settled | None, Look]:
         last: Settled | None = None
+        said: tuple[Settled, ...] = ()
         if machine.steps:
             steps = Steps.claims(self._fleet, began, machine.steps)
             said = await node.settle(*steps)
@@ -150,7 +151,10 @@ class Recovery:
         # After the claims: what a command did before its end can be seen now. Where its end is not known, its processes are looked for;
         # where nothing can be running any more, all look together.
         over = last is None or last.kind in ("ended", "void")
-        return last, await (node.look() if over else node.look((began.op_id,)))
+        look = await (node.look() if over else node.look((began.op_id,)))
+        if last is not None and last.kind == "void" and making(began, machine, look, self._fleet):
+            last = next((one for one in reversed(said) if one.kind != "void"), last)
+        return last, look
 
     async def _settle(
         self, began: Began, machine: Machine, node: FleetNode, look: Look, last: Settled | None, finding: Judgement

@@ -31,7 +31,8 @@ import msgspec
 
 from nexcage._core.config import Config
 from nexcage._core.events import Attempted, NodeFound, NodeLost
-from nexcage._core.machine import Checkpointed
+from nexcage._core.machine import Checkpointed, Machine
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import State
 from nexcage._sinks.owners import owner_alive
 from nexcage._sinks.segments import read_journal
@@ -134,15 +135,17 @@ def as_the_journal_says(now: Aftermath) -> Iterable[str]:
             yield f"nobody knows what became of '{id}': {machine.state}"
         elif len(there) != 1:
             yield f"'{id}' is {machine.state}, and there is {there or 'nothing'}"
-        elif there[0].state != _really(machine.state):
+        elif there[0].state != _really(machine):
             yield f"'{id}' is {machine.state}, and really {there[0].state}"
     for guest in real:
         if guest.id not in now.fleet.machines:
             yield f"nobody knows of {guest}"
 
 
-def _really(state: State) -> str:
-    return "at rest" if state in (State.CREATED, State.STOPPED) else str(state)
+def _really(machine: Machine) -> str:
+    if machine.state is State.CREATED and machine.pid and machine.backend not in RUNTIMES:
+        return "running"  # its init waits at its gate
+    return "at rest" if machine.state in (State.CREATED, State.STOPPED) else str(machine.state)
 
 
 def at_most_once(now: Aftermath) -> Iterable[str]:

@@ -21,7 +21,7 @@ from nexcage.errors import CommandFailed, InvalidInput, NexcageError, NodeNotUsa
 
 __all__ = ["FINISH", "LACKING", "LINK", "PLACE", "TIDY", "directory", "finish", "lacking", "link", "note", "tidy"]
 
-PLACE = "/var/lib/nexcage-oci"
+PLACE = "/var/lib/nexcage-lxc"
 """Where nodes keep what belongs to a container beside its config: ``FLEET/ID/``."""
 
 _GONE = 66

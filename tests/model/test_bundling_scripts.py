@@ -88,9 +88,9 @@ async def test_what_was_held_becomes_complete_in_one_step(disk: Disk) -> None:
         "lxc.cap.drop: \nlxc.mount.entry: tmpfs tmp tmpfs nosuid,create=dir 0 0\n"
     )
     assert config.parse(disk.read(CONF) or "").raw == LINES
-    assert disk.read("/var/lib/nexcage-oci/f1/web-1/include") == "lxc.no_new_privs = 1\n"
-    assert disk.read("/var/lib/nexcage-oci/f1/web-1/inside/launch") == "\0x"
-    assert disk.read("/var/lib/nexcage-oci/f1/web-1/mark") == f"{MARK}\n"
+    assert disk.read("/var/lib/nexcage-lxc/f1/web-1/include") == "lxc.no_new_privs = 1\n"
+    assert disk.read("/var/lib/nexcage-lxc/f1/web-1/inside/launch") == "\0x"
+    assert disk.read("/var/lib/nexcage-lxc/f1/web-1/mark") == f"{MARK}\n"
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ async def test_what_belongs_to_another_create_of_the_same_id_stays(disk: Disk) -
     await disk.answer(bundling.finish(MARK, LINES, (), readonly=False))
 
     await disk.answer(bundling.tidy(Mark("f1", "web-1", 104, "later")))
-    assert disk.read("/var/lib/nexcage-oci/f1/web-1/lines") is not None
+    assert disk.read("/var/lib/nexcage-lxc/f1/web-1/lines") is not None
     await disk.answer(bundling.tidy(MARK))
 
-    assert disk.read("/var/lib/nexcage-oci/f1/web-1/lines") is None
+    assert disk.read("/var/lib/nexcage-lxc/f1/web-1/lines") is None
 
 
 async def test_what_a_node_lacks_is_named(disk: Disk) -> None:

@@ -118,8 +118,8 @@ async def test_the_program_runs_after_start_only_with_exactly_its_argv_and_envir
         again = await web.start()
         assert again.pid not in (0, pid)
         await web.delete(force=True)
-        assert not (place.root / "var/lib/nexcage-oci").exists() or not list(
-            (place.root / "var/lib/nexcage-oci").glob("*/web-1")
+        assert not (place.root / "var/lib/nexcage-lxc").exists() or not list(
+            (place.root / "var/lib/nexcage-lxc").glob("*/web-1")
         )
 
 

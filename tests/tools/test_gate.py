@@ -24,7 +24,7 @@ from nexcage.tools import gate, lxc
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the packaged program is for x86_64")
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 MARK = Mark("f1", "web-1", 104, "made-1")
-PLACE = "/var/lib/nexcage-oci/f1/web-1"
+PLACE = "/var/lib/nexcage-lxc/f1/web-1"
 CONF = f"#{MARK}\nhostname: web-1\nlxc.mount.entry: {PLACE}/inside .nexcage none bind,ro,create=dir 0 0\n"
 MAKING = f"#making {MARK}\nlock: create\nhostname: web-1\nlxc.cap.drop: \n\n[snap]\n#{MARK}\n"
 PATH = b"PATH=/usr/bin:/bin"

@@ -165,7 +165,7 @@ class RealNode(Node):
         """The ``lxc.*`` lines of PVE's config; what lies on the node is below its root. Cgroups are the machine's own affair."""
         for key, value in re.findall(r"^(lxc\.[a-z0-9_.-]+): ?(.*)$", conf, re.MULTILINE):
             if not key.startswith(("lxc.cgroup", "lxc.apparmor", "lxc.net")):
-                placed = f"{self._root}{value}" if value.startswith("/var/lib/nexcage-oci/") else value
+                placed = f"{self._root}{value}" if value.startswith("/var/lib/nexcage-lxc/") else value
                 yield f"{key} = {placed}\n"
 
     def _link(self, *pids: int | None) -> None:

@@ -76,6 +76,16 @@ class Draft:
         text = self.line(key, value)
         self.near(pointer, text, told) if told else self.apply(pointer, text)
 
+    def parameter(self, pointer: str, path: str, value: str) -> None:
+        """A kernel parameter of the container's namespaces, written by LXC's hook on the node when they are there.
+
+        ``lxc.sysctl`` is written from inside, where LXC has made /proc/sys read-only and an unprivileged root may not.
+        """
+        script = 'printf %s "$1" > "/proc/sys/$0"'
+        quoted = "'" + value.replace("'", "'\\''") + "'"
+        self.line("lxc.hook.start-host", f"nsenter -t $LXC_PID -i -n -u sh -c '{script}' {path} {quoted}")
+        self.near(pointer, f"lxc.hook.start-host: /proc/sys/{path}", ON_NODE)
+
     def need(self, pointer: str, kind: str, value: str) -> None:
         self.needs.append(Need(pointer, kind, value))
 

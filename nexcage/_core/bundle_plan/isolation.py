@@ -18,10 +18,8 @@ __all__ = ["DEFAULT_MAP", "map_identity", "map_isolation"]
 DEFAULT_MAP = (IdMap("u", 0, 100000, 65536), IdMap("g", 0, 100000, 65536))
 """What PVE gives an unprivileged container."""
 _ALWAYS_NEW = frozenset(("mount", "pid", "network", "uts", "ipc", "cgroup"))
-_SYSCTL = re.compile(r"[a-z0-9_-]+(?:[./][A-Za-z0-9_:-]+)+")
-_IPC = frozenset(
-    "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax kernel.shmmni kernel.shm_rmid_forced".split()
-)
+_SYSCTL = re.compile(r"[a-z0-9_-]+(?:/[A-Za-z0-9_.:@-]+)+")
+_IPC = frozenset(f"kernel/{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 _PROC_MIXED = frozenset(("proc/sys", "proc/sysrq-trigger"))
 
 
@@ -130,29 +128,22 @@ def _propagation(draft: Draft, kind: str) -> None:
 
 
 def _sysctl(draft: Draft, pointer: str, name: str, value: str) -> None:
-    key = _dotted(name)
-    if key is None:
-        draft.refuse(
-            pointer, "it is not the name of a kernel parameter that LXC can write (a name with dots inside a part)"
-        )
+    path = _path(name)
+    if path is None:
+        draft.refuse(pointer, "it is not the name of a kernel parameter")
     elif not value or not single(value):
         draft.refuse(pointer, "the value cannot be written as one line")
-    elif (
-        key in _IPC or key.startswith(("fs.mqueue.", "net.")) or (key == "kernel.domainname" and not draft.unprivileged)
-    ):
-        draft.set_line(pointer, f"lxc.sysctl.{key}", value)
+    elif path in _IPC or path == "kernel/domainname" or path.startswith(("fs/mqueue/", "net/")):
+        draft.parameter(pointer, path, value)
     else:
         draft.refuse(pointer, "it belongs to the whole node, not to a namespace of the container")
 
 
-def _dotted(name: str) -> str | None:
-    """LXC makes every dot a slash, so a part with a dot inside (an interface ``eth0.5``) cannot be said."""
-    if not _SYSCTL.fullmatch(name) or ".." in name:
-        return None
+def _path(name: str) -> str | None:
+    """Below /proc/sys: dots separate, unless a slash comes first (``net/ipv4/conf/eth0.5/forwarding``), as sysctl(8) reads them."""
     slash, dot = name.find("/"), name.find(".")
-    if slash < 0 or (0 <= dot < slash):
-        return name if slash < 0 else None
-    return name.replace("/", ".") if dot < 0 else None
+    path = name if slash >= 0 and (dot < 0 or slash < dot) else name.translate(str.maketrans("./", "/."))
+    return path if _SYSCTL.fullmatch(path) and not {".", ".."} & set(path.split("/")) else None
 
 
 def _masked(draft: Draft, pointer: str, path: str) -> None:

@@ -10,7 +10,7 @@ from nexcage._core.bundle import Config, Hook
 from nexcage._core.bundle.flaws import at
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.model import Call, Hooks
-from nexcage._core.bundle_plan.words import clean
+from nexcage._core.bundle_plan.words import clean, single
 
 __all__ = ["FOREIGN", "calls", "map_document", "map_foreign", "map_hooks", "map_names", "map_root", "rootfs_of"]
 
@@ -96,12 +96,10 @@ def _domainname(draft: Draft, name: str) -> None:
         draft.apply("/domainname", "the default")
     elif len(name.encode()) > _NAME_BYTES:
         draft.refuse("/domainname", f"the kernel takes {_NAME_BYTES} bytes")
-    elif draft.unprivileged:
-        draft.refuse("/domainname", "LXC sets it from inside, which an unprivileged container may not")
-    elif not clean(name):
-        draft.refuse("/domainname", "it cannot be written as one word of a line")
+    elif not single(name):
+        draft.refuse("/domainname", "it cannot be written as one line")
     else:
-        draft.set_line("/domainname", "lxc.sysctl.kernel.domainname", name)
+        draft.parameter("/domainname", "kernel/domainname", name)
 
 
 def calls(hooks: tuple[Hook, ...]) -> tuple[Call, ...]:

@@ -34,17 +34,23 @@ _TOGETHER = (
 )
 _LISTENER = "LXC hands notifications to a proxy of its own kind only"
 NEEDED = frozenset(
-    """capget capset chdir close dup3 execve exit_group faccessat fcntl kill openat pipe2 ppoll prctl read rt_sigaction
-    rt_sigprocmask setgroups setresgid setresuid setsid signalfd4 statx umask wait4 write""".split()
+    """close execve exit_group openat prctl read recvmsg rt_sigaction rt_sigprocmask sendmsg sendto setgroups setresgid
+    setresuid write""".split()
 )
-"""System calls of the init shim, which lives under the filter that LXC has loaded before it."""
+"""What LXC itself and the init shim call after LXC has loaded the filter. LXC 5 hangs when it cannot send to its monitor."""
 
 
 def map_seccomp(draft: Draft, given: Seccomp) -> None:
     """The policy's text, when everything in it can be said; what cannot is refused, and the rest is still a policy."""
     default = _action(given.default_action, given.default_errno_ret)
+    rules = [line for index, rule in enumerate(given.syscalls) for line in _rule(draft, index, rule, default)]
+    stopped = _stopped(rules, default) if default else []
     if default is None:
         draft.refuse(f"{_BASE}/defaultAction", _unsaid(given.default_action))
+    elif stopped:
+        draft.refuse(
+            f"{_BASE}/defaultAction", f"the filter stops what LXC and the init shim call under it: {', '.join(stopped)}"
+        )
     else:
         draft.near(f"{_BASE}/defaultAction", f"lxc.seccomp.profile: {default}", ON_NODE)
     _errno(draft, f"{_BASE}/defaultErrnoRet", given.default_errno_ret, given.default_action)
@@ -53,11 +59,9 @@ def map_seccomp(draft: Draft, given: Seccomp) -> None:
     for name, value in (("listenerPath", given.listener_path), ("listenerMetadata", given.listener_metadata)):
         if value is not UNSET:
             draft.refuse(f"{_BASE}/{name}", _LISTENER)
-    lines = [line for index, rule in enumerate(given.syscalls) for line in _rule(draft, index, rule, default)]
-    if default is not None:
+    if default is not None and not stopped:
         kind = "denylist" if default == "allow" else "allowlist"
-        draft.seccomp = "".join(f"{line}\n" for line in ("2", f"{kind} {default}", "[all]", *lines))
-        _shim(draft, default, lines)
+        draft.seccomp = "".join(f"{line}\n" for line in ("2", f"{kind} {default}", "[all]", *rules))
 
 
 def _action(action: str, errno: object) -> str | None:
@@ -138,20 +142,12 @@ def _condition(arg: SyscallArg) -> str:
     return f"[{arg.index},{arg.value},{arg.op}]"
 
 
-def _shim(draft: Draft, default: str, lines: list[str]) -> None:
-    """A filter that stops the shim would stop every program: say so before it is tried."""
+def _stopped(rules: list[str], default: str) -> list[str]:
+    """Those of `NEEDED` that the filter would stop: then no container would start at all."""
     ruled: dict[str, set[str]] = {}
-    for line in lines:
+    for line in rules:
         name, _, rest = line.partition(" ")
-        ruled.setdefault(name, set()).add("" if rest == "allow" else rest)
-    stopped = {
-        name
-        for name in NEEDED
-        if (
-            "" not in ruled.get(name, set())
-            if default != "allow"
-            else any("[" not in rest and rest for rest in ruled.get(name, set()))
-        )
-    }
-    if stopped:
-        draft.warnings.append(f"the seccomp filter stops calls that the init shim needs: {', '.join(sorted(stopped))}")
+        ruled.setdefault(name, set()).add(rest)
+    if default == "allow":
+        return sorted(name for name in NEEDED if any("[" not in rest for rest in ruled.get(name, ())))
+    return sorted(name for name in NEEDED if "allow" not in ruled.get(name, ()))

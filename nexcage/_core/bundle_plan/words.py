@@ -12,11 +12,7 @@ _UNSPELLABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # A raw key that PVE cannot match is lost on its next write (PVE::LXC::Config::parse_pct_config).
 _RAW_KEY = re.compile(r"lxc\.[a-z0-9_.-]+")
 _OPEN = ("lxc.cgroup2.", "lxc.prlimit.", "lxc.net.")
-_TAKEN = frozenset(
-    """apparmor.profile arch cap.drop cap.keep idmap mount.entry seccomp.profile uts.name
-    sysctl.fs.mqueue sysctl.kernel.msgmax sysctl.kernel.msgmnb sysctl.kernel.msgmni sysctl.kernel.sem sysctl.kernel.shmall
-    sysctl.kernel.shmmax sysctl.kernel.shmmni sysctl.kernel.shm_rmid_forced""".split()
-)
+_TAKEN = frozenset("apparmor.profile arch cap.drop cap.keep idmap mount.entry seccomp.profile uts.name".split())
 
 
 def single(text: str) -> bool:

@@ -98,9 +98,9 @@ def entries() -> Steps:
             extended = more[504] != 0
         entry = msgspec.structs.replace(entry, at=at)
         yield entry
-        padded = entry.stored + -entry.stored % BLOCK
-        yield -padded
-        at += padded
+        yield -entry.stored
+        yield -(-entry.stored % BLOCK)
+        at += entry.stored + -entry.stored % BLOCK
         pax, name, target, headers = {}, b"", b"", 0
 
 
@@ -111,6 +111,7 @@ class Reader:
         self._steps = entries()
         self._buffer = bytearray()
         self._want = 0
+        self._padding = False
         self._over = False
         self._advance(None)
 
@@ -140,6 +141,7 @@ class Reader:
                 view = view[taken:]
                 if self._want < 0:
                     break
+                self._padding = not self._padding  # what is skipped behind the bytes of an entry
                 given = self._advance(b"")
             else:
                 needed = self._want - len(self._buffer)
@@ -152,12 +154,13 @@ class Reader:
                 given = self._advance(block)
             if given is not None:
                 found.append(given)
+                self._padding = False
                 self._advance(b"")
         return found
 
     def end(self) -> None:
-        """There is no more. Raises BadArchive where an entry is cut off; the end marker itself may be missing."""
-        if not self._over and (self._buffer or self._want < 0):
+        """There is no more. Raises BadArchive where an entry is cut off. Some programs leave out what stands behind the last one."""
+        if not self._over and (self._buffer or (self._want < 0 and not self._padding)):
             raise BadArchive("it ends in the middle of an entry")
 
 

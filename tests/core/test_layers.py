@@ -83,6 +83,11 @@ def test_the_pieces_in_which_it_comes_do_not_matter(pieces: list[int]) -> None:
     assert read(data, pieces) == read(data)
 
 
+@pytest.mark.parametrize("left", [1000, 1001, 1023, 1024, 1536])
+def test_what_stands_behind_the_last_entry_may_be_missing(left: int) -> None:
+    assert [one.name for one in read(archive(member("x", data=b"y" * 1000))[: 512 + left])] == [b"x"]
+
+
 HARM = {
     "../../etc/cron.d/x": member("../../etc/cron.d/x", data=b"x"),
     "inner ..": member("a/../../x", data=b"x"),
@@ -157,7 +162,7 @@ def test_headers_cannot_make_us_read_without_end() -> None:
         read((many.tobuf() + b"n" * 512) * 20)
 
 
-@pytest.mark.parametrize("cut", [100, 511, 513, 700, 1535])
+@pytest.mark.parametrize("cut", [100, 511, 513, 700, 1511, 1540, 3000])
 def test_a_cut_archive_is_told(cut: int) -> None:
     with pytest.raises(BadArchive):
         read(archive(member("x", data=b"y" * 1000), member("z", data=b"y" * 1000))[:cut])

@@ -163,6 +163,9 @@ def agree(document: Any, schema: str, decode: Any, *, except_for: Any) -> None:
     assert ours or not theirs, f"valid here, but not by the schema: {theirs[0].json_path} {theirs[0].message}"
 
 
+# In the schemas of images the bounds of a size are rounded, and those of an index let it be negative.
+
+
 def nothing(_error: object) -> bool:
     return False
 
@@ -202,9 +205,7 @@ def test_what_the_schema_of_an_index_refuses_is_refused_and_types_by_both(docume
     agree(document, "image-spec/image-index-schema.json", oci.decode_index, except_for=nothing)
 
     flaw = blame(ImageIndex, document)
-    if flaw is not None and not flaw.pointer.endswith(
-        "/size"
-    ):  # of an index's entries the schema lets sizes be negative
+    if flaw is not None and not flaw.pointer.endswith("/size"):
         assert not valid(document, "image-spec/image-index-schema.json")
 
 
@@ -219,7 +220,8 @@ def test_what_the_schema_of_a_manifest_refuses_is_refused_and_types_by_both(docu
         except_for=lambda error: error.validator == "minItems",
     )
 
-    if blame(ImageManifest, document) is not None:
+    flaw = blame(ImageManifest, document)
+    if flaw is not None and not flaw.pointer.endswith("/size"):
         assert not valid(document, "image-spec/image-manifest-schema.json")
 
 

@@ -36,6 +36,10 @@ def asked(call: Call) -> dict[str, Any]:  # Any: the keywords of Spec
         fields["ostype"] = ostype
     if call.flag("protection"):
         fields["protection"] = True
+    if allow := tuple(field for text in call.many("allow") for field in text.split(",") if field):
+        fields["allow"] = allow
+    if call.flag("keep_template"):
+        fields["keep_template"] = True
     return fields
 
 

@@ -162,7 +162,7 @@ _NOT_OF_A_COPY = (
         "startup",
         "nameserver",
     ),
-    *("searchdomain", "timezone", "pool", "hookscript", "arch", "ostype", "protection"),
+    *("searchdomain", "timezone", "pool", "hookscript", "arch", "ostype", "protection", "allow", "keep_template"),
 )
 
 

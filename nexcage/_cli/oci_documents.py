@@ -59,7 +59,12 @@ def _width(cells: Iterable[str]) -> int:
 
 def _at(seconds: float) -> str:
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1e9):09d}Z"
+    return f"{whole}{_fraction(seconds)}Z"
+
+
+def _fraction(seconds: float) -> str:
+    # As Go writes it: no zeros at the end, and nothing for none.
+    return f".{int(seconds % 1 * 1e9):09d}".rstrip("0").rstrip(".")
 
 
 def has_terminal(bundle: str) -> bool:

@@ -49,9 +49,8 @@ def passed(call: Call, streams: Streams) -> int:
 
             return events(call, streams)
         held = held_here(call)
-        if held is not None and (
-            call.name == "exec" or held.backend == "runc"
-        ):  # crun has no events, and its ps no columns
+        own = call.name in ("exec", "update")  # crun has no events, and its ps no columns
+        if held is not None and (own or held.backend == "runc"):
             return turn_into(call, streams, held)
         return _elsewhere(call, streams)
     except Usage:

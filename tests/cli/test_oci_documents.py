@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def test_a_state_has_the_fields_of_runcs_in_its_order(tmp_path: Path) -> None:
     assert list(ours) == list(theirs)
     assert ours | {"bundle": "", "rootfs": "", "created": ""} == theirs | {"bundle": "", "rootfs": "", "created": ""}
     assert ours["rootfs"] == f"{tmp_path}/rootfs"
-    assert len(ours["created"]) == len(theirs["created"])
+    assert re.fullmatch(r"2026-[0-9-]{5}T[0-9:]{8}\.[0-9]{1,9}Z", ours["created"])
+    assert as_state(demo(tmp_path), Machine("demo", created_at=1795454611.5))["created"].endswith(":31.5Z")
+    assert as_state(demo(tmp_path), Machine("demo", created_at=1795454611.0))["created"].endswith(":31Z")
 
 
 def test_an_entry_of_a_list_has_them_too(tmp_path: Path) -> None:

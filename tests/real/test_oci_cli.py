@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +71,7 @@ def said(text: str) -> str:
         message = re.search(r'msg=("(?:[^"\\]|\\.)*")', line)
         shown = json.loads(message[1]) if message else line
         shown = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", "WHEN", shown)
-        lines.append(re.sub(r"\b[0-9]{2,}\b *", "N ", shown).strip())
+        lines.append(re.sub(r" {2,}", "  ", re.sub(r"\b[0-9]{2,}\b *", "N ", shown)).strip())
     return "\n".join(lines)
 
 
@@ -233,6 +235,24 @@ def test_a_terminal_is_sent_over_the_console_socket(cli: Cli, tmp_path: Path) ->
         with open(master, "rb", buffering=0) as terminal:
             assert cli("start", NAME).returncode == 0
             assert b"/dev/pts/" in terminal.read(100) or b"/dev/console" in terminal.read(100)
+
+
+def test_a_run_on_a_terminal_has_it_whole(cli: Cli, tmp_path: Path) -> None:
+    where = bundle(tmp_path / "b", "stty size; read line; echo got $line; exit 5", terminal=True)
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (33, 101))
+    argv = [*cli.head, "run", "--bundle", str(where), NAME]
+    with subprocess.Popen(
+        argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=cli.env()
+    ) as run:
+        os.close(theirs)
+        with open(ours, "r+b", buffering=0) as terminal:
+            assert terminal.read(100) == b"33 101\r\n"
+            terminal.write(b"hello\n")
+            said = b""
+            while b"got hello" not in said:
+                said += terminal.read(100)
+            assert run.wait(30) == 5
 
 
 def test_further_descriptors_are_the_containers(cli: Cli, tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ _CREATE = (
     Option(("--node",), "on this node", "NODE", complete="node"),
     Option(("--pull",), "download the image when the node does not have it"),
     Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
+    Option(("--allow",), "properties of the bundle to do without: /linux/intelRdt", "FIELD", many=True, brief=True),
+    Option(("--keep-template",), "leave the template made of the bundle's root file system", brief=True),
     Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
     OP_ID,
     DRY,

@@ -29,6 +29,7 @@ async def way(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[W
     async with opened(request.param, tmp_path) as made:
         with made.node.step():
             made.node.files.write(f"{BUNDLE}/config.json", json.dumps(CONFIG))
+            made.node.files.write("/sys/fs/cgroup/theirs/100/cgroup.procs", "4194399\n")
         yield made
 
 
@@ -82,6 +83,7 @@ def told(name: str) -> list[str]:
         "look: nothing",
         "start: NotOurs",
         "create nowhere: InvalidPath",
+        "create in a cgroup of others: Blocked",
         "look: nothing",
         "create",
         f"look: {name} 104 web-1 live waiting ours",
@@ -131,6 +133,8 @@ async def test_one_life_is_told_the_same_over_every_way(way: Way, program: Runti
     await life.looks()
     await life.does(runtime.start(program, mark), "start")
     await life.does(runtime.create(program, mark, "/srv/nowhere"), "create nowhere")
+    theirs = Mark("f1", "theirs", 105, "x")
+    await life.does(runtime.create(program, theirs, BUNDLE), "create in a cgroup of others")
     await life.looks()
     pid = await life.does(runtime.create(program, mark, BUNDLE), "create")
     seen = await life.looks()

@@ -100,7 +100,8 @@ def restart(node: Node) -> None:
     for name in files.names("/proc"):
         if name.isdigit():
             files.remove(f"/proc/{name}")
-    for path in ("/run", f"{SIM}/due.json", f"{SIM}/abort"):
+    cgroups = (f"/sys/fs/cgroup/{name}" for name in files.names("/sys/fs/cgroup") if name not in ("lxc", "lxc.monitor"))
+    for path in (*cgroups, "/run", f"{SIM}/due.json", f"{SIM}/abort"):
         files.remove(path)
     files.write(f"{SIM}/booted", repr(node.steady()))
     boot = node.uuid()

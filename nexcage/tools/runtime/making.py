@@ -48,6 +48,21 @@ undo() { # a container that could not be made leaves nothing
   [ -e "$root/$id" ] || { rm -f "$numbers/$vmid" && rm -rf --one-file-system "$kept"; }
   exit "$1"
 }
+# Without a cgroupsPath the program takes the cgroup of that name, whosever it is, and a pause would freeze all that is below it.
+used() { # whether a cgroup has processes, or others below it
+  [ -d "$1" ] || return 1
+  p=
+  read -r p < "$1/cgroup.procs"
+  set -- "$1"/*/
+  [ -n "$p" ] || [ -d "$1" ]
+} 2>/dev/null
+for c in "$R/sys/fs/cgroup/$id" "$R"/sys/fs/cgroup/*/"$id"; do
+  [ "$c" = "$R/sys/fs/cgroup/$id" ] || [ -d "$R/sys/fs/cgroup/memory" ] || continue # one hierarchy, or one of each controller
+  if [ ! -e "$root/$id" ] && used "$c"; then
+    echo "nexcage: others use the cgroup $id" >&2
+    undo 6
+  fi
+done
 shift
 if [ "$1" = --content ]; then
   bundle=$kept/bundle

@@ -153,6 +153,8 @@ def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
         return NotOurs(mark.id, node, mark.vmid, "it does not carry our mark")
     if result.exit == 7 and b"nexcage: the number is taken" in result.stderr:
         return AlreadyExists("VMID", mark.vmid)
+    if result.exit == 6 and b"nexcage: others use the cgroup" in result.stderr:
+        return Blocked(f"container {mark.id} on {node}", f"a cgroup of that name which others use: /{mark.id}")
     printed, _, log = result.stderr.rpartition(SAID)
     reason = last_error(log) or shown(printed or log).strip()
     plain = CommandFailed(node, command.typed, result.exit or 0, reason, shown(result.stdout))

@@ -57,6 +57,9 @@ def _create(ctx: Ctx) -> Steps:
     node.files.remove(f"{at.kept}/going")
     if known is None:
         node.effect("mark", f"{at.fleet}/{at.id}", "created")
+    if not node.files.exists(at.box) and _used(node, at.id):
+        ctx.err(f"nexcage: others use the cgroup {at.id}\n")
+        return _undone(node, at, 6)
     bundle, words = _bundle(node, at, kind, words)
     if bundle is None:
         ctx.err("tar: the content is not there\n")
@@ -82,6 +85,13 @@ def _bundle(node: Node, at: Place, kind: str, words: list[str]) -> tuple[str | N
     node.files.write(f"{at.kept}/bundle/config.json", config)
     node.files.write(f"{at.kept}/bundle/rootfs/.unpacked", words[0])
     return f"{at.kept}/bundle", words[2:]
+
+
+def _used(node: Node, id: str) -> bool:
+    """Whether there is a cgroup of that name with processes, or others below it."""
+    place = f"/sys/fs/cgroup/{id}"
+    below = (name for name in node.files.names(place) if node.files.read(f"{place}/{name}") is None)
+    return bool((node.files.read(f"{place}/cgroup.procs") or "").strip()) or any(below)
 
 
 def _undone(node: Node, at: Place, status: int) -> int:

@@ -39,6 +39,10 @@ class Life:
         await self.create(fleet)
         await self.start(fleet)
 
+    async def stopped(self, fleet: Fleet) -> None:
+        await self.running(fleet)
+        await self.stop(fleet)
+
     async def paused(self, fleet: Fleet) -> None:
         await self.running(fleet)
         await self.pause(fleet)

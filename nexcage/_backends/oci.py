@@ -13,11 +13,12 @@ from nexcage._backends.lxc import candidates
 from nexcage._core.command import MIB, Command, Result
 from nexcage._core.config import BackendConfig
 from nexcage._core.inside import Process, Stats
+from nexcage._core.keeping import Update
 from nexcage._core.seen import Look, Mark, Settled
 from nexcage._core.settings import FIELDS, refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import AlreadyExists, InvalidPath, NexcageError, UnsupportedImage
+from nexcage.errors import AlreadyExists, InvalidInput, InvalidPath, NexcageError, UnsupportedImage
 from nexcage.names import ImageRef, image
 from nexcage.tools import runtime
 from nexcage.tools.runtime import Runtime, inside, stopping, using
@@ -26,6 +27,10 @@ __all__ = ["Crun", "Oci", "Runc", "runtimes"]
 
 _MAPPED = ("cpulimit", "cpuunits", "arch")
 _PVE = (*(field for field in FIELDS if field not in _MAPPED), "storage", "size", "ssh_public_keys", "onboot", "vm")
+
+
+_FIXED = ("hostname", "onboot", "protection", "tags", "description", "nets", "mounts", "unset", "digest")
+_PERIOD = 100_000
 
 
 class Oci:
@@ -88,6 +93,24 @@ class Oci:
     async def resume(self, node: Node, ref: Ref) -> None:
         await node.run(runtime.resume(self._runtime, _mark(node, ref)))
 
+    def limits(self, change: Update) -> None:
+        """Refuse, before anything runs, what cannot be changed in a live one: raises InvalidInput."""
+        said = tuple(field for field in _FIXED if getattr(change, field) not in (None, "", (), {}))
+        refuse(change, said, f"left alone: {self.name} changes memory, swap, cores, cpulimit and cpuunits")
+        if change.swap is not None and change.memory is None:
+            raise InvalidInput("swap", change.swap, "given with memory: what is set is the sum of both")
+
+    async def update(
+        self,
+        node: Node,
+        ref: Ref,
+        values: Mapping[str, str],
+        *,
+        unset: Sequence[str],  # noqa: ARG002 (none, as `limits` sees to it)
+        digest: str,  # noqa: ARG002 (likewise)
+    ) -> None:
+        await node.run(runtime.update(self._runtime, _mark(node, ref), **_in_words(values)))
+
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:  # noqa: ARG002 (nothing is beside it)
         await node.run(runtime.delete(self._runtime, _mark(node, ref), force=force))
 
@@ -146,6 +169,21 @@ class Runc(Oci):
 def runtimes(programs: Mapping[str, BackendConfig]) -> Iterator[Oci]:
     """Both, as the configuration says."""
     return iter((Crun(programs), Runc(programs)))
+
+
+def _in_words(values: Mapping[str, str]) -> dict[str, int | str]:
+    """Settings in the runtime's units: bytes, and microseconds of a period."""
+    words: dict[str, int | str] = {}
+    if "memory" in values:
+        words["memory"] = int(values["memory"]) << 20
+        if "swap" in values:
+            words["swap"] = (int(values["memory"]) + int(values["swap"])) << 20
+    cores = float(values.get("cpulimit", values.get("cores", 0)))
+    if "cpulimit" in values or "cores" in values:
+        words |= {"period": _PERIOD, "quota": round(cores * _PERIOD) or -1}
+    if "cpuunits" in values:
+        words["shares"] = values["cpuunits"]
+    return words
 
 
 def _command(programs: Mapping[str, BackendConfig], name: str) -> tuple[str, ...]:

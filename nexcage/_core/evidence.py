@@ -14,6 +14,7 @@ from nexcage._core.changes import incomplete
 from nexcage._core.events import Attempted, Began
 from nexcage._core.keeping import DelSnapshot, Snapshot
 from nexcage._core.machine import Machine
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.seen import Guest, Look, Mark, Settled, Verdict, probe
 from nexcage._core.states import Op
 
@@ -57,10 +58,10 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
         never = False  # its mark is there, so it did begin: somebody has removed the claim
     if never and machine.steps == 1:
         return Judgement("not", "claim", "its command never began")
-    if began.op is Op.KILL:
+    if began.op is Op.KILL or (began.op is Op.UPDATE and began.backend in RUNTIMES):
         if last is not None and last.result is not None and last.result.exit is not None:
             return Judgement("done" if last.result.exit == 0 else "not", "claim")
-        return Judgement("unknown", "", "a signal leaves no trace")
+        return Judgement("unknown", "", f"a {began.op} leaves no trace")
     verdict = probe(began, machine, look, fleet)
     if verdict == "wait":
         return Judgement("wait", "task", "a task on the node still works on it")

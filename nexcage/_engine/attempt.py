@@ -82,7 +82,8 @@ class Attempt:
         op, began = self._op, self._began
         for attempt in itertools.count():
             error, lost = await self._verb()
-            if began.op is Op.KILL and (
+            blind = began.op is Op.UPDATE and hasattr(self._backend, "limits")  # its settings do not show in a look
+            if (began.op is Op.KILL or blind) and (
                 error is None or lost
             ):  # a signal leaves no trace to look for, and is never sent twice
                 if error is not None:
@@ -105,8 +106,10 @@ class Attempt:
                     return op.given_up(began, error or blind)
             if began.op is Op.ROLLBACK and error is not None:
                 verdict = self._refused_rollback()
-            over = began.op is Op.START and state is State.STOPPED  # a program that was run may have come to its end already
-            if error is not None and (began.op is Op.BACKUP or (over and not lost)):
+            over = (
+                began.op is Op.START and state is State.STOPPED
+            )  # a program that was run may have come to its end already
+            if error is not None and (blind or began.op is Op.BACKUP or (over and not lost)):
                 verdict = "not"
             if leaves(began, verdict):
                 try:

@@ -54,6 +54,9 @@ async def ready(
     """The intent as it is to be begun, None when it is so already; raises what makes it impossible. Changes nothing."""
     if not callable(getattr(backend, verb_of(intent), None)):
         raise Unsupported(machine.id, str(intent.op), backend.name)
+    if isinstance(intent, Update) and (limits := getattr(backend, "limits", None)) is not None:
+        limits(intent)
+        return intent
     details = details_of(machine, look, backend.name, str(intent.op))
     guest = look.guests.get(machine.vmid)
     mark = str(Mark(fleet, machine.id, machine.vmid, machine.mark))

@@ -120,6 +120,12 @@ async def lives(fleet: Fleet, made_from: Path, program: str) -> None:
     assert used.pids > 0
     assert used.memory > 0
 
+    assert (await web.update(memory=64, cpulimit=0.5)).changed
+    (limited,) = await fleet.stats()
+    assert limited.memory_limit == 64 << 20
+    with pytest.raises(nexcage.InvalidInput, match="changes memory, swap"):
+        await web.update(hostname="other")
+
     await web.pause()
     assert (await web.state()).status == "paused"
     with pytest.raises(nexcage.IllegalTransition):

@@ -61,7 +61,7 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if began.op is Op.KILL or (began.op is Op.UPDATE and began.backend in RUNTIMES):
         if last is not None and last.result is not None and last.result.exit is not None:
             return Judgement("done" if last.result.exit == 0 else "not", "claim")
-        return Judgement("unknown", "", f"a {began.op} leaves no trace")
+        return Judgement("unknown", "", f"{began.op} leaves no trace")
     verdict = probe(began, machine, look, fleet)
     if verdict == "wait":
         return Judgement("wait", "task", "a task on the node still works on it")

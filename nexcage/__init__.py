@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nexcage._core.command import text as text
     from nexcage._core.config import BackendConfig as BackendConfig
     from nexcage._core.config import Config as Config
+    from nexcage._core.config import ContentsConfig as ContentsConfig
     from nexcage._core.config import Defaults as Defaults
     from nexcage._core.config import LeaseConfig as LeaseConfig
     from nexcage._core.config import Limits as Limits
@@ -177,6 +178,7 @@ __all__ = [
     "Config",
     "Container",
     "Content",
+    "ContentsConfig",
     "ConvertedConfig",
     "Copied",
     "Create",
@@ -338,6 +340,7 @@ _HOME: dict[str, str] = {
     "Template": "nexcage._core.images",
     "Addresses": "nexcage._core.inside",
     "Content": "nexcage._core.contents",
+    "ContentsConfig": "nexcage._core.config",
     "Copied": "nexcage._core.inside",
     "Executed": "nexcage._core.inside",
     "Process": "nexcage._core.inside",

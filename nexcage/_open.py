@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from nexcage._core import config as _config
 from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, is_pattern, words
+from nexcage._core.layers import Bounds
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
 from nexcage._engine.bundles import Bundles
@@ -241,6 +242,14 @@ def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
     return connect
 
 
+def _store(config: Config, where: Path) -> Store:
+    return Store(Path(where) / "contents", config.contents.cache << 30)
+
+
+def _bounds(config: Config) -> Bounds:
+    return Bounds(size=config.contents.image_size << 30, entries=config.contents.entries)
+
+
 def _local(config: Config) -> Transport:
     if config.runner == "always":
         from nexcage._transports.local_runner import LocalRunner
@@ -368,8 +377,8 @@ async def open_fleet(
             alive=lambda other: owner_alive(where, other),
             random=chance,
         )
-        packer = contents or Contents(Store(Path(where) / "contents"), _local(settings), chance)
-        supplies = Supplies(packer, Unpacker(packer), settings)
+        packer = contents or Contents(_store(settings, where), _local(settings), chance)
+        supplies = Supplies(packer, Unpacker(packer, _bounds(settings)), settings)
         images = Images(nodes, settings, supplies)
         driver = Driver(
             images=images,

@@ -18,6 +18,7 @@ from nexcage.errors import InvalidInput, InvalidSpec
 __all__ = [
     "BackendConfig",
     "Config",
+    "ContentsConfig",
     "Defaults",
     "LeaseConfig",
     "Limits",
@@ -151,6 +152,22 @@ class ZfsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise InvalidSpec(f"zfs.properties.{key}", value, "1 to 1024 printable characters")
 
 
+class ContentsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Root file systems from this machine. ``cache``: GiB that are kept of them in STATE_DIR/contents. An image that takes more than
+    ``image_size`` GiB unpacked, or has more than ``entries`` files, is refused.
+    """
+
+    cache: int = 20
+    image_size: int = 64
+    entries: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        for field, most in (("cache", 1 << 20), ("image_size", 1 << 20), ("entries", 1 << 40)):
+            value: int = getattr(self, field)
+            if not 1 <= value <= most:
+                raise InvalidSpec(f"contents.{field}", value, f"1 to {most}")
+
+
 _OURS = ("mountpoint", "canmount", "refquota")
 
 
@@ -240,6 +257,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watch: bool = False
     lease: LeaseConfig = LeaseConfig()
     zfs: ZfsConfig = ZfsConfig()
+    contents: ContentsConfig = ContentsConfig()
     placement: str = ""
     plugins: Mapping[str, PluginConfig] = {}
     backends: Mapping[str, BackendConfig] = {}
@@ -378,6 +396,7 @@ _INNER: dict[str, type[msgspec.Struct]] = {
     "defaults": Defaults,
     "lease": LeaseConfig,
     "zfs": ZfsConfig,
+    "contents": ContentsConfig,
     "nodes.*": NodeConfig,
     "plugins.*": PluginConfig,
     "backends.*": BackendConfig,

@@ -23,6 +23,7 @@ WORDS = set(re.findall(r"`([a-z_]+)`", PAGE)) | set(re.findall(r"\[\[?([a-z_]+)"
         nexcage.Route,
         nexcage.LeaseConfig,
         nexcage.ZfsConfig,
+        nexcage.ContentsConfig,
     ],
 )
 def test_every_setting_is_on_the_page(kind: type) -> None:

@@ -26,7 +26,7 @@ from nexcage.testing import (
     every_crash,
     explore,
 )
-from nexcage.tools import config, editing, pct, values, zfs
+from nexcage.tools import config, editing, pct, runtime, values, zfs
 from nexcage.tools.health import Check
 from nexcage.tools.pvesm import Volume
 
@@ -100,6 +100,7 @@ async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
             assert_type(kind, Literal["stdout", "stderr"])
             assert_type(data, bytes)
         assert_type(await stream.wait(), nexcage.Executed)
+    assert_type(nexcage.Config(contents=nexcage.ContentsConfig(cache=5)).contents.entries, int)
     assert_type(nexcage.Spec("./layout", content=nexcage.Content(f"sha256:{0:064}")).content, nexcage.Content | None)
     assert_type(await web.push(Path("/etc/hosts"), "/etc/hosts", mode=0o644, owner="root:root"), nexcage.Copied)
     assert_type(await web.pull("/etc/hosts", "/tmp/hosts"), nexcage.Copied)
@@ -422,6 +423,11 @@ async def tests_of_their_own(sim: SimCluster) -> None:
     assert_type(result.exit, int | None)
     assert_type(result.stdout, bytes)
     await check_backend(Nspawn(), sim, image="nspawn:debian-12")
+    content = nexcage.Content("sha256:" + "a" * 64, "sha256:" + "b" * 64)
+    await check_backend(Nspawn(), sim, image="/srv/bundle", content=content)
+    crun = runtime.Runtime("crun", ("nice", "crun"))
+    assert_type(runtime.start(crun, nexcage.Mark("fleet", "web-1", 104, "op-1")), nexcage.Command[None])
+    assert_type(runtime.look("pve-01", crun=crun), nexcage.Command[nexcage.Look])
 
 
 def one_web(now: Aftermath) -> list[str]:

@@ -100,6 +100,7 @@ async def inside(web: nexcage.Container, fleet: nexcage.Fleet) -> None:
             assert_type(kind, Literal["stdout", "stderr"])
             assert_type(data, bytes)
         assert_type(await stream.wait(), nexcage.Executed)
+    assert_type(nexcage.Config(contents=nexcage.ContentsConfig(cache=5)).contents.entries, int)
     assert_type(nexcage.Spec("./layout", content=nexcage.Content(f"sha256:{0:064}")).content, nexcage.Content | None)
     assert_type(await web.push(Path("/etc/hosts"), "/etc/hosts", mode=0o644, owner="root:root"), nexcage.Copied)
     assert_type(await web.pull("/etc/hosts", "/tmp/hosts"), nexcage.Copied)

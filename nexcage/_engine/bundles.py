@@ -26,7 +26,7 @@ from nexcage._engine.shelves import Flights, carried
 from nexcage._planning import planned
 from nexcage.abc import Backend
 from nexcage.errors import BundleRefused
-from nexcage.tools import bundling, pvesm
+from nexcage.tools import bundling, pvesm, shipping
 
 __all__ = ["Bundles", "Ready"]
 
@@ -117,11 +117,13 @@ class Bundles:
                 raise BundleRefused(ready.bundle, node.key, pointers, whys)
         packed = await self._flights.join(("pack", plan.rootfs), lambda: self._packed(plan.rootfs))
         directory = await self._place(node, ready.storage, packed.template)
-        name = packed.template if spec.keep_template else f".{packed.template}"
+        kept, unseen = f"{directory}/{packed.template}", f"{directory}/.{packed.template}"
 
         async def send() -> None:
-            dest = f"{directory}/{name}"
-            await self._contents.ship(node, packed.path, packed.sha256, packed.size, dest, public=True)
+            there = await carried(node, shipping.held((kept,)))
+            if there.sizes.get(kept) != packed.size:
+                dest = kept if spec.keep_template else unseen
+                await self._contents.ship(node, packed.path, packed.sha256, packed.size, dest, public=True)
 
         ready.packed(packed, directory, send)
         await send()

@@ -191,6 +191,13 @@ async def journals() -> None:
         assert_type(event.at, float)
 
 
+def bundles() -> None:
+    plan = nexcage.plan_bundle("/srv/bundle", backend="crun", allow=["/linux/intelRdt"])
+    assert_type(plan, nexcage.BundlePlan)
+    assert_type(plan.accepted, bool)
+    assert_type([entry.pointer for entry in plan.refused], list[str])
+
+
 async def errors(fleet: nexcage.Fleet) -> None:
     try:
         await fleet["web-1"].delete()

@@ -1,0 +1,118 @@
+"""``nexcage plan`` answers in the form that programs rely on, also when it refuses, and touches nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Ran
+
+Json = dict[str, Any]  # Any: whatever JSON can say
+MINIMAL: Json = {"ociVersion": "1.3.0", "process": {"cwd": "/", "args": ["sh"]}, "root": {"path": "rootfs"}}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[..., Path]:
+    def bundle(**more: object) -> Path:
+        made = tmp_path / "bundle"
+        (made / "rootfs").mkdir(parents=True)
+        (made / "config.json").write_text(json.dumps(MINIMAL | more))
+        return made
+
+    return bundle
+
+
+@pytest.mark.parametrize("backend", ["lxc", "crun", "runc"])
+def test_a_bundle_that_can_be_made_is_accepted(
+    backend: str, run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    ran = run("plan", str(bundle()), "--backend", backend, "--output", "json")
+    said: Json = json.loads(ran.out)
+
+    assert (ran.status, said["verdict"], said["error"], said["refused"]) == (0, "accept", None, [])
+    assert list(said) == ["verdict", "applied", "approximated", "refused", "warnings", "error"]
+    assert {tuple(entry) for entry in said["applied"]} == {("pointer", "as")}
+    assert {tuple(entry) for entry in said["approximated"]} <= {("pointer", "as", "how")}
+
+
+def test_what_is_refused_is_said_on_standard_output_with_exit_1(
+    run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    ran = run("plan", str(bundle(zos={}, linux={"cgroupsPath": "/x"})), "--output", "json")
+    said: Json = json.loads(ran.out)
+
+    assert (ran.status, said["verdict"], said["error"]) == (1, "reject", None)
+    assert [one["pointer"] for one in said["refused"]] == ["/linux/cgroupsPath", "/zos"]
+    assert all(tuple(one) == ("pointer", "reason") for one in said["refused"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--allow", "/zos", "--allow", "/linux/cgroupsPath"),
+        ("--allow", "/zos,linux.cgroupsPath"),
+        ("--allow", "zos", "linux"),
+    ],
+)
+def test_allowed_fields_may_be_dropped(
+    words: tuple[str, ...], run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    ran = run("plan", str(bundle(zos={}, linux={"cgroupsPath": "/x"})), *words, "--output", "json")
+
+    assert (ran.status, json.loads(ran.out)["verdict"]) == (0, "accept")
+
+
+def test_an_invalid_document_is_an_error_with_its_place(run: Callable[..., Ran], bundle: Callable[..., Path]) -> None:
+    ran = run("plan", str(bundle(hostname=5)), "--output", "json")
+    said: Json = json.loads(ran.out)
+
+    assert (ran.status, said["verdict"], said["error"]["pointer"]) == (1, "reject", "/hostname")
+    assert (said["applied"], said["approximated"], said["refused"]) == ([], [], [])
+
+
+def test_a_document_alone_is_planned_without_its_root_file_system(
+    run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    made = bundle()
+    (made / "rootfs").rmdir()
+
+    assert run("plan", str(made / "config.json")).status == 0
+    missing = run("plan", str(made), "--allow", "/root", "--output", "json")
+    assert (missing.status, json.loads(missing.out)["refused"][0]["pointer"]) == (1, "/root/path")
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("/no/such/bundle",), ("a", "b"), (".", "--allow", "nothing"), (".", "--backend", "vm")]
+)
+def test_usage_exits_2(
+    words: tuple[str, ...], run: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(MINIMAL))
+
+    ran = run("plan", *words)
+
+    assert (ran.status, ran.out) == (2, "")
+
+
+def test_a_fifo_in_place_of_the_document_does_not_hang(run: Callable[..., Ran], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+
+    assert run("plan", str(tmp_path)).status == 2
+
+
+def test_the_table_names_every_entry_and_nothing_is_written(
+    run: Callable[..., Ran], bundle: Callable[..., Path], places: Path
+) -> None:
+    before = sorted(places.rglob("*"))
+    ran = run("plan", str(bundle(zos={}, hostname="web")))
+
+    assert ran.status == 1
+    assert [line.split()[:2] for line in ran.out.splitlines() if "/zos" in line] == [["refused", "/zos"]]
+    assert "hostname: web" in ran.out
+    assert [path for path in sorted(places.rglob("*")) if "bundle" not in path.parts] == before

@@ -16,8 +16,7 @@ from nexcage._core.bundle_plan.decide import BACKENDS, FORGOTTEN, plan
 from nexcage._core.bundle_plan.model import Bundle, BundlePlan
 from nexcage._core.bundle_plan.walk import leaves
 from nexcage._core.bundle_plan.words import pve_takes
-
-from .documents import configs, leaf_values
+from tests.core.bundle_plan.documents import configs, leaf_values
 
 GOOD = sorted((Path(__file__).parents[2] / "data" / "oci").rglob("good/*.json"))
 _RAW = re.compile(r"lxc\.[a-z0-9_.-]+")

@@ -1,0 +1,139 @@
+"""Single properties on lxc, crun and runc: the values where a plain copy would be wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nexcage._core.bundle_plan.decide import plan
+from nexcage._core.bundle_plan.model import Bundle, BundlePlan
+from nexcage._core.bundle_plan.runtimes import Runtime
+from nexcage._core.bundle_plan.weights import weight
+
+Json = dict[str, Any]  # Any: whatever JSON can say
+
+
+def planned(backend: str = "lxc", runtime: Runtime | None = None, **more: object) -> BundlePlan:
+    document = {"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "process": {"cwd": "/", "args": ["sh"]}} | more
+    made = plan(json.dumps(document).encode(), Bundle("/srv/b"), backend=backend, runtime=runtime)
+    assert made.error is None, made.error
+    return made
+
+
+def resources(**given: object) -> BundlePlan:
+    return planned(linux={"resources": given})
+
+
+@pytest.mark.parametrize(("shares", "units"), [(2, 1), (1024, 100), (262144, 10000), (512, 59), (2048, 174)])
+def test_shares_become_the_weight_that_runc_and_crun_give(shares: int, units: int) -> None:
+    assert weight(shares) == units
+
+
+def test_swap_is_what_is_left_of_memory_plus_swap() -> None:
+    made = resources(memory={"limit": 512 << 20, "swap": 768 << 20})
+
+    assert dict(made.options)["memory"] == "512"
+    assert dict(made.options)["swap"] == "256"
+
+
+def test_memory_is_rounded_up_to_mebibytes_and_says_so() -> None:
+    made = resources(memory={"limit": (64 << 20) + 1})
+
+    assert dict(made.options)["memory"] == "65"
+    assert any("become 65 MiB" in one.how for one in made.approximated)
+
+
+def test_a_quota_of_another_period_is_exact_at_start_and_seen_by_pve() -> None:
+    made = resources(cpu={"quota": 1_000_000, "period": 500_000})
+
+    assert dict(made.options)["cpulimit"] == "2"
+    assert ("lxc.cgroup2.cpu.max", "1000000 500000") in made.raw
+
+
+def test_blanks_commas_and_newlines_of_a_mount_stay_in_their_field() -> None:
+    made = planned(mounts=[{"destination": "/a b,c", "source": "/s\nx", "type": "bind", "options": ["bind", "ro"]}])
+
+    assert ("lxc.mount.entry", "/s\\012x a\\040b,c none bind,ro,create=dir 0 0") in made.raw
+
+
+def test_mounts_keep_their_order_and_what_lxc_mounts_is_not_mounted_twice() -> None:
+    kinds = [("/proc", "proc"), ("/tmp", "tmpfs"), ("/sys", "sysfs"), ("/tmp/x", "tmpfs")]
+    made = planned(mounts=[{"destination": place, "source": kind, "type": kind} for place, kind in kinds])
+
+    entries = [value.split()[1] for key, value in made.raw if key == "lxc.mount.entry"]
+    assert entries == ["tmp", "tmp/x"]
+
+
+def test_an_argv_reaches_the_shim_byte_for_byte() -> None:
+    argv = ["", "two words", "'\"", "a\nb", "é"]
+    made = planned(process={"cwd": "/w", "args": argv, "env": ["A= x\ny"], "noNewPrivileges": True})
+
+    assert made.launch is not None
+    assert made.launch.argv == tuple(word.encode() for word in argv)
+    assert (made.launch.env, made.launch.cwd, made.launch.no_new_privs) == ((b"A= x\ny",), b"/w", True)
+
+
+def test_capabilities_are_exact_by_the_shim_and_lxcs_own_drops_are_emptied_first() -> None:
+    made = planned(process={"cwd": "/", "args": ["x"], "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"]}})
+
+    keys = [line for line in made.raw if line[0].startswith("lxc.cap")]
+    assert keys == [("lxc.cap.drop", ""), ("lxc.cap.keep", "chown kill setgid setpcap setuid")]
+    assert made.launch is not None
+    assert made.launch.capabilities == (0b100001, 0, 0, 0, 0)
+
+
+def test_a_seccomp_profile_becomes_the_same_policy() -> None:
+    masked = {"index": 1, "value": 15, "valueTwo": 3, "op": "SCMP_CMP_MASKED_EQ"}
+    rules = [
+        {"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13},
+        {"names": ["clone"], "action": "SCMP_ACT_KILL", "args": [masked]},
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+    ]
+    made = planned(linux={"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}})
+
+    assert made.seccomp == "2\ndenylist allow\n[all]\nchmod errno 13\nclone kill [1,3,SCMP_CMP_MASKED_EQ,15]\n"
+    assert ("lxc.seccomp.profile", "/d/seccomp") in made.lines("/d")
+
+
+def test_a_filter_under_which_nothing_could_start_is_refused() -> None:
+    made = planned(linux={"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}})
+
+    assert [one.pointer for one in made.refused] == ["/linux/seccomp/defaultAction"]
+    assert "sendto" in made.refused[0].reason
+
+
+def test_a_kernel_parameter_of_the_whole_node_is_refused_and_others_cannot_leave_their_quotes() -> None:
+    made = planned(linux={"sysctl": {"kernel.panic": "1", "net.core.somaxconn": "1' ; reboot '"}})
+
+    assert [one.pointer for one in made.refused] == ["/linux/sysctl/kernel.panic"]
+    assert made.include[0][1].endswith("net/core/somaxconn '1'\\'' ; reboot '\\'''")
+
+
+@pytest.mark.parametrize(("host", "pointers"), [(100000, []), (1000, ["/linux/uidMappings/0", "/linux/gidMappings/0"])])
+def test_only_the_map_that_pct_unpacks_for_is_taken(host: int, pointers: list[str]) -> None:
+    mapping = [{"containerID": 0, "hostID": host, "size": 65536}]
+    made = planned(linux={"namespaces": ALL, "uidMappings": mapping, "gidMappings": mapping})
+
+    assert dict(made.options)["unprivileged"] == "1"
+    assert [one.pointer for one in made.refused] == pointers
+
+
+ALL = [{"type": kind} for kind in ("mount", "pid", "network", "uts", "ipc", "cgroup", "user")]
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "refused"),
+    [
+        ("runc", "", True),
+        ("runc", "1.2.0", False),
+        ("crun", "", False),
+        ("crun", "1.6", True),
+        ("runc", "1.1.5+ds1", True),
+    ],
+)
+def test_what_a_version_would_drop_without_a_word_is_refused(backend: str, version: str, refused: bool) -> None:
+    made = planned(backend, Runtime(backend, version), domainname="x.test")
+
+    assert [one.pointer for one in made.refused] == (["/domainname"] if refused else [])

@@ -383,7 +383,7 @@ async def open_fleet(
         driver = Driver(
             images=images,
             supplies=supplies,
-            bundles=Bundles(settings, packer),
+            bundles=Bundles(settings, packer, supplies),
             fleet=journal.fleet,
             owner=owner,
             journal=journal,

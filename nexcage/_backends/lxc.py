@@ -41,7 +41,7 @@ class Lxc(Inside, Keeps, Monitored):
         return image.kind in ("template", "backup")
 
     def check(self, id: str, spec: Spec) -> None:
-        if spec.bundle is None and not self.accepts(image(spec.image)):
+        if spec.bundle is None and image(spec.image).kind != "path" and not self.accepts(image(spec.image)):
             ways = (
                 "a template (STORAGE:vztmpl/NAME.tar.zst) for the lxc backend, an alias of one in [images], STORAGE:backup/NAME, "
                 "or a directory with config.json (a bundle)"

@@ -14,6 +14,7 @@ from nexcage._core.bundle import (
     Config,
     Cpu,
     DeviceRule,
+    IDMapping,
     Linux,
     Memory,
     Mount,
@@ -27,7 +28,7 @@ from nexcage._core.bundle.image import ImageConfig, ImageSettings
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidImage, InvalidName
 
-__all__ = ["document", "encoded", "user"]
+__all__ = ["document", "encoded", "mapped", "user"]
 
 _VERSION = "1.0.2"  # nothing newer is used, and old runtimes know it
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -92,6 +93,18 @@ def document(id: str, image: ImageConfig, spec: Spec, who: User) -> Config:
             readonly_paths=tuple(f"/proc/{name}" for name in _READONLY),
         ),
     )
+
+
+def mapped(config: Config) -> Config:
+    """The same in a user namespace, with the ids that Proxmox VE gives unprivileged containers."""
+    ids = (IDMapping(container_id=0, host_id=100_000, size=65_536),)
+    linux = msgspec.structs.replace(
+        config.linux,
+        namespaces=(*config.linux.namespaces, Namespace(type="user")),
+        uid_mappings=ids,
+        gid_mappings=ids,
+    )
+    return msgspec.structs.replace(config, linux=linux)
 
 
 def encoded(config: Config) -> bytes:

@@ -15,14 +15,16 @@ import msgspec
 
 from nexcage import names
 from nexcage._bundles import BundleFiles, read_bundle
+from nexcage._core.bundle import decode_config
 from nexcage._core.bundle_plan.decide import demand
-from nexcage._core.bundle_plan.model import BundlePlan
+from nexcage._core.bundle_plan.model import BundlePlan, Root
 from nexcage._core.config import Config
 from nexcage._core.oci import OCI_VERSION
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
 from nexcage._engine.node import FleetNode
 from nexcage._engine.shelves import Flights, carried
+from nexcage._engine.supplies import Supplies, is_bundle
 from nexcage._planning import planned
 from nexcage.abc import Backend
 from nexcage.errors import BundleRefused
@@ -49,6 +51,8 @@ class Ready:
         self._name = _PENDING
         self._directory = "/var/lib/vz/template/cache"
         self._sender: Sender | None = None
+        self.given: Packed | None = None
+        """Its root file system, where that is no directory of this machine."""
 
     @property
     def template(self) -> str:
@@ -82,9 +86,10 @@ class Sender(Protocol):
 class Bundles:
     """What creates of bundles need; ``contents`` packs and sends."""
 
-    def __init__(self, config: Config, contents: Contents) -> None:
+    def __init__(self, config: Config, contents: Contents, supplies: Supplies | None = None) -> None:
         self._config = config
         self._contents = contents
+        self._supplies = supplies
         self._places: dict[tuple[str, str], str] = {}
         self._flights = Flights()
 
@@ -98,6 +103,12 @@ class Bundles:
         path = spec.bundle or (names.image(spec.image).path if names.image(spec.image).kind == "path" else None)
         if path is None:
             return spec, None
+        if (
+            self._supplies is not None
+            and not spec.bundle
+            and not await anyio.to_thread.run_sync(partial(is_bundle, path))
+        ):
+            return await self._image(id, spec, backend, op_id, self._supplies)
         roots = () if spec.bundle else self._config.bundle_roots
         files = await anyio.to_thread.run_sync(partial(read_bundle, path, roots))
         plan = planned(files, backend=backend.name, allow=spec.allow)
@@ -105,6 +116,17 @@ class Bundles:
         made = _described(spec, files.path, plan)
         state = _state(id, made, files.path)
         return made, Ready(files, plan, op_id, state, self._config.defaults.image_storage)
+
+    async def _image(self, id: str, spec: Spec, backend: Backend, op_id: str, supplies: Supplies) -> tuple[Spec, Ready]:
+        """The same for an image of this machine, whose bundle is made here."""
+        image = await supplies.image(id, spec, user_namespace=spec.unprivileged)
+        files = BundleFiles(image.path, image.config, decode_config(image.config), root=Root())
+        plan = planned(files, backend=backend.name, allow=spec.allow)
+        _accepted(files.path, plan, backend.name)
+        made = _described(image.spec, files.path, plan)
+        ready = Ready(files, plan, op_id, _state(id, made, files.path), self._config.defaults.image_storage)
+        ready.given = await self._contents.compressed(image.packed, "zst")
+        return made, ready
 
     async def ready(self, ready: Ready, spec: Spec, node: FleetNode) -> None:
         """See that the node has all that it needs. Raises BundleRefused for what is not there, and the errors of the node."""
@@ -115,7 +137,9 @@ class Bundles:
             if lacking:
                 pointers, whys = tuple(need.pointer for need, _ in lacking), tuple(why for _, why in lacking)
                 raise BundleRefused(ready.bundle, node.key, pointers, whys)
-        packed = await self._flights.join(("pack", plan.rootfs), lambda: self._packed(plan.rootfs))
+        packed = ready.given
+        if packed is None:
+            packed = await self._flights.join(("pack", plan.rootfs), lambda: self._packed(plan.rootfs))
         directory = await self._place(node, ready.storage, packed.template)
         kept, unseen = f"{directory}/{packed.template}", f"{directory}/.{packed.template}"
 

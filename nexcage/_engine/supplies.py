@@ -53,6 +53,7 @@ class Image(NamedTuple):
     """An image of this machine as content: the spec with what state.json says of it, config.json, and the root file system."""
 
     spec: Spec
+    path: str
     config: bytes
     packed: Packed
     made: Made
@@ -82,7 +83,7 @@ class Supplies:
         in_place = spec.bundle is not None or await anyio.to_thread.run_sync(partial(is_bundle, path))
         if in_place:
             return await self._of_bundle(spec, path, node, send=send)
-        image = await self.image(id, spec, node)
+        image = await self.image(id, spec, await self._arch(node))
         await self._send(node, image.packed, image.config, send=send)
         return msgspec.structs.replace(image.spec, content=_content(image.packed, image.config, image.made.size))
 
@@ -102,18 +103,18 @@ class Supplies:
         _, packed = await self._unpacker.made(where, tag, Wanted(await self._arch(node)))
         return await self.contents.compressed(packed, "zst")
 
-    async def image(self, id: str, spec: Spec, node: FleetNode) -> Image:
-        """The image that ``spec.image`` names on this machine, for the platform of the node. Nothing is sent."""
+    async def image(self, id: str, spec: Spec, arch: str = "", *, user_namespace: bool = False) -> Image:
+        """The image that ``spec.image`` names on this machine, for machines of ``arch`` (like this one). Nothing is sent."""
         ref = names.image(spec.image)
         path, tag = await anyio.to_thread.run_sync(located, ref.path or ref.text)
-        made, packed = await self._unpacker.made(
-            path, tag, Wanted((spec.arch and _arch(spec.arch)) or await self._arch(node))
-        )
+        made, packed = await self._unpacker.made(path, tag, Wanted(_arch(spec.arch or arch or os.uname().machine)))
         noted = {_SOURCE: f"{path}{':' if tag else ''}{tag}", _DIGEST: made.digest}
         spec = msgspec.structs.replace(spec, annotations={**noted, **spec.annotations})
         document = image_config.document(id, made.image, spec, made.user)
         spec = msgspec.structs.replace(spec, annotations=document.annotations)
-        return Image(spec, image_config.encoded(document), packed, made)
+        if user_namespace:
+            document = image_config.mapped(document)
+        return Image(spec, str(path), image_config.encoded(document), packed, made)
 
     async def _of_bundle(self, spec: Spec, path: str, node: FleetNode, *, send: bool) -> Spec:
         roots = () if spec.bundle else self._config.bundle_roots

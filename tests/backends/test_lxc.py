@@ -136,7 +136,12 @@ def test_two_containers_rarely_begin_with_the_same_number() -> None:
     assert len(first) > 990
 
 
-@pytest.mark.parametrize("text", ["ubuntu:20.04", "./bundle", "/srv/bundle"])
+@pytest.mark.parametrize("text", ["./bundle", "/srv/layouts/nginx:1.29", "oci-archive:/srv/nginx.tar"])
+def test_what_lies_on_this_machine_is_the_engines_to_judge(text: str) -> None:
+    Lxc().check("web-1", Spec(text, backend="lxc"))
+
+
+@pytest.mark.parametrize("text", ["ubuntu:20.04", "local:iso/x.iso"])
 def test_only_templates_are_taken(text: str) -> None:
     assert not Lxc().accepts(image(text))
     with pytest.raises(UnsupportedImage, match="vztmpl"):

@@ -273,3 +273,22 @@ async def test_only_what_lies_on_this_machine_is_pushed(sim: SimCluster, image: 
     async with sim.fleet() as fleet:
         with pytest.raises(nexcage.UnsupportedImage, match="of this machine"):
             await fleet.push_image(image)
+
+
+@real
+@pytest.mark.sim(nodes=1, real_time=True)
+async def test_an_image_becomes_a_container_of_proxmox_ve_with_its_own_program(sim: SimCluster, tmp_path: Path) -> None:
+    layout = simple(
+        tmp_path / "nginx", config={"Entrypoint": ["/bin/hello"], "Cmd": ["a b", ""], "Env": ["A=1"], "User": "ada"}
+    )
+    async with sim.fleet(config=Config(images={"nginx": str(layout)})) as fleet:
+        done = await fleet["web-1"].create(Spec("nginx", backend="lxc", memory=256))
+        state = (await fleet.states("web-1"))["web-1"]
+        text = sim["pve-01"].model.config(done.vmid) or ""
+        await fleet["web-1"].delete(force=True)
+    assert "memory: 256" in text
+    assert "unprivileged: 1" in text
+    assert "lxc.init.cmd" in text
+    assert state.annotations["org.nexcage.image.requested"] == "nginx"
+    assert state.annotations["org.nexcage.image.digest"].startswith("sha256:")
+    assert not [name for name in sim["pve-01"].files.names("/var/lib/vz/template/cache") if "nexcage-" in name]

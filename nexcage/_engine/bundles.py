@@ -139,7 +139,10 @@ class Bundles:
                 raise BundleRefused(ready.bundle, node.key, pointers, whys)
         packed = ready.given
         if packed is None:
-            packed = await self._flights.join(("pack", plan.rootfs), lambda: self._packed(plan.rootfs))
+            targets = _targets(plan)
+            packed = await self._flights.join(
+                ("pack", plan.rootfs, *targets), lambda: self._packed(plan.rootfs, targets)
+            )
         directory = await self._place(node, ready.storage, packed.template)
         kept, unseen = f"{directory}/{packed.template}", f"{directory}/.{packed.template}"
 
@@ -152,8 +155,8 @@ class Bundles:
         ready.packed(packed, directory, send)
         await send()
 
-    async def _packed(self, rootfs: str) -> Packed:
-        return await self._contents.pack(rootfs, compress="zst")
+    async def _packed(self, rootfs: str, targets: tuple[str, ...]) -> Packed:
+        return await self._contents.pack(rootfs, compress="zst", targets=targets)
 
     async def _place(self, node: FleetNode, storage: str, name: str) -> str:
         """The directory of a storage's templates."""
@@ -174,6 +177,16 @@ def _described(spec: Spec, path: str, plan: BundlePlan) -> Spec:
     """With what state.json says of a bundle; annotations of the spec itself win."""
     said: Mapping[str, str] = {**dict(plan.annotations), **spec.annotations}
     return msgspec.structs.replace(spec, bundle=path, annotations=said, oci_version=plan.oci_version or None)
+
+
+def _targets(plan: BundlePlan) -> tuple[str, ...]:
+    """Where something is mounted in a root file system that LXC cannot make directories in."""
+    if not plan.readonly:
+        return ()
+    entries = (value.split(" ") for key, value in plan.raw if key == "lxc.mount.entry")
+    found = [words[1] for words in entries if len(words) > 3 and "create=dir" in words[3].split(",")]
+    plain = [target.replace("\\040", " ") for target in found if "\\" not in target.replace("\\040", "")]
+    return (".nexcage", *sorted(set(plain)))
 
 
 def _state(id: str, spec: Spec, bundle: str) -> bytes:

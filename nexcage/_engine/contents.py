@@ -67,8 +67,11 @@ class Contents:
 
     # ---- here --------------------------------------------------------------------------------------------------------------
 
-    async def pack(self, directory: str | os.PathLike[str], *, compress: str = "") -> Packed:
-        """The tree below ``directory`` as an archive, numeric owners and all. ``compress``: ``zst``, ``gz`` or nothing.
+    async def pack(
+        self, directory: str | os.PathLike[str], *, compress: str = "", targets: tuple[str, ...] = ()
+    ) -> Packed:
+        """The tree below ``directory`` as an archive, numeric owners and all. ``compress``: ``zst``, ``gz`` or nothing. ``targets``:
+        directories that are added where the tree has nothing.
 
         Raises InvalidPath for what is no directory, CommandFailed when the tree cannot be read to its end or changes meanwhile,
         NodeNotUsable where ``tar`` or the program that compresses is missing.
@@ -76,17 +79,17 @@ class Contents:
         root = await anyio.to_thread.run_sync(Path(directory).absolute)
         if not await anyio.to_thread.run_sync(root.is_dir):
             raise InvalidPath("directory", str(root), "an existing directory on this machine")
-        async with self.store.room() as part:
-            digest, size = await self._packed(root, part)
+        async with self.store.room() as part, self.store.scratch() as besides:
+            added = await anyio.to_thread.run_sync(_targets, root, besides, targets)
+            digest, size = await self._packed(tar.pack(str(root), str(besides), added), part)
             plain = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size, unpacked=size)
             if not compress:
                 await self.store.keep(part, plain.path)
                 return plain
             return await self._compressed(part, plain, compress)
 
-    async def _packed(self, root: Path, part: Path) -> tuple[str, int]:
+    async def _packed(self, command: Command[None], part: Path) -> tuple[str, int]:
         digest, size, said = hashlib.sha256(), 0, bytearray()
-        command = tar.pack(str(root))
         async with await anyio.open_file(part, "wb") as file, self.local.stream(command) as stream:
             await stream.send_eof()
             async for kind, data in stream:
@@ -179,6 +182,25 @@ class Contents:
         if result is None:
             raise failure or NodeUnreachable(node.key, "the link was lost while content was sent")
         return result
+
+
+def _targets(root: Path, besides: Path, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Make the directories of ``targets`` that ``root`` does not have; those to be added. Links in the tree are left alone."""
+    added: list[str] = []
+    for target in targets:
+        at, parts = root, [part for part in target.split("/") if part not in ("", ".", "..")]
+        for depth, part in enumerate(parts):
+            at /= part
+            if at.is_symlink() or at.is_file():
+                break
+            if not at.exists():
+                (besides / Path(*parts)).mkdir(parents=True, exist_ok=True)
+                added.append("/".join(parts[: depth + 1]))
+                break
+    for made, _, _ in os.walk(besides, topdown=False):
+        os.chmod(made, 0o755)  # noqa: PTH101, S103 (as every directory of a system; whatever the umask is)
+        os.utime(made, (0, 0))  # the same tree gives the same bytes
+    return tuple(dict.fromkeys(added))
 
 
 async def local_run(local: Transport, command: Command[None]) -> None:

@@ -222,7 +222,21 @@ def _make_rootfs(rootfs: Path) -> None:
     assert busybox, missing()
     made = rootfs.with_name(f"{rootfs.name}.making")
     shutil.rmtree(made, ignore_errors=True)
-    for name in ("bin", "sbin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "var/log"):
+    for name in (
+        "bin",
+        "sbin",
+        "dev",
+        "etc",
+        ".nexcage",
+        "proc",
+        "root",
+        "run",
+        "sys",
+        "tmp",
+        "usr/bin",
+        "usr/sbin",
+        "var/log",
+    ):
         (made / name).mkdir(parents=True)
     shutil.copy(busybox, made / "bin/busybox")
     names = subprocess.run([busybox, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()

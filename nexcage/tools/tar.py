@@ -22,11 +22,13 @@ _PACK = (
 )
 
 
-def pack(directory: str) -> Command[None]:
+def pack(directory: str, besides: str = "", names: tuple[str, ...] = ()) -> Command[None]:
     """The tree below ``directory`` as an archive on standard output: modes, owners by number, links, hard links, extended attributes,
     access lists, holes and devices; what is mounted in it is left out. A tree that changes meanwhile is an error.
+    ``names`` are added, as they are in the directory ``besides``.
     """
-    argv = ("tar", "--create", "--file=-", *_PACK, f"--directory={directory}", ".")
+    more = (f"--directory={besides}", *(f"./{name}" for name in names)) if names else ()
+    argv = ("tar", "--create", "--file=-", *_PACK, f"--directory={directory}", ".", *more)
     return Command(argv, parse=nothing, safe=True, classify=_refused)
 
 

@@ -24,7 +24,9 @@ class PackedAlready(Contents):
         self._archive = directory / "rootfs.tar.zst"
         self._archive.write_bytes(b"\x28\xb5\x2f\xfd" + b"content" * 100)
 
-    async def pack(self, directory: str | os.PathLike[str], *, compress: str = "") -> Packed:
+    async def pack(
+        self, directory: str | os.PathLike[str], *, compress: str = "", targets: tuple[str, ...] = ()
+    ) -> Packed:
         data = self._archive.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         return Packed(f"sha256:{sha256}", self._archive, sha256, len(data), f".tar.{compress}", 10 << 20)

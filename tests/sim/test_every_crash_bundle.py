@@ -46,7 +46,7 @@ def no_template_is_left(now: Aftermath) -> Iterable[str]:
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["create", "start", "delete"])
-def test_a_driver_of_bundles_may_die_at_any_point(name: str, tmp_path: Path, pytestconfig: pytest.Config):
+def test_a_driver_of_bundles_may_die_at_any_point(name: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     web = Life("web-1", Spec(image=(path := bundle(tmp_path)), bundle=path, node="pve-01"))
     scenario, before = {
         "create": (web.create, None),

@@ -163,6 +163,8 @@ class RealNode(Node):
 
     def _raw(self, conf: str) -> Iterator[str]:
         """The ``lxc.*`` lines of PVE's config; what lies on the node is below its root. Cgroups are the machine's own affair."""
+        if re.search(r"^rootfs: .*,ro=1", conf, re.MULTILINE):
+            yield "lxc.rootfs.options = ro\n"
         for key, value in re.findall(r"^(lxc\.[a-z0-9_.-]+): ?(.*)$", conf, re.MULTILINE):
             if not key.startswith(("lxc.cgroup", "lxc.apparmor", "lxc.net")):
                 placed = f"{self._root}{value}" if value.startswith("/var/lib/nexcage-lxc/") else value

@@ -287,7 +287,8 @@ def test_descriptors_that_are_not_open_are_refused(cli: Cli, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def running(cli: Cli, tmp_path: Path) -> Cli:
+def running(both: tuple[Runc, Cli], tmp_path: Path) -> Cli:
+    cli = both[1]
     assert cli("run", "-d", "--bundle", str(bundle(tmp_path / "b")), NAME).returncode == 0
     return cli
 
@@ -328,15 +329,16 @@ def test_statistics_come_as_lines(running: Cli) -> None:
     assert line["data"]["memory"]["usage"]["usage"] > 0
 
 
-def test_limits_are_changed_in_the_kernel(running: Cli, tmp_path: Path) -> None:
+def test_limits_are_changed_in_the_kernel(cli: Cli, tmp_path: Path) -> None:
+    assert cli("run", "-d", "--bundle", str(bundle(tmp_path / "b")), NAME).returncode == 0
     resources = tmp_path / "resources.json"
     resources.write_text(json.dumps({"pids": {"limit": 77}, "memory": {"limit": 33554432}}))
 
     with resources.open() as given:
-        done = running("update", "--resources", "-", NAME, stdin=given.fileno())
+        done = cli("update", "--resources", "-", NAME, stdin=given.fileno())
 
     assert (done.returncode, done.stderr) == (0, "")
-    pid = json.loads(running("state", NAME).stdout)["pid"]
+    pid = json.loads(cli("state", NAME).stdout)["pid"]
     lines = [line.split(":") for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
     (below,) = [path for _, controllers, path in lines if controllers in ("pids", "")][:1]
     kept = {Path(f"/sys/fs/cgroup{kind}{below}/pids.max") for kind in ("/pids", "", "/unified")}

@@ -343,6 +343,10 @@ class Driver:
         backend = self._backend(source)
         if not callable(getattr(backend, "clone", None)):
             raise Unsupported(source.id, "clone", backend.name)
+        if source.spec is not None and source.spec.bundle:  # a copy's config would name the files of its source
+            raise Unsupported(
+                source.id, "clone", backend.name, "cannot copy what was made from a bundle: create it from the bundle"
+            )
         self._observer.node(source)  # raises NoRoute
         return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
 

@@ -147,3 +147,11 @@ async def test_a_rehearsal_shows_the_commands_and_changes_nothing(
     words = [" ".join(command.typed[:2]) for command in commands]
     assert "pct create" in words
     assert (sim.effects(), templates(sim)) == ([], [])
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_copy_would_share_the_files_of_its_source_and_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    await fleet["web-1"].create(spec_of(bundle(tmp_path)))
+
+    with pytest.raises(nexcage.Unsupported, match="made from a bundle"):
+        await fleet.do(Create("web-2", Spec.from_container("web-1")))

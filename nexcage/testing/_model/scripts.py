@@ -14,7 +14,7 @@ from nexcage.testing._model.agent import AGENTS
 from nexcage.testing._model.bundling import BUNDLING
 from nexcage.testing._model.claims import CLAIMING
 from nexcage.testing._model.contents import CONTENTS
-from nexcage.testing._model.gates import GATES
+from nexcage.testing._model.gate_scripts import GATES
 from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE

@@ -24,15 +24,23 @@ T = TypeVar("T", bound=Struct)
 
 
 class Decoded(Struct, Generic[T], frozen=True):
-    """A valid document, and what is worth a warning in it."""
+    """A valid document, and what is worth a warning in it.
+
+    ``untaken`` is what the specification allows in a config.json and no kernel or runtime takes: a plan refuses it on every backend.
+    """
 
     document: T
     warnings: tuple[Notice, ...] = ()
+    untaken: tuple[Notice, ...] = ()
 
 
 def decode_config(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Decoded[Config]:
     """config.json of a bundle. Raises InvalidBundle with the JSON pointer of the first flaw, and no other exception."""
-    return decoded("config.json", data, Config, config_flaws, max_bytes=max_bytes, max_depth=max_depth)
+    untaken: list[Notice] = []
+    found = decoded(
+        "config.json", data, Config, config_flaws, max_bytes=max_bytes, max_depth=max_depth, untaken=untaken
+    )
+    return Decoded(found.document, found.warnings, tuple(untaken))
 
 
 def decoded(
@@ -43,12 +51,13 @@ def decoded(
     *,
     max_bytes: int = MAX_BYTES,
     max_depth: int = MAX_DEPTH,
+    untaken: list[Notice] | None = None,
 ) -> Decoded[T]:
     """A document called ``name``: read strictly, typed, checked by its rules, in this order."""
     try:
         source = read(name, data, max_bytes=max_bytes, max_depth=max_depth)
         document = _typed(name, source, kind)
-        found = judged(name, _flaws(document, kind, rules, source))
+        found = judged(name, _flaws(document, kind, rules, source), untaken)
         return Decoded(document, found)
     except RecursionError:
         raise InvalidBundle(name, "", "is nested too deeply") from None

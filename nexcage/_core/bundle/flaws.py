@@ -25,11 +25,16 @@ class Notice(Struct, frozen=True):
 
 
 class Flaw(Struct, frozen=True):
-    """Something that a rule has found; a fatal one makes the document invalid, another is a `Notice`."""
+    """Something that a rule has found; a fatal one makes the document invalid, another is a `Notice`.
+
+    ``legal``: the specification allows it, and no kernel or runtime takes it. So it is no document that is invalid, but one that no
+    backend can do.
+    """
 
     pointer: str
     reason: str
     fatal: bool = True
+    legal: bool = False
 
 
 def at(pointer: str, *parts: str | int) -> str:
@@ -40,13 +45,18 @@ def at(pointer: str, *parts: str | int) -> str:
     return pointer
 
 
-def judged(document: str, flaws: Iterable[Flaw]) -> tuple[Notice, ...]:
-    """The warnings. Raises InvalidBundle for the first fatal flaw; its notes name the others. Of very many some are only counted."""
+def judged(document: str, flaws: Iterable[Flaw], untaken: list[Notice] | None = None) -> tuple[Notice, ...]:
+    """The warnings. Raises InvalidBundle for the first fatal flaw; its notes name the others. Of very many some are only counted.
+
+    What is legal goes to ``untaken``; without that list it is as fatal as the rest.
+    """
     notices: list[Notice] = []
     fatal: list[Flaw] = []
     more = 0
     for flaw in flaws:
-        if flaw.fatal:
+        if flaw.legal and untaken is not None:
+            untaken += [Notice(flaw.pointer, flaw.reason)] if len(untaken) < _SHOWN else []
+        elif flaw.fatal:
             fatal.append(flaw)
         elif len(notices) < _SHOWN:
             notices.append(Notice(flaw.pointer, flaw.reason))

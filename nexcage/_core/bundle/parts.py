@@ -26,4 +26,4 @@ def decode_resources(data: bytes | str) -> Decoded[Resources]:
 
 def _below(pointer: str, flaws: Iterable[Flaw]) -> Iterator[Flaw]:
     for flaw in flaws:
-        yield Flaw(flaw.pointer.removeprefix(pointer), flaw.reason, flaw.fatal)
+        yield Flaw(flaw.pointer.removeprefix(pointer), flaw.reason, flaw.fatal, flaw.legal)

@@ -1,7 +1,7 @@
 """What the text of runtime-spec 1.3 asks of config.json and its schema does not say.
 
-A rule is fatal where the text says MUST, or where no kernel takes the value; what is merely odd is a warning. What a node or a backend
-cannot do is not decided here.
+A rule is fatal where the text says MUST or what a value may be, or where values contradict each other; ``legal`` where only the kernel
+or every runtime says no; what is merely odd is a warning. What a node or a backend cannot do is not decided here.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def config_flaws(config: Config) -> Iterator[Flaw]:
     yield from version_flaws(config.oci_version, "/ociVersion")
     yield from _root(config)
     yield from _names(config)
+    mapped = any(one.type == "user" for one in config.linux.namespaces)
     for index, mount in enumerate(config.mounts):
-        yield from _mount(mount, at("/mounts", index))
+        yield from _mount(mount, at("/mounts", index), mapped=mapped)
     if config.process:
         yield from process_flaws(config.process, windows=bool(config.windows))
     yield from linux_flaws(config.linux)
@@ -83,10 +84,11 @@ def _leads_out(path: str) -> bool:
 def _names(config: Config) -> Iterator[Flaw]:
     for name, value in (("hostname", config.hostname), ("domainname", config.domainname)):
         if value and len(value.encode("utf-8", "replace")) > _HOST_NAME:
-            yield Flaw(f"/{name}", f"is longer than {_HOST_NAME} bytes")
+            yield Flaw(f"/{name}", f"is longer than {_HOST_NAME} bytes", legal=True)
 
 
-def _mount(mount: Mount, pointer: str) -> Iterator[Flaw]:
+def _mount(mount: Mount, pointer: str, *, mapped: bool) -> Iterator[Flaw]:
+    """``mapped``: the container has a user namespace, whose mapping ``idmap`` may take."""
     if not mount.destination:
         yield Flaw(at(pointer, "destination"), "must not be empty")
     elif not mount.destination.startswith("/"):
@@ -96,6 +98,10 @@ def _mount(mount: Mount, pointer: str) -> Iterator[Flaw]:
     if bind and not mount.source:
         yield Flaw(at(pointer, "source"), "is required for a bind mount")
     yield from mapping_flaws(mount.uid_mappings, mount.gid_mappings, pointer)
+    if not mapped and not mount.uid_mappings:
+        for index, option in enumerate(mount.options):
+            if option in ("idmap", "ridmap"):
+                yield Flaw(at(pointer, "options", index), f"{option} needs uidMappings or a user namespace")
 
 
 def _hooks(config: Config) -> Iterator[Flaw]:

@@ -33,7 +33,7 @@ _SYSCTL = re.compile(r"[!-~]+")
 def linux_flaws(linux: Linux) -> Iterator[Flaw]:
     """``linux`` of a document."""
     yield from _namespaces(linux.namespaces)
-    yield from mapping_flaws(linux.uid_mappings, linux.gid_mappings, "/linux")
+    yield from mapping_flaws(linux.uid_mappings, linux.gid_mappings, "/linux", alone=True)
     yield from _needing_namespaces(linux)
     yield from _devices(linux.devices)
     yield from _interfaces(linux.net_devices)
@@ -63,7 +63,7 @@ def _namespaces(given: tuple[Namespace, ...]) -> Iterator[Flaw]:
         if one.type in seen:
             yield Flaw(at("/linux/namespaces", index, "type"), f"namespace {one.type} is there already")
         seen.add(one.type)
-        if one.path and (reason := not_absolute(one.path)):
+        if one.path is not UNSET and (reason := not_absolute(one.path)):
             yield Flaw(at("/linux/namespaces", index, "path"), reason)
 
 
@@ -136,4 +136,4 @@ def _personality(given: Personality) -> Iterator[Flaw]:
 def _offsets(given: TimeOffsets) -> Iterator[Flaw]:
     for name, offset in (("monotonic", given.monotonic), ("boottime", given.boottime)):
         if isinstance(offset, TimeOffset) and offset.nanosecs and offset.nanosecs >= 10**9:
-            yield Flaw(at("/linux/timeOffsets", name, "nanosecs"), "is not less than 1000000000")
+            yield Flaw(at("/linux/timeOffsets", name, "nanosecs"), "is not less than 1000000000", legal=True)

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import UNSET
+
 from nexcage._core.bundle.flaws import Flaw, at
-from nexcage._core.bundle.process import Affinity, Capabilities, ConsoleSize, IOPriority, Process, Rlimit, Scheduler
+from nexcage._core.bundle.process import (
+    Affinity,
+    Capabilities,
+    ConsoleSize,
+    IOPriority,
+    Process,
+    Rlimit,
+    Scheduler,
+    User,
+)
 from nexcage._core.bundle.shapes import not_absolute, not_cpus
 from nexcage.errors import escaped
 
@@ -36,8 +47,8 @@ def process_flaws(process: Process, *, windows: bool = False) -> Iterator[Flaw]:
     if process.terminal and process.console_size:
         yield from _console(process.console_size)
     yield from environment_flaws(process.env, "/process/env")
-    if process.user.umask and process.user.umask > 0o777:
-        yield Flaw("/process/user/umask", f"{process.user.umask} is not at most 511 (octal 777)")
+    if not windows:
+        yield from _user(process.user)
     yield from _rlimits(process.rlimits)
     if process.capabilities:
         yield from _capabilities(process.capabilities)
@@ -63,10 +74,19 @@ def environment_flaws(env: tuple[str, ...], pointer: str) -> Iterator[Flaw]:
         seen.add(name)
 
 
+def _user(user: User) -> Iterator[Flaw]:
+    """A user that is given has both ids; a process without one is root's, as it is for every runtime."""
+    for name, value in (("uid", user.uid), ("gid", user.gid)):
+        if value is UNSET and user != User():
+            yield Flaw(at("/process/user", name), "is required")
+    if user.umask and user.umask > 0o777:
+        yield Flaw("/process/user/umask", f"{user.umask} is not at most 511 (octal 777)", legal=True)
+
+
 def _console(size: ConsoleSize) -> Iterator[Flaw]:
     for name, value in (("height", size.height), ("width", size.width)):
         if value > _SIZE:
-            yield Flaw(at("/process/consoleSize", name), f"is more than {_SIZE}")
+            yield Flaw(at("/process/consoleSize", name), f"is more than {_SIZE}", legal=True)
 
 
 def _rlimits(limits: tuple[Rlimit, ...]) -> Iterator[Flaw]:
@@ -106,18 +126,20 @@ def _capabilities(given: Capabilities) -> Iterator[Flaw]:
 
 
 def _io_priority(given: IOPriority) -> Iterator[Flaw]:
-    if isinstance(given.priority, int) and not 0 <= given.priority <= 7:
+    if given.priority is UNSET:
+        yield Flaw("/process/ioPriority/priority", "is required")
+    elif not 0 <= given.priority <= 7:
         yield Flaw("/process/ioPriority/priority", "is not between 0 and 7")
 
 
 def _scheduler(given: Scheduler) -> Iterator[Flaw]:
     if isinstance(given.nice, int) and not -20 <= given.nice <= 19:
-        yield Flaw("/process/scheduler/nice", "is not between -20 and 19")
+        yield Flaw("/process/scheduler/nice", "is not between -20 and 19", legal=True)
     if given.priority and given.policy not in ("SCHED_FIFO", "SCHED_RR"):
-        yield Flaw("/process/scheduler/priority", f"is for SCHED_FIFO and SCHED_RR, not for {given.policy}")
+        yield Flaw("/process/scheduler/priority", f"is for SCHED_FIFO and SCHED_RR, not for {given.policy}", legal=True)
     for name, value in (("runtime", given.runtime), ("deadline", given.deadline), ("period", given.period)):
         if value and given.policy != "SCHED_DEADLINE":
-            yield Flaw(at("/process/scheduler", name), f"is for SCHED_DEADLINE, not for {given.policy}")
+            yield Flaw(at("/process/scheduler", name), f"is for SCHED_DEADLINE, not for {given.policy}", legal=True)
 
 
 def _affinity(given: Affinity) -> Iterator[Flaw]:

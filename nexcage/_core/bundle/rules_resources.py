@@ -23,7 +23,7 @@ def resource_flaws(given: Resources) -> Iterator[Flaw]:
     yield from _memory(given.memory)
     yield from _cpu(given.cpu)
     if given.pids and given.pids.limit < -1:
-        yield Flaw(at(_AT, "pids", "limit"), "is less than -1, which means without a limit")
+        yield Flaw(at(_AT, "pids", "limit"), "is less than -1, which means without a limit", legal=True)
     yield from _block_io(given.block_io)
     yield from _network(given.network)
     for name, limits in given.rdma.items():
@@ -57,7 +57,7 @@ def _memory(given: Memory) -> Iterator[Flaw]:
             yield Flaw(at(pointer, name), "is less than -1, which means without a limit")
     limit, swap = given.limit or 0, given.swap or 0
     if swap > 0 and limit <= 0:
-        yield Flaw(at(pointer, "swap"), "needs a memory limit: it is memory and swap together")
+        yield Flaw(at(pointer, "swap"), "needs a memory limit: it is memory and swap together", legal=True)
     elif 0 < swap < limit:
         yield Flaw(at(pointer, "swap"), "is less than the memory limit: it is memory and swap together")
     if 0 < limit < (given.reservation or 0):

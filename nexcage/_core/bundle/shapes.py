@@ -36,13 +36,21 @@ def unknown_words(text: str, letters: Collection[str]) -> bool:
     return bool(set(text) - set(letters)) or len(set(text)) != len(text)
 
 
-def mapping_flaws(uids: tuple[IDMapping, ...], gids: tuple[IDMapping, ...], pointer: str) -> Iterator[Flaw]:
-    """``uidMappings`` and ``gidMappings`` of the object at ``pointer``: both or none, and maps that a kernel takes."""
+def mapping_flaws(
+    uids: tuple[IDMapping, ...], gids: tuple[IDMapping, ...], pointer: str, *, alone: bool = False
+) -> Iterator[Flaw]:
+    """``uidMappings`` and ``gidMappings`` of the object at ``pointer``: both or none, and maps that a kernel takes.
+
+    ``alone``: the specification allows one without the other, although no runtime does.
+    """
     if not uids and not gids:
         return
     if bool(uids) != bool(gids):
         have, lack = ("uidMappings", "gidMappings") if uids else ("gidMappings", "uidMappings")
-        yield Flaw(at(pointer, lack), f"is required with {have}")
+        if alone:
+            yield Flaw(at(pointer, have), f"{lack} is needed with it", legal=True)
+        else:
+            yield Flaw(at(pointer, lack), f"is required with {have}")
     for name, maps in (("uidMappings", uids), ("gidMappings", gids)):
         yield from _map(maps, at(pointer, name))
 
@@ -53,7 +61,7 @@ def _map(maps: tuple[IDMapping, ...], pointer: str) -> Iterator[Flaw]:
         return
     for index, one in enumerate(maps):
         if not one.size:
-            yield Flaw(at(pointer, index, "size"), "must not be 0")
+            yield Flaw(at(pointer, index, "size"), "must not be 0", legal=True)
         if max(one.container_id, one.host_id) + one.size > _IDS:
             yield Flaw(at(pointer, index, "size"), f"leads beyond id {_IDS - 1}")
     for name, starts in (

@@ -41,15 +41,19 @@ def plan(
     if backend not in BACKENDS:
         raise InvalidInput("backend", backend, f"one of {', '.join(BACKENDS)}")
     draft = Draft(backend, bundle)
-    document, problem = _document(config, draft)
-    if document is None:
-        return draft.done(oci_version="", annotations=(), allowed=(), error=problem)
+    decoded = _decoded(config)
+    if isinstance(decoded, Problem):
+        return draft.done(oci_version="", annotations=(), allowed=(), error=decoded)
+    document = decoded.document
+    draft.warnings += [str(notice) for notice in decoded.warnings]
     if backend == "lxc":
         _lxc(draft, document)
     else:
         map_runtime(draft, document, runtime or Runtime(backend))
     for pointer in uncovered(leaves(document), frozenset(draft.entries)):
         draft.refuse(pointer, FORGOTTEN)
+    for notice in decoded.untaken:
+        draft.overrule(notice.pointer, notice.reason)
     return draft.done(
         oci_version=document.oci_version,
         annotations=tuple(document.annotations.items()),
@@ -58,13 +62,11 @@ def plan(
     )
 
 
-def _document(config: bytes | str | Decoded[Config], draft: Draft) -> tuple[Config | None, Problem | None]:
+def _decoded(config: bytes | str | Decoded[Config]) -> Decoded[Config] | Problem:
     try:
-        decoded = config if isinstance(config, Decoded) else decode_config(config)
+        return config if isinstance(config, Decoded) else decode_config(config)
     except InvalidBundle as error:
-        return None, Problem(error.pointer, error.reason)
-    draft.warnings += [str(notice) for notice in decoded.warnings]
-    return decoded.document, None
+        return Problem(error.pointer, error.reason)
 
 
 def _lxc(draft: Draft, config: Config) -> None:

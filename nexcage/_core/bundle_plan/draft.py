@@ -57,6 +57,19 @@ class Draft:
             raise AssertionError(f"two entries for {pointer}")
         self.entries[pointer] = entry
 
+    def overrule(self, pointer: str, reason: str) -> None:
+        """Refuses ``pointer`` whatever a mapping has said of it, of something below it or of what it is a part of."""
+        place = pointer
+        while place and place not in self.entries:
+            place = place.rpartition("/")[0]
+        if not place:
+            below = [one for one in self.entries if one.startswith(f"{pointer}/")]
+            for one in below:
+                del self.entries[one]
+        said = reason if place in ("", pointer) else f"{pointer.removeprefix(f'{place}/')} {reason}"
+        if not isinstance(self.entries.get(place), Refusal):
+            self.entries[place or pointer] = Refusal(place or pointer, said)
+
     def refusals(self) -> tuple[str, ...]:
         return tuple(pointer for pointer, entry in self.entries.items() if isinstance(entry, Refusal))
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from nexcage import InvalidBundle, oci
+from nexcage._core.bundle_plan.decide import BACKENDS, plan
+from nexcage._core.bundle_plan.model import Bundle
 from tests.core.bundle.documents import EXAMPLE, MINIMAL, MISSING, put
 
 MAP = {"containerID": 0, "hostID": 1000, "size": 10}
@@ -36,7 +38,6 @@ FATAL = [
     ("/process/env/0", "PATH", None),
     ("/process/env/0", "=x", None),
     ("/process/env/0", "", None),
-    ("/process/user/umask", 0o1000, None),
     ("/process/user/uid", 2**32, None),
     ("/process/user/uid", -1, None),
     ("/process/user/uid", True, None),
@@ -44,7 +45,8 @@ FATAL = [
     ("/process/user/uid", "1", None),
     ("/process/user/uid", None, None),
     ("/process/user/additionalGids/1", 2**32, None),
-    ("/process/consoleSize", {"height": 70000, "width": 80}, "/process/consoleSize/height"),
+    ("/process/user/uid", MISSING, None),
+    ("/process/user", {"umask": 7}, "/process/user/uid"),
     ("/process/consoleSize", {"height": 70}, "/process/consoleSize/width"),
     ("/process/rlimits/0/type", "RLIMIT_NICENESS", None),
     ("/process/rlimits/0/type", "rlimit_core", None),
@@ -57,13 +59,9 @@ FATAL = [
     ("/process/oomScoreAdj", -(10**30), None),
     ("/process/ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 8}, "/process/ioPriority/priority"),
     ("/process/ioPriority", {"class": "BE"}, "/process/ioPriority/class"),
-    ("/process/scheduler", {"policy": "SCHED_OTHER", "nice": 20}, "/process/scheduler/nice"),
-    ("/process/scheduler", {"policy": "SCHED_OTHER", "priority": 3}, "/process/scheduler/priority"),
-    ("/process/scheduler", {"policy": "SCHED_FIFO", "runtime": 3}, "/process/scheduler/runtime"),
+    ("/process/ioPriority", {"class": "IOPRIO_CLASS_BE"}, "/process/ioPriority/priority"),
     ("/process/execCPUAffinity", {"initial": "3-1"}, "/process/execCPUAffinity/initial"),
     ("/process/execCPUAffinity", {"final": "1 - - 2"}, "/process/execCPUAffinity/final"),
-    ("/hostname", "x" * 65, None),
-    ("/domainname", "x" * 65, None),
     ("/mounts/0/destination", "", None),
     ("/mounts/0/destination", MISSING, None),
     ("/mounts/-", {"destination": "/x", "options": ["rbind"]}, "/mounts/7/source"),
@@ -82,9 +80,7 @@ FATAL = [
     ("/linux/namespaces/0/type", "pids", None),
     ("/linux/namespaces/0/type", "PID", None),
     ("/linux/namespaces/0/path", "proc/1/ns/pid", None),
-    ("/linux/uidMappings", MISSING, None),
-    ("/linux/gidMappings", MISSING, None),
-    ("/linux/uidMappings/0/size", 0, None),
+    ("/linux/namespaces/0/path", "", None),
     ("/linux/uidMappings/0/size", 2**32 - 1, None),
     ("/linux/uidMappings/-", {"containerID": 5, "hostID": 100000, "size": 1}, "/linux/uidMappings/1/containerID"),
     ("/linux/gidMappings/-", {"containerID": 40000, "hostID": 1001, "size": 1}, "/linux/gidMappings/1/hostID"),
@@ -100,8 +96,6 @@ FATAL = [
     ("/linux/resources/devices/0/access", "rx", None),
     ("/linux/resources/devices/1/major", -2, None),
     ("/linux/resources/memory/swap", 536870911, None),
-    ("/linux/resources/memory/limit", MISSING, "/linux/resources/memory/swap"),
-    ("/linux/resources/memory/limit", -1, "/linux/resources/memory/swap"),
     ("/linux/resources/memory/limit", -2, None),
     ("/linux/resources/memory/limit", 2**63, None),
     ("/linux/resources/memory/swappiness", 101, None),
@@ -109,7 +103,6 @@ FATAL = [
     ("/linux/resources/cpu/mems", "٣", None),
     ("/linux/resources/cpu/shares", 2**64, None),
     ("/linux/resources/cpu/idle", 2, None),
-    ("/linux/resources/pids/limit", -2, None),
     ("/linux/resources/pids/limit", MISSING, None),
     ("/linux/resources/blockIO/throttleReadBpsDevice/0/rate", MISSING, None),
     ("/linux/resources/blockIO/weightDevice/-", {"major": 8, "minor": 1}, "/linux/resources/blockIO/weightDevice/2"),
@@ -123,24 +116,40 @@ FATAL = [
     ("/linux/readonlyPaths/0", "", None),
     ("/linux/rootfsPropagation", "rshared", None),
     ("/linux/seccomp/listenerMetadata", "x", None),
-    ("/linux/seccomp/defaultAction", "SCMP_ACT_NOTIFY", None),
     ("/linux/seccomp/defaultErrnoRet", 1, None),
-    ("/linux/seccomp/syscalls/0/action", "SCMP_ACT_NOTIFY", None),
     ("/linux/seccomp/syscalls/0/action", "SCMP_ACT_DENY", None),
-    ("/linux/seccomp/syscalls/0/errnoRet", 4096, None),
     ("/linux/seccomp/syscalls/0/names", [], None),
     ("/linux/seccomp/syscalls/0/names/0", "", None),
-    (
-        "/linux/seccomp/syscalls/0/args",
-        [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}],
-        "/linux/seccomp/syscalls/0/args/0/index",
-    ),
     ("/linux/intelRdt", {"closID": "a/b"}, "/linux/intelRdt/closID"),
     ("/linux/intelRdt", {"schemata": ["MB:0=1\nL3:0=f"]}, "/linux/intelRdt/schemata/0"),
     ("/linux/memoryPolicy", {"nodes": "0"}, "/linux/memoryPolicy/mode"),
     ("/linux/memoryPolicy", {"mode": "MPOL_BIND", "nodes": "x"}, "/linux/memoryPolicy/nodes"),
     ("/linux/personality", {}, "/linux/personality/domain"),
     ("/linux/personality", {"domain": "LINUX", "flags": ["x"]}, "/linux/personality/flags/0"),
+]
+UNTAKEN = [
+    # place that is changed, its value, place that is refused if it is another one
+    ("/process/user/umask", 0o1000, None),
+    ("/process/scheduler", {"policy": "SCHED_OTHER", "nice": 20}, "/process/scheduler/nice"),
+    ("/process/scheduler", {"policy": "SCHED_OTHER", "priority": 3}, "/process/scheduler/priority"),
+    ("/process/scheduler", {"policy": "SCHED_FIFO", "runtime": 3}, "/process/scheduler/runtime"),
+    ("/process/consoleSize", {"height": 70000, "width": 80}, "/process/consoleSize/height"),
+    ("/hostname", "x" * 65, None),
+    ("/domainname", "x" * 65, None),
+    ("/linux/uidMappings", MISSING, "/linux/gidMappings"),
+    ("/linux/gidMappings", MISSING, "/linux/uidMappings"),
+    ("/linux/uidMappings/0/size", 0, None),
+    ("/linux/resources/memory/limit", MISSING, "/linux/resources/memory/swap"),
+    ("/linux/resources/memory/limit", -1, "/linux/resources/memory/swap"),
+    ("/linux/resources/pids/limit", -2, None),
+    ("/linux/seccomp/defaultAction", "SCMP_ACT_NOTIFY", None),
+    ("/linux/seccomp/syscalls/0/action", "SCMP_ACT_NOTIFY", None),
+    ("/linux/seccomp/syscalls/0/errnoRet", 4096, None),
+    (
+        "/linux/seccomp/syscalls/0/args",
+        [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}],
+        "/linux/seccomp/syscalls/0/args/0/index",
+    ),
     ("/linux/timeOffsets/boottime/nanosecs", 10**9, None),
 ]
 WARNED = [
@@ -212,6 +221,23 @@ def test_what_the_specification_forbids_is_an_error_at_its_place(pointer, value,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("pointer", "value", "place"), UNTAKEN, ids=ids(UNTAKEN))
+def test_what_only_a_kernel_refuses_makes_no_document_invalid(pointer, value, place):
+    decoded = oci.decode_config(text(put(valid(), pointer, value)))
+
+    assert [note.pointer for note in decoded.untaken] == [place or pointer]
+    assert decoded.untaken[0].reason
+
+
+@pytest.mark.parametrize(("pointer", "value", "place"), UNTAKEN, ids=ids(UNTAKEN))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_only_a_kernel_refuses_is_refused_by_every_plan(pointer, value, place, backend):
+    made = plan(text(put(valid(), pointer, value)), Bundle("/srv/bundle"), backend=backend)
+
+    assert made.error is None
+    assert any(f"{place or pointer}/".startswith(f"{one.pointer}/") for one in made.refused)
+
+
 @pytest.mark.parametrize(("pointer", "value", "place", "words"), WARNED, ids=ids(WARNED))
 def test_what_is_odd_is_a_warning_at_its_place(pointer, value, place, words):
     warnings = oci.decode_config(text(put(valid(), pointer, value))).warnings
@@ -223,6 +249,21 @@ def test_what_is_odd_is_a_warning_at_its_place(pointer, value, place, words):
 @pytest.mark.parametrize(("pointer", "value"), FINE, ids=ids(FINE))
 def test_what_the_specification_allows_is_silent(pointer, value):
     assert oci.decode_config(text(put(valid(), pointer, value))).warnings == ()
+
+
+@pytest.mark.parametrize("option", ["idmap", "ridmap"])
+def test_a_mount_is_mapped_only_where_there_is_a_mapping(option):
+    mount = {"destination": "/data", "source": "/srv", "options": ["bind", option]}
+    alone = {**MINIMAL, "mounts": [mount]}
+    of_its_own = {**MINIMAL, "mounts": [{**mount, "uidMappings": [MAP], "gidMappings": [MAP]}]}
+    of_the_container = {**alone, "linux": {"namespaces": [{"type": "user"}]}}
+
+    with pytest.raises(InvalidBundle) as caught:
+        oci.decode_config(text(alone))
+
+    assert caught.value.pointer == "/mounts/0/options/1"
+    assert oci.decode_config(text(of_its_own)).warnings == ()
+    assert oci.decode_config(text(of_the_container)).warnings == ()
 
 
 def test_a_document_for_windows_needs_no_root_and_has_paths_of_its_own():
@@ -266,7 +307,9 @@ def test_a_thousand_warnings_are_counted_and_hide_no_error():
         (oci.decode_process, {"cwd": "x", "args": ["a"]}, "/cwd"),
         (oci.decode_process, {"args": ["a"]}, "/cwd"),
         (oci.decode_process, {"cwd": "/", "env": ["a"]}, "/env/0"),
+        (oci.decode_process, {"cwd": "/", "args": ["a"], "user": {"uid": 0, "gid": 0, "umask": 512}}, "/user/umask"),
         (oci.decode_resources, {"memory": {"limit": 2, "swap": 1}}, "/memory/swap"),
+        (oci.decode_resources, {"pids": {"limit": -2}}, "/pids/limit"),
         (oci.decode_resources, {"unified": {"a/b": "1"}}, "/unified/a~1b"),
         (oci.decode_state, {"ociVersion": "1.0.0", "id": "a", "status": "running", "bundle": "/b"}, "/pid"),
         (oci.decode_state, {"ociVersion": "1.0.0", "id": "", "status": "stopped", "bundle": "/b"}, "/id"),

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from nexcage import names
 from nexcage._core import config as _config
 from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, is_pattern, words
@@ -483,9 +484,7 @@ async def _recovered(fleet: Fleet, tasks: TaskGroup, settings: Config) -> None:
 
 
 def _backend_of(settings: Config) -> str:
-    from nexcage._core.route import ALIASES
-
-    return ALIASES.get(settings.defaults.backend, settings.defaults.backend)
+    return names.backend(settings.defaults.backend)
 
 
 def _replaced(settings: Config, changes: Mapping[str, Any]) -> Config:

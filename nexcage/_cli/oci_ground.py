@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from nexcage import load_config
+from nexcage import load_config, names
 from nexcage._cli.parser import Call
-from nexcage._core.route import ALIASES
 
 if TYPE_CHECKING:
     from nexcage import Config
@@ -50,8 +49,8 @@ def ground(call: Call) -> Ground:
 def _backend(call: Call, config: Config, origins: dict[str, str], *, here: bool) -> tuple[str, str]:
     named = call.text("runtime")
     if named is not None:
-        return ALIASES.get(named, named), "--runtime says so"
-    default = ALIASES.get(config.defaults.backend, config.defaults.backend)
+        return names.backend(named), "--runtime says so"
+    default = names.backend(config.defaults.backend)
     if (origin := origins.get("defaults.backend")) is not None:
         return default, f"defaults.backend says so ({origin})"
     if not here or shutil.which("pct"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from nexcage import InvalidInput, Unsupported
+from nexcage import BackendConfig, InvalidInput, Unsupported
 from nexcage._cli.console import console_socket
 from nexcage._cli.dialects import creation, number, oci_refusals
 from nexcage._cli.handover import Given, Handover
@@ -21,7 +21,6 @@ from nexcage._cli.settings import fleet_options
 from nexcage._cli.streams import Streams
 from nexcage._cli.verbs_create import prepare
 from nexcage._cli.verbs_fleet import Verb, drive
-from nexcage._core.config import BackendConfig
 
 if TYPE_CHECKING:
     from nexcage import Config, Fleet

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import anyio
 
 import nexcage
-from nexcage import NotFound, State
+from nexcage import Host, NotFound, State
 from nexcage._cli.commands import Option
 from nexcage._cli.dialects import oci_id
 from nexcage._cli.main import tell
@@ -21,7 +21,6 @@ from nexcage._cli.parser import Call, Usage
 from nexcage._cli.settings import fleet_options
 from nexcage._cli.streams import Streams
 from nexcage._cli.verbs_fleet import drive, with_fleet
-from nexcage._core.hosts import Host
 
 _OURS = frozenset("name runtime all selector env_file no_stdin timeout since id op follow".split())
 

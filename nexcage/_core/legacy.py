@@ -13,7 +13,6 @@ from typing import Any, cast
 import msgspec
 
 from nexcage import names
-from nexcage._core.route import ALIASES
 from nexcage.errors import InvalidInput, InvalidSpec
 
 __all__ = ["ConvertedConfig", "Dropped", "convert", "pattern"]
@@ -56,7 +55,8 @@ _REASONS: Mapping[str, str] = {
     "zfs.snapshot_retention": "there is no retention of snapshots",
     "container_config.default_container_type": "NexCage did not use it either; defaults.backend says it",
 }
-_BACKENDS = {**ALIASES, "lxc": "lxc", "crun": "crun", "runc": "runc", "vm": "vm", "proxmox": "vm"}
+_KNOWN = ("lxc", "pct", "proxmox-lxc", "vm", "qemu", "proxmox-vm", "crun", "runc")
+_BACKENDS = {**{name: names.backend(name) for name in _KNOWN}, "proxmox": "vm"}
 
 
 class Dropped(msgspec.Struct, frozen=True):

@@ -15,9 +15,7 @@ from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidSpec, NoRoute, UnsupportedImage
 
-__all__ = ["ALIASES", "Plan", "alias_of", "plan"]
-
-ALIASES: Mapping[str, str] = {"proxmox-lxc": "lxc", "pct": "lxc", "qemu": "vm", "proxmox-vm": "vm"}
+__all__ = ["Plan", "alias_of", "plan"]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -51,7 +49,7 @@ def plan(id: str, spec: Spec, config: Config, nodes: Iterable[str], backends: Co
     elif not backend:
         backend = config.defaults.backend
         why.append(f"backend {backend} is the default")
-    backend = ALIASES.get(backend, backend)
+    backend = names.backend(backend)
     if backend not in backends:
         raise InvalidSpec("backend", spec.backend or backend, f"one of {', '.join(sorted(backends))}")
     resolved, source = _resolved(spec, config, named=named, backend=backend, why=why)
@@ -111,7 +109,7 @@ def alias_of(image: names.ImageRef, known: Mapping[str, str | Mapping[str, str]]
     target = next((to for given, to in known.items() if str(names.image(given)) == str(image)), None)
     if target is None or isinstance(target, str):
         return target
-    return next((to for name, to in target.items() if ALIASES.get(name, name) == backend), None)
+    return next((to for name, to in target.items() if names.backend(name) == backend), None)
 
 
 def _with_defaults(spec: Spec, config: Config, backend: str) -> Spec:

@@ -35,7 +35,7 @@ from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.oci import OciState, oci_state
 from nexcage._core.outcome import Done, Outcome, Report
-from nexcage._core.route import ALIASES, Plan, plan
+from nexcage._core.route import Plan, plan
 from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.seen import Look
 from nexcage._core.selector import Selector
@@ -289,7 +289,7 @@ class Fleet:
         async def one(node: FleetNode) -> None:
             try:
                 if backend is not None:
-                    seen[node.key] = await node.of(ALIASES.get(backend, backend)).look()
+                    seen[node.key] = await node.of(names.backend(backend)).look()
                     return
                 looks = await by_family(needed[node.key], [node])
                 seen[node.key] = looks.get(node.family) or next(iter(looks.values()))
@@ -350,7 +350,7 @@ class Fleet:
         ``ids`` that are in ``aside`` too are those whose records are damaged: they are believed as the nodes show them, when all
         nodes answer and nothing of theirs is under way. What contradicts something is left alone and is a finding. May be repeated.
         """
-        backend = ALIASES.get(self.config.defaults.backend, self.config.defaults.backend)
+        backend = names.backend(self.config.defaults.backend)
         wanted = [names.container_id(id) for id in ids]
         return await Rebuilder(self.id, self._journal, self.nodes, backend).rebuild(wanted, aside)
 
@@ -479,7 +479,7 @@ class Fleet:
         recorded as Observed within a second or so, and ``on_drift`` is done about it. A node that cannot be followed is looked at every
         few seconds instead. ``open_fleet(watch=True)`` does it for as long as the fleet is open.
         """
-        backend = self.backends.get(ALIASES.get(self.config.defaults.backend, self.config.defaults.backend))
+        backend = self.backends.get(names.backend(self.config.defaults.backend))
 
         async def reconcile(ids: list[str]) -> None:
             await self._reconciler.reconcile(ids, dry_run=False)

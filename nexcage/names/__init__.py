@@ -12,11 +12,12 @@ from nexcage.names._image import ImageRef, image
 from nexcage.names._mount import Mount, mount
 from nexcage.names._paths import env, path
 from nexcage.names._signals import signal
-from nexcage.names._words import container_id, dataset, hostname, node, op_id, snapshot, storage, tag, vmid
+from nexcage.names._words import backend, container_id, dataset, hostname, node, op_id, snapshot, storage, tag, vmid
 
 __all__ = [
     "ImageRef",
     "Mount",
+    "backend",
     "container_id",
     "dataset",
     "env",

@@ -19,6 +19,8 @@ _WORD = "1 to 128 of A-Z a-z 0-9 _ + . - and the first one a letter, a digit or 
 _DNS = "labels of 1 to 63 of A-Z a-z 0-9 - joined by dots, none beginning or ending with -, at most 255 in all"
 _STORAGE_ID = "2 to 100 of A-Z a-z 0-9 . _ - beginning with a letter and ending with a letter or digit"
 _DATASET_PART = r"[A-Za-z0-9_.: -]+"
+_BACKEND = r"[a-z][a-z0-9-]{0,31}"
+_BACKENDS = {"proxmox-lxc": "lxc", "pct": "lxc", "qemu": "vm", "proxmox-vm": "vm"}
 _RESERVED_POOL = r"(?:mirror|raidz|draid|spare).*|log"
 
 
@@ -46,6 +48,12 @@ def tag(value: object) -> str:
     """A tag, lower-cased as PVE stores it; up to 128 characters (PVE names no maximum)."""
     # lower() only after the match: of a K that is KELVIN SIGN it would make an honest k.
     return matched("tag", value, _TAG, 128, _WORD).lower()
+
+
+def backend(value: object) -> str:
+    """A backend by its own name: ``pct`` and ``proxmox-lxc`` are ``lxc``, ``qemu`` and ``proxmox-vm`` are ``vm``."""
+    known = matched("backend", value, _BACKEND, 32, "1 to 32 of a-z 0-9 - beginning with a letter, such as lxc or runc")
+    return _BACKENDS.get(known, known)
 
 
 def op_id(value: object) -> str:

@@ -231,6 +231,7 @@ def validators(anything: object) -> None:
     assert_type(names.path(anything), str)
     assert_type(names.env(anything), tuple[str, str])
     assert_type(names.tag(anything), str)
+    assert_type(names.backend(anything), str)
     assert_type(names.signal(anything), int)
     assert_type(names.snapshot(anything), str)
     assert_type(names.dataset(anything), str)

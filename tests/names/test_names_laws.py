@@ -23,6 +23,7 @@ VALIDATORS: dict[str, Callable[[object], object]] = {
     name: getattr(names, name) for name in names.__all__ if name[0].islower()
 }
 GOOD: dict[str, tuple[str, ...]] = {
+    "backend": ("lxc", "pct", "proxmox-vm", "a" * 32),
     "container_id": ("web-1", "_x", "9", "a+b.c_d-e", "a" * 128),
     "dataset": ("tank", "rpool/data/subvol-100-disk-0", "tank/a b:c.d_e", "logs/x"),
     "env": ("A=", "PATH=/bin:/sbin", "_x1=a=b", "T=a\tb", "N=größe"),

@@ -15,7 +15,7 @@ from nexcage._core.bundle_plan.program import map_process
 from nexcage._core.bundle_plan.rootfs import calls, map_document, map_foreign, map_hooks, map_names, map_root
 from nexcage._core.bundle_plan.runtimes import Runtime, map_runtime
 from nexcage._core.bundle_plan.seccomp import map_seccomp
-from nexcage._core.bundle_plan.walk import leaves, uncovered
+from nexcage._core.bundle_plan.walk import leaves
 from nexcage.errors import BundleRefused, InvalidBundle, InvalidInput
 
 __all__ = ["BACKENDS", "FORGOTTEN", "allowed", "demand", "plan"]
@@ -50,7 +50,7 @@ def plan(
         _lxc(draft, document)
     else:
         map_runtime(draft, document, runtime or Runtime(backend))
-    for pointer in uncovered(leaves(document), frozenset(draft.entries)):
+    for pointer in leaves(document, covered=draft.entries):
         draft.refuse(pointer, FORGOTTEN)
     for notice in decoded.untaken:
         draft.overrule(notice.pointer, notice.reason)

@@ -20,6 +20,9 @@ _FLAGS = frozenset(
     """async atime defaults dev diratime dirsync exec lazytime mand noatime nodev nodiratime noexec nomand norelatime
     nostrictatime nosuid relatime ro rw strictatime suid sync""".split()
 )
+_WORDLESS = frozenset(("iversion", "nosymfollow", "silent"))  # flags that LXC has no word for
+_WORDLESS_DEFAULTS = frozenset(("loud", "noiversion", "nolazytime", "symfollow"))  # what they ask for is so anyhow
+_SAID = frozenset(("bind", "rbind", "")) | _FLAGS | _PROPAGATION | _WORDLESS_DEFAULTS
 _RECURSIVE = frozenset(
     """rro rrw ratime rnoatime rdev rnodev rdiratime rnodiratime rexec rnoexec rrelatime rnorelatime rstrictatime
     rnostrictatime rsuid rnosuid rsymfollow rnosymfollow""".split()
@@ -126,7 +129,7 @@ def _options(mount: Mount, *, bind: bool) -> tuple[list[str], dict[int, str]]:
         why = _no_option(option, bind=bind)
         if why:
             refused[index] = why
-        elif option not in ("bind", "rbind", "", *words):
+        elif option not in ("bind", "rbind", "", *_WORDLESS_DEFAULTS, *words):
             words.append(option)
     return words, refused
 
@@ -135,9 +138,11 @@ def _no_option(option: str, *, bind: bool) -> str:
     name = option.partition("=")[0]
     if option in _RECURSIVE:
         return "LXC does not set mount attributes recursively"
+    if option in _WORDLESS:
+        return "LXC has no word for this flag, and would hand it to the file system"
     if option == "tmpcopyup":
         return "LXC cannot copy the directory below into a tmpfs"
-    if option in ("bind", "rbind", "") or option in _FLAGS or option in _PROPAGATION:
+    if option in _SAID:
         return ""
     if name in _LXCS_OWN and not (name.endswith("dir") and "=" in option):
         return f"{name} is a word of LXC's own in a mount entry"

@@ -124,10 +124,14 @@ def _verdict(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, str
 
 def _property(leaf: str) -> str:
     """The property of the table that ``leaf`` is at or below; itself when there is none."""
-    place = _NUMBER.sub("/*", leaf)
+    return _listed(_NUMBER.sub("/*", leaf)) or leaf
+
+
+@lru_cache(1024)
+def _listed(place: str) -> str:
     while place and place not in SINCE and place not in _V1_ONLY:
         place = place.rpartition("/")[0]
-    return place or leaf
+    return place
 
 
 def _too_old(place: str, since: str, runtime: Runtime, config: Config) -> str:
@@ -157,16 +161,18 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def _by_value(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, str] | None:
     """Values that the program's version does not take although it has the property."""
-    parts, version = leaf.split("/"), numbers(runtime.version or OLDEST[runtime.name])
-    timed = leaf.startswith("/linux/namespaces/") and config.linux.namespaces[int(parts[3])].type == "time"
-    if timed and version < numbers(_TIME[runtime.name]):
-        return "refused", f"{runtime.name} has time namespaces from {_TIME[runtime.name]} on", ""
-    if leaf.startswith("/mounts/") and len(parts) == 5 and parts[3] == "options":
-        name = config.mounts[int(parts[2])].options[int(parts[4])].partition("=")[0]
+    version = numbers(runtime.version or OLDEST[runtime.name])
+    if leaf.startswith("/linux/namespaces/"):
+        timed = config.linux.namespaces[int(leaf.split("/")[3])].type == "time"
+        if timed and version < numbers(_TIME[runtime.name]):
+            return "refused", f"{runtime.name} has time namespaces from {_TIME[runtime.name]} on", ""
+    elif leaf.startswith("/mounts/") and "/options/" in leaf:
+        _, _, mount, _, option = leaf.split("/")
+        name = config.mounts[int(mount)].options[int(option)].partition("=")[0]
         since = _OPTIONS.get(name, {}).get(runtime.name, "0")
         if version < numbers(since):
             return "refused", f"{runtime.name} has the mount option {name} from {since} on", ""
-    if leaf == "/linux/resources/cpu/shares":
+    elif leaf == "/linux/resources/cpu/shares":
         return (
             "applied",
             runtime.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cache
 from typing import TypeVar, cast
 
@@ -10,65 +10,61 @@ import msgspec
 
 from nexcage._core.bundle.flaws import at
 
-__all__ = ["gathered", "leaves", "uncovered"]
+__all__ = ["gathered", "leaves"]
 
 V = TypeVar("V")
 _SCALARS = frozenset((str, int, bool))  # most of a document: asked first, because isinstance of Mapping takes its time
 
 
 @cache
-def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, bool], ...]:
-    """Name, the specification's spelling, and whether it is made when a document leaves it out, so that an empty one says nothing."""
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, object], ...]:
+    """Name, the specification's spelling, and what is there when a document leaves it out, so that it says nothing."""
     return tuple(
-        (field.name, f"/{field.encode_name}", field.default_factory is not msgspec.NODEFAULT)
+        (field.name, f"/{field.encode_name}", _default(field.default, field.default_factory))
         for field in msgspec.structs.fields(kind)
     )
 
 
-def leaves(document: msgspec.Struct) -> list[str]:
-    """The pointers of all scalars that ``document`` sets; a section that is set and empty counts itself."""
+def _default(default: object, factory: Callable[[], object]) -> object:
+    return default if factory is msgspec.NODEFAULT else factory()
+
+
+def leaves(document: msgspec.Struct, covered: Container[str] = ()) -> list[str]:
+    """The pointers of all scalars that ``document`` sets; a section that is set and empty counts itself.
+
+    Those that are in ``covered``, or below one that is, are left out and cost nothing.
+    """
     found: list[str] = []
-    _collect(document, "", found)
+    _collect(document, "", covered, found)
     return found
 
 
-def _collect(value: object, pointer: str, found: list[str]) -> None:
+def _collect(value: object, pointer: str, covered: Container[str], found: list[str]) -> None:
+    if pointer in covered:
+        return
     if type(value) in _SCALARS:
         found.append(pointer)
     elif isinstance(value, msgspec.Struct):
-        _section(value, pointer, found)
+        _section(value, pointer, covered, found)
     elif isinstance(value, tuple):
         for index, one in enumerate(cast("tuple[object, ...]", value)):
-            _collect(one, f"{pointer}/{index}", found)
+            _collect(one, f"{pointer}/{index}", covered, found)
     elif isinstance(value, Mapping):
         for key, one in cast("Mapping[str, object]", value).items():
-            _collect(one, at(pointer, key), found)
+            _collect(one, at(pointer, key), covered, found)
     else:
         found.append(pointer)
 
 
-def _section(value: msgspec.Struct, pointer: str, found: list[str]) -> None:
-    before = len(found)
-    for name, spelled, made in _fields(type(value)):
+def _section(value: msgspec.Struct, pointer: str, covered: Container[str], found: list[str]) -> None:
+    empty = True
+    for name, spelled, default in _fields(type(value)):
         inner: object = getattr(value, name)
-        if inner is msgspec.UNSET or inner == ():
-            continue
-        count = len(found)
-        _collect(inner, pointer + spelled, found)
-        if made and found[count:] == [pointer + spelled]:
-            found.pop()
-    if len(found) == before:
+        if inner is not default and inner != default:
+            empty = False
+            _collect(inner, pointer + spelled, covered, found)
+    if empty:
         found.append(pointer)
-
-
-def uncovered(pointers: Iterable[str], entries: frozenset[str]) -> Iterator[str]:
-    """Those of ``pointers`` that have no entry at them or above them."""
-    for pointer in pointers:
-        place = pointer
-        while place and place not in entries:
-            place = place.rpartition("/")[0]
-        if not place:
-            yield pointer
 
 
 def gathered(verdicts: Mapping[str, V], stop: Container[str]) -> dict[str, V]:

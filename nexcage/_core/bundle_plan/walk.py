@@ -19,14 +19,12 @@ _SCALARS = frozenset((str, int, bool))  # most of a document: asked first, becau
 @cache
 def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, object], ...]:
     """Name, the specification's spelling, and what is there when a document leaves it out, so that it says nothing."""
-    return tuple(
-        (field.name, f"/{field.encode_name}", _default(field.default, field.default_factory))
-        for field in msgspec.structs.fields(kind)
-    )
+    return tuple((field.name, f"/{field.encode_name}", _left_out(field)) for field in msgspec.structs.fields(kind))
 
 
-def _default(default: object, factory: Callable[[], object]) -> object:
-    return default if factory is msgspec.NODEFAULT else factory()
+def _left_out(field: msgspec.structs.FieldInfo) -> object:
+    made: object = field.default_factory
+    return made() if callable(made) else field.default
 
 
 def leaves(document: msgspec.Struct, covered: Container[str] = ()) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from zlib import crc32
 
 from nexcage._backends import bundle_hooks, bundles, gate
 from nexcage._backends.inside import Inside
 from nexcage._backends.keeping import Keeps
 from nexcage._backends.monitored import Monitored
+from nexcage._backends.numbers import candidates
 from nexcage._core.changes import described
 from nexcage._core.command import Command
 from nexcage._core.details import Details
@@ -21,10 +20,9 @@ from nexcage.errors import AlreadyExists, Blocked, CommandFailed, NexcageError, 
 from nexcage.names import ImageRef, image
 from nexcage.tools import bundling, lxc, mending, pct, pvesm
 
-__all__ = ["Lxc", "candidates"]
+__all__ = ["Lxc"]
 
 _log = logging.getLogger("nexcage")
-TRIES = 32  # VMIDs that one create tries before it gives up
 
 
 class Lxc(Inside, Keeps, Monitored):
@@ -164,19 +162,6 @@ class Lxc(Inside, Keeps, Monitored):
 
     def observe(self, node: str, ops: tuple[str, ...] = ()) -> Command[Look]:
         return lxc.look(node, ops)
-
-
-def candidates(id: str, vmids: range, seen: Look) -> Iterator[int]:
-    """VMIDs to try, from a hash of the id onwards, without those that the cluster has: two drivers rarely want the same one."""
-    first = crc32(id.encode()) % len(vmids)
-    tried = 0
-    for step in range(len(vmids)):
-        vmid = vmids[(first + step) % len(vmids)]
-        if vmid not in seen.vmids and vmid not in seen.guests:
-            yield vmid
-            tried += 1
-            if tried == TRIES:
-                return
 
 
 def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from nexcage._backends.lxc import candidates
+from nexcage._backends.numbers import candidates
 from nexcage._core.command import MIB, Command, Result
 from nexcage._core.config import BackendConfig
 from nexcage._core.inside import Process, Stats

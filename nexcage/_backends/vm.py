@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from signal import Signals
 
-from nexcage._backends.lxc import candidates
+from nexcage._backends.numbers import candidates
 from nexcage._core.adopting import adopted
 from nexcage._core.command import MIB, Command, Result
 from nexcage._core.seen import Guest, Look, Mark, Settled

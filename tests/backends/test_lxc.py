@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexcage import AlreadyExists, Guest, InvalidSpec, Look, Mark, NotFound, Ref, Spec, UnsupportedImage
-from nexcage._backends.lxc import TRIES, Lxc, candidates
+from nexcage._backends.lxc import Lxc
+from nexcage._backends.numbers import TRIES, candidates
 from nexcage._core.command import Command, Result
 from nexcage.names import image
 from nexcage.tools import lxc

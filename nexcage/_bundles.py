@@ -53,7 +53,11 @@ def read_bundle(path: str | os.PathLike[str], roots: Iterable[str] = (), *, max_
         with _opened(named if whole else os.path.dirname(named) or ".") as directory:
             allowed = _places(roots)
             if allowed and not _below(directory, allowed):
-                raise InvalidPath("bundle", named, "is not below one of bundle_roots")
+                raise InvalidPath(
+                    "bundle",
+                    named,
+                    "is not below one of bundle_roots; name it as the bundle (--bundle, Spec.bundle), or add its directory there",
+                )
             if whole and _exchangeable(directory):
                 said = "is, or lies in, a directory that anybody can write to, and so anybody can exchange it"
                 raise InvalidPath("bundle", named, said)

@@ -11,6 +11,7 @@ from nexcage._bundles import BundleFiles, read_bundle
 from nexcage._core.bundle import Mount
 from nexcage._core.bundle_plan.decide import plan
 from nexcage._core.bundle_plan.model import Bundle, BundlePlan
+from nexcage._core.bundle_plan.runtimes import Runtime
 
 __all__ = ["plan_bundle", "planned"]
 
@@ -24,12 +25,14 @@ def plan_bundle(path: str | os.PathLike[str], *, backend: str = "lxc", allow: It
     return planned(read_bundle(path), backend=backend, allow=allow)
 
 
-def planned(files: BundleFiles, *, backend: str, allow: Iterable[str] = ()) -> BundlePlan:
-    """The plan for a bundle that was read already."""
+def planned(
+    files: BundleFiles, *, backend: str, allow: Iterable[str] = (), runtime: Runtime | None = None
+) -> BundlePlan:
+    """The plan for a bundle that was read already; ``runtime`` where the program's version is known."""
     if files.decoded is None:
         return plan(files.config, Bundle(files.path), backend=backend)
     bundle = Bundle(files.path, files.root, _kinds(files.decoded.document.mounts))
-    return plan(files.decoded, bundle, backend=backend, allow=allow)
+    return plan(files.decoded, bundle, backend=backend, allow=allow, runtime=runtime)
 
 
 def _kinds(mounts: Iterable[Mount]) -> frozenset[tuple[str, str]]:

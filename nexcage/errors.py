@@ -184,7 +184,13 @@ class BundleRefused(NexcageError):
         self.where: str = where
         self.refused: tuple[str, ...] = refused
         self.reasons: tuple[str, ...] = reasons
-        self.noted(*told[1:20])
+        field = next((pointer for pointer in refused if not pointer.startswith("/root")), None)
+        ways = (
+            []
+            if field is None
+            else [f"to do without: --allow {_shown(field)}; nexcage plan shows what becomes of all of it"]
+        )
+        self.noted(*told[1:20], *ways)
 
 
 class UnsupportedImage(InvalidInput):

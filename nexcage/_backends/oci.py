@@ -58,6 +58,10 @@ class Oci:
         if spec.bundle is not None:
             refuse(spec, ("cores", "hostname", *_MAPPED), "left out: a bundle says it in its config.json")
 
+    def version(self) -> Command[tuple[str, str]]:
+        """Which version of the program a node has, and of the specification: what it honours depends on it."""
+        return runtime.version(self._runtime)
+
     # ---- its life ----------------------------------------------------------------------------------------------------------
 
     async def create(self, node: Node, ref: Ref, spec: Spec) -> Ref:

@@ -188,11 +188,12 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     0 for no limit), ``cpuunits``, ``nameserver`` and ``searchdomain``, ``timezone``, ``pool``, ``hookscript``, ``arch`` and ``ostype``;
     ``protection`` lets PVE refuse to destroy it. ``content`` is set by the engine for what comes from this machine.
 
-    Of a bundle: ``allow`` are the fields (JSON pointers) that may be dropped where the backend cannot have them, ``keep_template`` leaves
-    the template that its root file system became on the node's storage. ``oci_version`` is set by the engine from its config.json.
+    A ``bundle`` (its directory on this machine) stands in for ``image``. ``allow`` are the fields (JSON pointers) that may be dropped
+    where the backend cannot have them, ``keep_template`` leaves the template that its root file system became on the node's storage.
+    ``oci_version`` is set by the engine from its config.json.
     """
 
-    image: str
+    image: str = ""
     memory: int = msgspec.field(default=512)
     swap: int = 512
     cores: int | None = None
@@ -234,6 +235,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     oci_version: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.image and self.bundle:
+            msgspec.structs.force_setattr(self, "image", self.bundle)
         _text("image", self.image)
         if self.source is None:
             names.image(self.image)

@@ -388,7 +388,7 @@ class Driver:
         """The intent with its content, which the node has by then, where the backend makes containers from that."""
         if self._supplies is None or not getattr(backend, "contents", False) or intent.spec.source is not None:
             return intent
-        spec = await self._supplies.ready(intent.id, intent.spec, node, send=send)
+        spec = await self._supplies.ready(intent.id, intent.spec, node, backend=backend, send=send)
         return msgspec.structs.replace(intent, spec=spec)
 
     def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:

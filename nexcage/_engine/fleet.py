@@ -58,7 +58,7 @@ from nexcage._engine.recover import Recovery
 from nexcage._engine.saving import everywhere, having
 from nexcage._engine.watch import Watcher, poll
 from nexcage.abc import Backend, Follows, Journal
-from nexcage.errors import Blocked, InvalidInput, NexcageError, NotFound
+from nexcage.errors import Blocked, InvalidInput, NexcageError, NodeNotUsable, NotFound
 from nexcage.tools.pvesm import Volume
 
 __all__ = ["Fleet"]
@@ -291,7 +291,7 @@ class Fleet:
                 if backend is not None:
                     seen[node.key] = await node.of(names.backend(backend)).look()
                     return
-                looks = await by_family(needed[node.key], [node])
+                looks = await self._looks(node, needed[node.key])
                 seen[node.key] = looks.get(node.family) or next(iter(looks.values()))
             except NexcageError as error:
                 seen[node.key] = error
@@ -471,6 +471,18 @@ class Fleet:
     async def rmi(self, image: str, *keys: str, storage: str = "") -> dict[str, bool | NexcageError]:
         """See to it that these nodes do not have ``image``; True where one had it. Containers that were made from it stay."""
         return await self._images.remove(image, keys, storage)
+
+    async def _looks(self, node: FleetNode, needed: Sequence[FleetNode]) -> dict[str, Look]:
+        """By family. Where the default one is not at home, as on a node without Proxmox VE, one that is there can look."""
+        try:
+            return await by_family(needed, [node])
+        except NodeNotUsable:
+            for view in map(node.of, self._families.others() if not needed else ()):
+                try:
+                    return {view.family: await view.look()}
+                except NodeNotUsable:
+                    continue
+            raise  # what the default one said, not the last of them
 
     # ---- following ---------------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,11 @@ class Families:
         family: str = getattr(self._backends.get(backend), "family", backend)
         return family
 
+    def others(self) -> tuple[str, ...]:
+        """A backend of each family but that of the first."""
+        found = {self.of(name): name for name in self._backends}
+        return tuple(name for family, name in found.items() if family != self.of(""))
+
     def observe(self, backend: str, node: str, ops: tuple[str, ...]) -> Command[Look]:
         """The look of that backend; raises NoRoute when it is not installed."""
         known = self._backends.get(backend)

@@ -25,10 +25,12 @@ from nexcage._core.contents import Content
 from nexcage._core.layout import Wanted
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
+from nexcage._engine.honoured import demanded
 from nexcage._engine.node import FleetNode
 from nexcage._engine.shelves import carried
 from nexcage._engine.sources import located
 from nexcage._engine.unpacking import Made, Unpacker
+from nexcage.abc import Backend
 from nexcage.errors import InvalidPath, NexcageError
 from nexcage.tools import shipping
 
@@ -69,11 +71,14 @@ class Supplies:
         self._machines: dict[str, str] = {}
         self._sent: dict[tuple[str, str], float] = {}
 
-    async def ready(self, id: str, spec: Spec, node: FleetNode, *, send: bool = True) -> Spec:
+    async def ready(
+        self, id: str, spec: Spec, node: FleetNode, *, backend: Backend | None = None, send: bool = True
+    ) -> Spec:
         """The spec with its content, which is on the node by then; as it is where the node has the bundle itself.
 
-        Raises InvalidBundle, InvalidImage, InvalidPath, UnsupportedImage, NodeNotUsable for a program that is missing or no room, and the
-        errors of the node. ``send``: False only finds out what would be sent.
+        Raises BundleRefused for what ``backend`` would drop of a bundle without a word, InvalidBundle, InvalidImage, InvalidPath,
+        UnsupportedImage, NodeNotUsable for a program that is missing or no room, and the errors of the node. ``send``: False only finds
+        out what would be sent.
         """
         if spec.content is not None:
             return spec
@@ -82,7 +87,7 @@ class Supplies:
             return spec
         in_place = spec.bundle is not None or await anyio.to_thread.run_sync(partial(is_bundle, path))
         if in_place:
-            return await self._of_bundle(spec, path, node, send=send)
+            return await self._of_bundle(spec, path, node, backend, send=send)
         image = await self.image(id, spec, await self._arch(node))
         await self._send(node, image.packed, image.config, send=send)
         return msgspec.structs.replace(image.spec, content=_content(image.packed, image.config, image.made.size))
@@ -116,11 +121,13 @@ class Supplies:
             document = image_config.mapped(document)
         return Image(spec, str(path), image_config.encoded(document), packed, made)
 
-    async def _of_bundle(self, spec: Spec, path: str, node: FleetNode, *, send: bool) -> Spec:
+    async def _of_bundle(self, spec: Spec, path: str, node: FleetNode, backend: Backend | None, *, send: bool) -> Spec:
         roots = () if spec.bundle else self._config.bundle_roots
         files = await anyio.to_thread.run_sync(partial(read_bundle, path, roots))
         if files.decoded is None:
             raise files.error or InvalidPath("bundle", path, "a directory with config.json")
+        if backend is not None:
+            await demanded(files, spec.allow, backend, node)
         document, where = files.decoded.document, files.path
         said = {**document.annotations, **spec.annotations}
         spec = msgspec.structs.replace(spec, bundle=where, annotations=said)

@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 import nexcage
@@ -22,9 +23,12 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.store import Store
 from nexcage._transports.local import LocalTransport
 from nexcage.testing import SimCluster
+from nexcage.testing._model.oci.crun import Crun
+from nexcage.testing._model.oci.runc import Runc
 from nexcage.tools import shipping
 from tests.images.layouts import Layout, simple
 
+PRETEND = {"crun": Crun, "runc": Runc}
 DATA = os.urandom(100_000) * 30
 SUM = hashlib.sha256(DATA).hexdigest()
 DEST = shipping.cached(f"sha256:{SUM}")
@@ -228,6 +232,37 @@ async def test_a_bundle_goes_to_a_node_elsewhere_with_its_root_file_system(sim: 
     assert document == {**said, "root": {"path": "rootfs"}, "annotations": {"mine": "1"}}
     assert (state.bundle, state.annotations["mine"]) == (str(bundle), "1")
     assert json.loads((bundle / "config.json").read_text())["root"]["path"] == "fs"
+
+
+@pytest.mark.sim(nodes=1, real_time=True)
+@pytest.mark.parametrize(("program", "said"), [("crun", "1.8.1"), ("runc", "2.0.0")])
+async def test_what_a_runtime_would_drop_of_a_bundle_without_a_word_is_refused_unless_its_version_has_it(
+    sim: SimCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    extra: dict[str, dict[str, Any]] = {
+        "crun": {"linux": {"resources": {"cpu": {"burst": 1000}}}},
+        "runc": {"domainname": "lan"},
+    }
+    pointer = {"crun": "/linux/resources/cpu", "runc": "/domainname"}[program]
+    bundle = tmp_path / "bundle"
+    (bundle / "fs").mkdir(parents=True)
+    process = {"cwd": "/", "args": ["/hello"], "user": {"uid": 0, "gid": 0}}
+    (bundle / "config.json").write_text(
+        json.dumps({"ociVersion": "1.0.2", "root": {"path": "fs"}, "process": process, **extra[program]})
+    )
+    wanted = Spec(str(bundle), backend=program, bundle=str(bundle))
+    async with sim.fleet() as fleet:
+        with pytest.raises(nexcage.BundleRefused) as refused:
+            await fleet["web-1"].create(wanted)
+        assert (refused.value.refused, "web-1" in fleet.machines) == ((pointer,), False)
+        assert any(f"--allow {pointer}" in note for note in refused.value.__notes__)
+        await fleet["web-1"].create(msgspec.structs.replace(wanted, allow=(pointer,)))
+        monkeypatch.setattr(PRETEND[program], "version", f"{program} version {said}\nspec: 1.2.0\n")
+        if said == "2.0.0":
+            await fleet["web-2"].create(wanted)
+        else:
+            with pytest.raises(nexcage.BundleRefused):
+                await fleet["web-2"].create(wanted)
 
 
 # ---- on the shelves ----------------------------------------------------------------------------------------------------------

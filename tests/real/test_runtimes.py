@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 import nexcage
-from nexcage import BackendConfig, Config, Container, Create, Defaults, Delete, Fleet, Limits, Spec, Start, State
+from nexcage import BackendConfig, Config, Container, Create, Defaults, Delete, Fleet, Limits, Look, Spec, Start, State
 from nexcage.testing.real_sshd import RealSshd
 from nexcage.testing.real_sshd import missing as no_sshd
 from tests.real.oci_bundle import CRUN, bundle, missing
@@ -308,3 +308,20 @@ async def test_what_a_killed_driver_had_begun_is_finished_or_gone(places: Path, 
         assert kept(fleet) == []
         assert await wrong(fleet) == []
         await web.create(Spec(str(made_from), bundle=str(made_from)))
+
+
+@pytest.mark.skipif(shutil.which("pct") is not None, reason="this is a node of Proxmox VE")
+async def test_a_machine_without_proxmox_ve_is_seen_before_and_after_its_containers(places: Path) -> None:
+    config = Config(state_dir=str(places / "state"), run_dir=str(places / "run"), backends=PROGRAMS)
+    async with nexcage.open_fleet(config=config) as fleet:
+        before = await fleet.look()
+        await fleet["web-1"].create(Spec(bundle=str(bundle(places / "bundle", TELLS)), backend="runc"))
+        try:
+            during = await fleet.look()
+        finally:
+            await fleet["web-1"].delete(force=True)
+        after = await fleet.look()
+    seen = [
+        [len(look.guests) for look in looks.values() if isinstance(look, Look)] for looks in (before, during, after)
+    ]
+    assert seen == [[0], [1], [0]]

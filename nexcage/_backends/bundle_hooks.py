@@ -4,7 +4,7 @@ Hooks are programs of the node. Those of a create run when the container waits a
 made), before the create is done: one that fails fails the create, and the container goes. ``poststart`` hooks run when the program does,
 ``poststop`` hooks when the container is gone. What they need then is kept on the node, so that a config.json that is edited
 later changes nothing. Each is a step of its operation, and nobody runs one twice: what recovery finds of an interrupted create is
-removed, and a ``poststop`` hook that has begun is not begun again.
+removed, hooks of a start that it lacks are made up for, and a ``poststart`` or ``poststop`` hook that has begun is not begun again.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ async def before_start(node: Node, known: Kept, pid: int) -> None:
         await node.run(hook.run("createContainer", index, call, told, cwd=known.bundle, pid=pid, inside=pid > 0))
 
 
-async def after_start(node: Node, known: Kept, pid: int) -> None:
-    """``poststart``; raises what the first that fails raises."""
-    told = known.told("running", pid)
+async def after_start(node: Node, mark: Mark, known: Kept, pid: int) -> None:
+    """``poststart``; raises what the first that fails raises. Those that have begun since its start do not run again."""
+    told = known.told("running" if pid else "stopped", pid)
     for index, call in enumerate(known.hooks.poststart):
-        await node.run(hook.run("poststart", index, call, told, cwd=known.bundle))
+        once = gate.once(mark, f"poststart.{index}")
+        await node.run(hook.run("poststart", index, call, told, cwd=known.bundle, once=once))
 
 
 async def after_stop(node: Node, mark: Mark, known: Kept) -> None:

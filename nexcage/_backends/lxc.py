@@ -16,9 +16,18 @@ from nexcage._core.seen import Guest, Look, Mark, Settled
 from nexcage._core.settings import FIELDS, refuse
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
-from nexcage.errors import AlreadyExists, Blocked, CommandFailed, NexcageError, UnsupportedImage
+from nexcage.errors import (
+    AlreadyExists,
+    Blocked,
+    Busy,
+    CommandFailed,
+    IllegalTransition,
+    NexcageError,
+    UnsupportedImage,
+)
 from nexcage.names import ImageRef, image
 from nexcage.tools import bundling, lxc, mending, pct, pvesm
+from nexcage.tools.gate import HOOK_FAILED
 
 __all__ = ["Lxc"]
 
@@ -109,23 +118,46 @@ class Lxc(Inside, Keeps, Monitored):
         if not guest.gated:
             await node.run(_ours(node, ref, pct.start(ref.vmid)))
             return 0
-        known, pid = await gate.opened(node, node.mark(ref.id, ref.vmid), running=guest.running)
+        try:
+            known, pid = await gate.opened(node, node.mark(ref.id, ref.vmid), running=guest.running)
+        except CommandFailed as error:
+            if error.exit == HOOK_FAILED and guest.waiting:
+                await self._undo(node, ref, error, pct.destroy(ref.vmid, force=True))
+            raise
         if known is not None:
-            await self._started(node, ref, known, pid)
+            await self.started(node, ref, pid, first=guest.waiting, known=known)
         return pid
 
-    async def _started(self, node: Node, ref: Ref, known: bundle_hooks.Kept, pid: int) -> None:
+    async def started(
+        self, node: Node, ref: Ref, pid: int, *, first: bool, known: bundle_hooks.Kept | None = None
+    ) -> None:
+        """What follows when the program of one from a bundle runs: hooks that have begun do not run again. One that fails undoes the
+        create, as the specification has it, when this is the ``first`` start; one that is started once more is stopped.
+        """
+        mark = node.mark(ref.id, ref.vmid)
+        known = known or await bundle_hooks.recall(node, mark)
+        if known is None:
+            return
         try:
-            await bundle_hooks.after_start(node, known, pid)
+            await bundle_hooks.after_start(node, mark, known, pid)
         except CommandFailed as error:
             if self.poststart == "warn":
                 _log.warning("'%s' on %s: %s", ref.id, ref.node, error)
                 return
-            try:
-                await node.run(_ours(node, ref, pct.stop(ref.vmid)))
-            except NexcageError as trouble:
-                error.noted(f"and stopping it failed: {trouble}")
+            stop = (pct.stop(ref.vmid),) if pid else ()
+            await self._undo(node, ref, error, *stop, *((pct.destroy(ref.vmid, force=True),) if first else ()))
             raise
+
+    async def _undo(self, node: Node, ref: Ref, error: CommandFailed, *commands: Command[None]) -> None:
+        trouble: NexcageError | None = None
+        for command in commands:
+            try:
+                await node.run(_ours(node, ref, command))
+                trouble = None
+            except (Blocked, Busy, CommandFailed, IllegalTransition) as said:  # it may have come to its end already
+                trouble = said
+        if trouble is not None:
+            error.noted(f"and undoing the start failed: {trouble}")
 
     async def stop(self, node: Node, ref: Ref, *, timeout: float, force: bool) -> None:
         if force:

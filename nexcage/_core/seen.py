@@ -13,6 +13,7 @@ from nexcage._core.details import Details
 from nexcage._core.events import Began
 from nexcage._core.keeping import Keeping, Migrate
 from nexcage._core.machine import Machine
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import KEEPING, Op, State
 
 __all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "probe", "task_of", "unchanged"]
@@ -174,10 +175,19 @@ def task_of(look: Look, vmid: int) -> Task | None:
     return next((task for task in look.tasks if task.vmid == vmid), None)
 
 
-def unchanged(began: Began, guest: Guest | None, machine: Machine) -> State:
+def undone(began: Began, machine: Machine, look: Look) -> bool:
+    """Whether a start has removed its container: a hook of its bundle failed (runtime-spec 1.3, config.md "POSIX-platform Hooks")."""
+    if began.op is not Op.START or machine.spec is None or machine.spec.bundle is None or began.backend in RUNTIMES:
+        return False
+    return bool(machine.vmid) and machine.vmid not in look.vmids and machine.vmid not in look.guests
+
+
+def unchanged(began: Began, guest: Guest | None, machine: Machine, look: Look) -> State:
     """The state after an operation that did not happen. What is not here any more may have moved, so it is no less there until somebody
     has looked for it.
     """
+    if undone(began, machine, look):
+        return State.ABSENT
     if guest is None and began.op is not Op.CREATE:
         return began.before
     return observed(guest, machine)
@@ -208,6 +218,8 @@ def probe(began: Began, machine: Machine, look: Look, fleet: str) -> Verdict:
     guest = look.guests.get(vmid) if vmid else look.find(fleet, began.id, machine.mark)
     if guest is None and began.op is Op.MIGRATE:
         return _moved(began, machine, look)
+    if undone(began, machine, look):
+        return "not"
     ours = guest is not None and guest.mark is not None and guest.mark.op == machine.mark
     if began.op is Op.DELETE:
         if guest is None:

@@ -24,7 +24,7 @@ from nexcage._engine.operation import Operation
 from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
 from nexcage._engine.steps import Steps
-from nexcage._engine.tidying import leaves, tidied
+from nexcage._engine.tidying import completed, leaves, tidied
 from nexcage._engine.verbs import perform
 from nexcage.abc import Backend, Ref
 from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
@@ -109,9 +109,20 @@ class Attempt:
             over = (
                 began.op is Op.START and state is State.STOPPED
             )  # a program that was run may have come to its end already
-            if error is not None and (blind or began.op is Op.BACKUP or (over and not lost)):
+            hooked = isinstance(error, CommandFailed) and error.argv[:1] == (
+                "hook",
+            )  # its program may run all the same
+            if error is not None and (blind or began.op is Op.BACKUP or (over and not lost) or hooked):
                 verdict = "not"
-            if leaves(began, verdict):
+            if verdict == "done" and lost and (look := self._node.seen) is not None:
+                try:
+                    failed = await completed(self._backend, self._steps, began, self._machine, look)
+                    if failed is not None:
+                        (verdict, state, pid), error, lost = await self._verdict(certain=False), failed, False
+                        verdict = "not"
+                except (NexcageError, Lost) as answer:
+                    return op.given_up(began, Uncertain(op.op_id, str(answer)))
+            if leaves(began, verdict, self._machine, self._node.seen):
                 try:
                     left = await tidied(self._backend, self._steps, began, self._machine)
                 except Lost as answer:
@@ -219,7 +230,7 @@ class Attempt:
             verdict = probe(began, machine, look, self._fleet) if over else "wait"
             if verdict != "wait" and not (verdict == "not" and certain and spent < self._patience):
                 guest = look.find(self._fleet, began.id, began.mark)
-                state = unchanged(began, guest, machine) if verdict == "not" else observed(guest, machine)
+                state = unchanged(began, guest, machine, look) if verdict == "not" else observed(guest, machine)
                 return verdict, state, guest.pid if guest else 0
             await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))
         raise AssertionError

@@ -10,6 +10,7 @@ from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Look
 from nexcage._core.states import State
+from nexcage._engine.verbs import stays_with_its_files
 from nexcage.abc import Backend
 from nexcage.errors import NexcageError, NoRoute
 
@@ -37,8 +38,8 @@ def on(node: str, machines: Iterable[Machine]) -> list[Machine]:
 
 
 def stays(machine: Machine, backends: Mapping[str, Backend]) -> bool:
-    """Whether its backend has no way to move it."""
-    return not callable(getattr(backends.get(machine.backend), "migrate", None))
+    """Whether its backend has no way to move it, or it was made from a bundle and has files on its node."""
+    return stays_with_its_files(machine) or not callable(getattr(backends.get(machine.backend), "migrate", None))
 
 
 def moves_off(

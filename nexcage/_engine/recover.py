@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 import anyio
+import msgspec
 
 from nexcage._core.config import Config, Limits
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded, TakenOver
@@ -28,7 +29,7 @@ from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.operation import notes_of
 from nexcage._engine.steps import Steps
-from nexcage._engine.tidying import leaves, tidied, tidies
+from nexcage._engine.tidying import completed, leaves, tidied, tidies
 from nexcage.abc import Backend, Journal, Lease, Ref
 from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable
 from nexcage.tools.claims import KEPT
@@ -173,7 +174,18 @@ class Recovery:
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Judgement(finding.verdict, "repair", finding.why)
         left: NexcageError | None = None
-        if leaves(began, finding.verdict) and tidies(self._backends.get(began.backend), began, machine):
+        failed: NexcageError | None = None
+        backend = self._backends.get(began.backend)
+        if finding.verdict == "done" and began.op is Op.START and tidies(backend, began, machine):
+            if not await self._take_over(began):
+                return None
+            machine = self._observer.machine(machine.id)
+            began = machine.running or began
+            failed = await self._completed(began, machine, node, look)
+            if failed is not None:
+                look, finding = await node.look((began.op_id,)), Judgement("not", "repair", str(failed))
+                machine = self._observer.machine(machine.id)
+        if leaves(began, finding.verdict, machine, look) and tidies(self._backends.get(began.backend), began, machine):
             if not await self._take_over(began):
                 return None
             machine = self._observer.machine(machine.id)
@@ -181,6 +193,8 @@ class Recovery:
             left = await self._put_away(began, machine, node, look)
         if finding.verdict in ("done", "not"):
             outcome = self._outcome(began, machine, look, last, finding)
+            if failed is not None and isinstance(outcome, Failed):
+                outcome = msgspec.structs.replace(outcome, error=Problem.of(failed))
             if left is not None:
                 problem = Problem.of(left)
                 outcome = Failed(id=began.id, op=began.op, op_id=began.op_id, state=outcome.state, error=problem)
@@ -216,7 +230,7 @@ class Recovery:
             id=began.id,
             op=began.op,
             op_id=began.op_id,
-            state=unchanged(began, guest, machine),
+            state=unchanged(began, guest, machine, look),
             pid=guest.pid if guest else 0,
             error=Problem.of(self._why(began, machine, last, finding)),
             resolved_by=finding.by,
@@ -285,6 +299,14 @@ class Recovery:
         except Stale:
             return False
         return True
+
+    async def _completed(self, began: Began, machine: Machine, node: FleetNode, look: Look) -> NexcageError | None:
+        """What was to follow its start; the error when that failed. Raises NodeError to be asked again later."""
+        steps = self.steps(node, began, look, count=machine.steps)
+        try:
+            return await completed(self._backends.get(began.backend), steps, began, machine, look)
+        except Lost as answer:
+            raise NodeUnreachable(node.key, str(answer)) from None
 
     async def _put_away(self, began: Began, machine: Machine, node: FleetNode, look: Look) -> NexcageError | None:
         """What it left beside its container; the error when that could not be put away. Raises NodeError to be asked again later."""

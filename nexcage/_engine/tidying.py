@@ -5,18 +5,20 @@ from __future__ import annotations
 from nexcage._core.events import Began
 from nexcage._core.intents import Create
 from nexcage._core.machine import Machine
-from nexcage._core.states import Op
+from nexcage._core.seen import Look, undone
+from nexcage._core.states import Op, State
 from nexcage.abc import Backend, Node, Ref
-from nexcage.errors import JournalError, NexcageError
+from nexcage.errors import JournalError, NexcageError, NodeError
 
-__all__ = ["leaves", "rehearsed", "tidied", "tidies"]
+__all__ = ["completed", "leaves", "rehearsed", "tidied", "tidies"]
 
 _LEAVE = {(Op.CREATE, "not"), (Op.DELETE, "done")}
 
 
-def leaves(began: Began, verdict: str) -> bool:
+def leaves(began: Began, verdict: str, machine: Machine, look: Look | None) -> bool:
     """Whether there is no container any more, and what was made for it may still be there."""
-    return (began.op, verdict) in _LEAVE
+    gone = verdict == "not" and look is not None and undone(began, machine, look)
+    return gone or (began.op, verdict) in _LEAVE
 
 
 def tidies(backend: Backend | None, began: Began, machine: Machine) -> bool:
@@ -29,6 +31,29 @@ def tidies(backend: Backend | None, began: Began, machine: Machine) -> bool:
 def _is_bundle(began: Began, machine: Machine) -> bool:
     spec = began.intent.spec if isinstance(began.intent, Create) else machine.spec
     return spec is not None and spec.bundle is not None
+
+
+async def completed(
+    backend: Backend | None, node: Node, began: Began, machine: Machine, look: Look
+) -> NexcageError | None:
+    """After a start that nobody drove to its end: what the backend does once the program runs; the error when that failed. Raises
+    JournalError, NodeError to be asked again later, and Lost when nobody knows.
+    """
+    complete, guest = getattr(backend, "started", None), look.guests.get(machine.vmid)
+    if began.op is not Op.START or complete is None or not _is_bundle(began, machine):
+        return None
+    if guest is None or guest.waiting:
+        return None
+    first = began.before is State.CREATED and machine.pid > 0
+    try:
+        await complete(node, Ref(began.id, machine.vmid, began.node), guest.pid, first=first)
+    except JournalError:
+        raise
+    except NexcageError as error:
+        if isinstance(error, NodeError) and error.retryable:
+            raise
+        return error
+    return None
 
 
 async def tidied(backend: Backend | None, node: Node, began: Began, machine: Machine) -> NexcageError | None:

@@ -30,7 +30,7 @@ from nexcage._engine.node import FleetNode
 from nexcage.abc import Backend, Keeper, Node, Ref
 from nexcage.errors import IllegalTransition, NoRoute, NotFound, Unsupported
 
-__all__ = ["carry_out", "details_of", "perform", "ready", "verb_of"]
+__all__ = ["carry_out", "details_of", "perform", "ready", "stays_with_its_files", "verb_of"]
 
 
 def verb_of(intent: Keeping) -> str:
@@ -59,12 +59,20 @@ async def ready(
         return intent
     details = details_of(machine, look, backend.name, str(intent.op))
     guest = look.guests.get(machine.vmid)
+    if isinstance(intent, Migrate) and (stays_with_its_files(machine) or (guest is not None and guest.gated)):
+        why = f"cannot move what was made from a bundle: its init, its hooks and what its config names are files of {machine.node}"
+        raise Unsupported(machine.id, "migrate", backend.name, why)
     mark = str(Mark(fleet, machine.id, machine.vmid, machine.mark))
     running = guest is not None and guest.running
     wanted = changes.ready(intent, details, mark=mark, running=running, node=machine.node)
     if isinstance(wanted, Migrate):
         return await _with_target(wanted, machine, look, nodes)
     return wanted
+
+
+def stays_with_its_files(machine: Machine) -> bool:
+    """Whether it was made from a bundle for Proxmox VE, which has files on its node that do not move with it."""
+    return machine.spec is not None and machine.spec.bundle is not None
 
 
 async def _with_target(intent: Migrate, machine: Machine, look: Look, nodes: Mapping[str, FleetNode]) -> Migrate:

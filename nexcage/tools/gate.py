@@ -16,8 +16,23 @@ from nexcage._core.seen import Mark
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NotOurs
 from nexcage.tools import bundling, pct
 
-__all__ = ["OPEN", "REACHED", "READ", "SEAL", "START", "once", "open_", "reached", "read", "seal", "start"]
+__all__ = [
+    "HOOK_FAILED",
+    "OPEN",
+    "REACHED",
+    "READ",
+    "SEAL",
+    "START",
+    "once",
+    "open_",
+    "reached",
+    "read",
+    "seal",
+    "start",
+]
 
+HOOK_FAILED = 12
+"""The exit status of an opening whose ``startContainer`` hook failed."""
 _PATIENCE = 10  # seconds in which an init that has been started is at its gate
 _GUARD = r"""R=${NEXCAGE_NODE_ROOT-} mark=$1 vmid=$2 gate=$R$3/inside
 no() { echo "nexcage: $2" >&2; exit "$1"; }
@@ -59,6 +74,7 @@ OPEN = (
 op=${NEXCAGE_OP_ID:-start} n=$(($4 * 20))
 pid=$(lxc-info -n "$vmid" -p -H 2>/dev/null)
 case $pid in ''|*[!0-9]*) no 8 "container $vmid has no init process" ;; esac
+rm -f -- "$R$3"/begun.poststart.* # those belong to the start before
 echo "$op" > "$gate/open" || no 73 "$gate/open cannot be written"
 # Both ends are opened, so that neither opening nor writing ever waits for the other side.
 exec 4<> "$gate/said" 3<> "$gate/gate" || no 73 "$gate cannot be opened"
@@ -71,7 +87,7 @@ while [ "$R/proc/$pid/exe" -ef "$gate/init" ]; do
   sleep 0.05
 done
 said=$(dd bs=4096 count=1 iflag=nonblock <&4 2>/dev/null)
-case $said in failed\ *) said=${said#failed }; no 7 "${said#* }" ;; esac
+case $said in failed\ 121\ *) no 12 "${said#failed 121 }" ;; failed\ *) said=${said#failed }; no 7 "${said#* }" ;; esac
 echo "$pid"
 """
 )

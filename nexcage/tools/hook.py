@@ -13,7 +13,7 @@ from typing import Any
 
 from nexcage._core.bundle_plan.model import Call
 from nexcage._core.command import Command, Result, nothing, shown
-from nexcage.errors import CommandFailed, NexcageError, NodeNotUsable
+from nexcage.errors import CommandFailed, NexcageError
 
 __all__ = ["HOOK", "records", "run"]
 
@@ -32,11 +32,21 @@ while (length $in >= 6) {
     substr($in, 0, 6 + $length) = "";
     if ($tag eq "h") { push @argv, $value } elsif ($tag eq "v") { push @env, $value } else { $one{$tag} = $value }
 }
-sub refuse { print STDERR "nexcage: $one{n} hook \"$one{H}\" failed: $_[0]\n"; exit 7 }
+my $once;
+sub refuse {
+    my $said = "nexcage: $one{n} hook \"$one{H}\" failed: $_[0]\n";
+    syswrite $once, $said if $once;
+    print STDERR $said;
+    exit 7;
+}
 exists $one{z} or do { print STDERR "nexcage: the hook came incomplete\n"; exit 6 };
 if (length $one{o}) {
-    sysopen my $once, ($ENV{NEXCAGE_NODE_ROOT} // "") . $one{o}, 193, 0600
-        or $!{EEXIST} ? do { print STDERR "nexcage: it was begun before, and is not run again\n"; exit 0 } : refuse("cannot note it: $!");
+    my $noted = ($ENV{NEXCAGE_NODE_ROOT} // "") . $one{o};
+    if (!sysopen $once, $noted, 193, 0600) {
+        refuse("cannot note it: $!") if !$!{EEXIST};
+        open my $before, "<", $noted; my $said = <$before> // "";
+        print STDERR length $said ? $said : "nexcage: it was begun before, and is not run again\n"; exit(length $said ? 7 : 0);
+    }
 }
 my ($path, $state, $most) = (($ENV{NEXCAGE_NODE_ROOT} // "") . $one{H}, $one{s}, $one{t});
 @argv = ($path) if !@argv;
@@ -108,7 +118,7 @@ def run(
     """Run the hook ``index`` of ``kind`` with ``state`` on its standard input; raises CommandFailed when it fails.
 
     In ``cwd`` where the node has such a directory, else in ``/``. ``inside``: in the network, host name and IPC namespaces of ``pid``.
-    ``once``: a file of the node that is made when it begins; where that is there already it does not run.
+    ``once``: a file of the node that is made when it begins; where that is there already it does not run, and fails if it failed then.
     """
     limit = _FOREVER if call.timeout is None else call.timeout + _SLACK
     given = records(kind, call, state, cwd=cwd, pid=pid if inside else 0, once=once)
@@ -137,7 +147,4 @@ def records(kind: str, call: Call, state: bytes, *, cwd: str, pid: int = 0, once
 
 
 def _failed(command: Command[Any], result: Result, node: str) -> NexcageError:
-    said = shown(result.stderr)
-    if result.exit == 6:
-        return NodeNotUsable(node, said.strip().removeprefix("nexcage: "))
-    return CommandFailed(node, ("hook", *command.argv[4:]), result.exit or 1, said)
+    return CommandFailed(node, ("hook", *command.argv[4:]), result.exit or 1, shown(result.stderr))

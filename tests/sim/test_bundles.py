@@ -149,6 +149,18 @@ async def test_a_rehearsal_shows_the_commands_and_changes_nothing(
     assert (sim.effects(), templates(sim)) == ([], [])
 
 
+@pytest.mark.sim(nodes=2)
+async def test_it_stays_on_the_node_that_has_its_files(sim: SimCluster, fleet: Fleet, tmp_path: Path) -> None:
+    await fleet["web-1"].create(spec_of(bundle(tmp_path)))
+    before = len(sim.effects())
+
+    with pytest.raises(nexcage.Unsupported, match="files of pve-01"):
+        await fleet["web-1"].migrate("pve-02")
+
+    assert (len(sim.effects()), fleet["web-1"].machine.node) == (before, "pve-01")
+    assert (await fleet.moves_off("pve-01"), fleet.stay_on("pve-01")) == ([], ("web-1",))
+
+
 @pytest.mark.sim(nodes=1)
 async def test_a_copy_would_share_the_files_of_its_source_and_is_refused(fleet: Fleet, tmp_path: Path) -> None:
     await fleet["web-1"].create(spec_of(bundle(tmp_path)))

@@ -97,10 +97,27 @@ async def test_a_hook_of_the_create_that_fails_leaves_no_container(sim: SimClust
 
 
 @pytest.mark.sim(nodes=1, real_time=True)
-async def test_a_poststart_hook_that_fails_stops_the_container(sim: SimCluster, tmp_path: Path) -> None:
+async def test_a_poststart_hook_that_fails_undoes_the_create(sim: SimCluster, tmp_path: Path) -> None:
     async with sim.fleet() as fleet:
         web = fleet["web-1"]
         await web.create(spec(bundle(tmp_path, hooks=hooks(sim, {"poststart": 3}))))
+        with pytest.raises(nexcage.CommandFailed, match="exit status 3"):
+            await web.start()
+        assert web.machine.state is State.ABSENT
+        assert ran(sim)[3:] == ["poststart", "poststop"]
+        assert gone(sim)
+
+
+@pytest.mark.sim(nodes=1, real_time=True)
+async def test_a_poststart_hook_that_fails_when_it_is_started_once_more_only_stops_it(
+    sim: SimCluster, tmp_path: Path
+) -> None:
+    async with sim.fleet() as fleet:
+        web = fleet["web-1"]
+        await web.create(spec(bundle(tmp_path, hooks=hooks(sim))))
+        await web.start()
+        await web.stop(force=True)
+        hooks(sim, {"poststart": 3})
         with pytest.raises(nexcage.CommandFailed, match="exit status 3"):
             await web.start()
         assert web.machine.state is State.STOPPED

@@ -52,6 +52,9 @@ def _open(ctx: Ctx) -> Steps:
     pid = ctx.node.init_pid(int(vmid))
     if pid is None:
         return _no(ctx, 8, f"container {vmid} has no init process")
+    for name in ctx.node.files.names(directory):
+        if name.startswith("begun.poststart."):
+            ctx.node.files.remove(f"{directory}/{name}")
     ctx.node.files.write(f"{directory}/inside/open", f"{ctx.env.get('NEXCAGE_OP_ID', 'start')}\n")
     if waits(ctx.node, int(vmid)):
         let_pass(ctx.node, int(vmid))
@@ -105,8 +108,9 @@ def _hook(ctx: Ctx) -> Steps:
         data = data[6 + size :]
     node, path, once = ctx.node, given[b"H"], given[b"o"]
     if once and node.files.exists(once):
-        ctx.err("nexcage: it was begun before, and is not run again\n")
-        return 0
+        said = node.files.read(once)
+        ctx.err(said or "nexcage: it was begun before, and is not run again\n")
+        return 7 if said else 0
     if once:
         node.files.write(once, "")
     text = node.files.read(path)
@@ -114,7 +118,10 @@ def _hook(ctx: Ctx) -> Steps:
     node.effect("hook", path, given[b"n"])
     why = "no such file or directory" if text is None else f"exit status {status[0]}" if status[0] != "0" else ""
     if why:
-        ctx.err(f'nexcage: {given[b"n"]} hook "{path}" failed: {why}\n')
+        said = f'nexcage: {given[b"n"]} hook "{path}" failed: {why}\n'
+        if once:
+            node.files.write(once, said)
+        ctx.err(said)
         return 7
     return 0
     yield

@@ -11,6 +11,7 @@ import msgspec
 from nexcage._backends import bundle_hooks, shim
 from nexcage._core.bundle_plan.model import BundlePlan
 from nexcage._core.command import Command
+from nexcage._core.contents import gibibytes
 from nexcage._core.seen import Mark
 from nexcage._core.settings import OSTYPES
 from nexcage._core.spec import Spec
@@ -18,16 +19,38 @@ from nexcage.abc import Node
 from nexcage.errors import NotFound
 from nexcage.tools import bundling
 
-__all__ = ["Prepared", "finished", "linked", "prepared_of", "with_plan", "with_words"]
+__all__ = ["Prepared", "Sent", "finished", "linked", "prepared_of", "sent_of", "with_plan", "with_words"]
 
-GIB = 1 << 30
 _NUMBERED = re.compile(r"(mp|dev)[0-9]+")
 _INSIDE = "inside"
 """The directory on the node that the container sees as `shim.DIRECTORY`."""
 
 
-class Prepared(Protocol):
-    """A bundle that was read, planned, and whose root file system is on the node. Some engines hand it to a create with its node."""
+class Sent(Protocol):
+    """What a create works from, which is on the node. Some engines hand it to a create with its node."""
+
+    @property
+    def template(self) -> str:
+        """The volume of this create, ``STORAGE:vztmpl/NAME``."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Where that lies on the node."""
+        ...
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What it may be linked from."""
+        ...
+
+    async def send(self) -> None:
+        """Send it once more; it has gone meanwhile."""
+        ...
+
+
+class Prepared(Sent, Protocol):
+    """A bundle that was read, planned, and whose root file system was sent."""
 
     @property
     def plan(self) -> BundlePlan: ...
@@ -47,24 +70,10 @@ class Prepared(Protocol):
         """Bytes that the root file system takes."""
         ...
 
-    @property
-    def template(self) -> str:
-        """The volume that this create works from, ``STORAGE:vztmpl/NAME``."""
-        ...
 
-    @property
-    def path(self) -> str:
-        """Where that lies on the node."""
-        ...
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """What it may be linked from."""
-        ...
-
-    async def send(self) -> None:
-        """Send the root file system once more; it has gone meanwhile."""
-        ...
+def sent_of(node: Node) -> Sent:
+    """What the engine has sent for the create that this node is for."""
+    return cast("Sent", getattr(node, "bundle"))  # noqa: B009 (only nodes of creates from content of the driver's machine have it)
 
 
 def prepared_of(node: Node) -> Prepared:
@@ -85,7 +94,7 @@ def with_plan(spec: Spec, prepared: Prepared) -> Spec:
         "mounts": _beside(mounts, spec.mounts, "mp"),
         "devices": _beside(devices, spec.devices, "dev"),
         "unprivileged": plan.unprivileged,
-        "size": spec.size or _gibibytes(prepared.size),
+        "size": spec.size or gibibytes(prepared.size),
         "ostype": spec.ostype or (None if _is_system(plan) else OSTYPES[-1]),
     }
     return msgspec.structs.replace(spec, **changes)
@@ -103,12 +112,12 @@ def with_words(command: Command[None], prepared: Prepared | None) -> Command[Non
 
 async def linked(node: Node, mark: Mark) -> None:
     """The template of this create, from what lies on the node."""
-    prepared = prepared_of(node)
-    command = bundling.link(mark, prepared.path, *prepared.sources)
+    sent = sent_of(node)
+    command = bundling.link(mark, sent.path, *sent.sources)
     try:
         await node.run(command)
     except NotFound:  # the last create that worked from it has ended a moment ago
-        await prepared.send()
+        await sent.send()
         await node.run(command)
 
 
@@ -166,8 +175,3 @@ def _beside(wanted: Mapping[str, str], given: Mapping[str, str], label: str) -> 
 def _is_system(plan: BundlePlan) -> bool:
     """Whether PVE may look after what is inside, as it does for templates; it recognises the distribution itself."""
     return not plan.readonly and (plan.launch is None or plan.launch.argv[:1] == (b"/sbin/init",))
-
-
-def _gibibytes(size: int) -> int:
-    """Room for the content, a fifth more, and half a GiB."""
-    return max(1, -(-(size * 6 // 5 + GIB // 2) // GIB))

@@ -63,8 +63,10 @@ class Lxc(Inside, Keeps, Monitored):
         bundle = bundles.prepared_of(node) if spec.bundle is not None else None
         if bundle is not None:
             spec = bundles.with_plan(spec, bundle)
+        sent = bundle or (bundles.sent_of(node) if spec.content is not None else None)
+        if sent is not None:
             await bundles.linked(node, node.mark(ref.id, 0))
-        template, hostname = bundle.template if bundle else str(image(spec.image)), pct.hostname_for(ref.id, spec)
+        template, hostname = sent.template if sent else str(image(spec.image)), pct.hostname_for(ref.id, spec)
         saved: Details | None = None
         if image(spec.image).kind == "backup":
             saved = await node.run(pvesm.saved(template))
@@ -80,6 +82,8 @@ class Lxc(Inside, Keeps, Monitored):
                 mark = node.mark(ref.id, vmid)
                 await node.run(bundles.finished(bundle, mark))
                 await gate.came_to_it(node, mark, bundle_hooks.kept(bundle.plan, bundle.state))
+            elif sent is not None:  # an image: it has been unpacked
+                await node.run(bundling.tidy(node.mark(ref.id, vmid)))
             return Ref(ref.id, vmid, ref.node)
         raise AlreadyExists(
             "VMID", f"{node.vmids.start}-{node.vmids.stop - 1}", "has no free number left for this container"
@@ -186,7 +190,7 @@ class Lxc(Inside, Keeps, Monitored):
         await node.run(mending.mend(ref.id, ref.vmid, lock, proof, making=node.mark(ref.id, ref.vmid)))
 
     async def tidy_bundle(self, node: Node, ref: Ref) -> None:
-        """What is kept on the node for one that was made, or was to be made, from a bundle."""
+        """What is kept on the node for one that was made, or was to be made, from a bundle or an image of the driver's machine."""
         mark = node.mark(ref.id, ref.vmid)
         if (known := await bundle_hooks.recall(node, mark)) is not None:
             await bundle_hooks.after_stop(node, mark, known)

@@ -40,6 +40,8 @@ def asked(call: Call) -> dict[str, Any]:  # Any: the keywords of Spec
         fields["allow"] = allow
     if call.flag("keep_template"):
         fields["keep_template"] = True
+    if call.flag("gate"):
+        fields["gate"] = True
     return fields
 
 

@@ -163,6 +163,7 @@ _NOT_OF_A_COPY = (
         "nameserver",
     ),
     *("searchdomain", "timezone", "pool", "hookscript", "arch", "ostype", "protection", "allow", "keep_template"),
+    "gate",
 )
 
 

@@ -8,8 +8,9 @@ import msgspec
 
 from nexcage.errors import InvalidSpec
 
-__all__ = ["Content"]
+__all__ = ["Content", "gibibytes"]
 
+_GIB = 1 << 30
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -17,7 +18,8 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
     """A root file system and its config.json, as the node's cache has them. The engine sets it before a create begins.
 
     ``rootfs`` is the digest of a plain tar archive (``/var/lib/nexcage-oci/cache/sha256-HEX.tar`` on the node), ``config`` that of a
-    config.json (``sha256-HEX.json`` there) whose ``root.path`` is ``rootfs``. ``size`` in bytes, unpacked.
+    config.json (``sha256-HEX.json`` there) whose ``root.path`` is ``rootfs``. ``size`` in bytes, unpacked. On Proxmox VE ``rootfs`` is the
+    digest of the oci-archive that the container is made from, and there is no ``config``.
     """
 
     rootfs: str
@@ -28,3 +30,8 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
         for field, value in (("content.rootfs", self.rootfs), ("content.config", self.config)):
             if not _DIGEST.fullmatch(value) and (value or field == "content.rootfs"):
                 raise InvalidSpec(field, value, "sha256: and 64 lower-case hex digits")
+
+
+def gibibytes(size: int) -> int:
+    """The disk for content of ``size`` bytes: room for it, a fifth more, and half a GiB."""
+    return max(1, -(-(size * 6 // 5 + _GIB // 2) // _GIB))

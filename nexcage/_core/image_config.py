@@ -28,7 +28,7 @@ from nexcage._core.bundle.image import ImageConfig, ImageSettings
 from nexcage._core.spec import Spec
 from nexcage.errors import InvalidImage, InvalidName
 
-__all__ = ["document", "encoded", "mapped", "user"]
+__all__ = ["document", "encoded", "mapped", "told", "user"]
 
 _VERSION = "1.0.2"  # nothing newer is used, and old runtimes know it
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -85,7 +85,7 @@ def document(id: str, image: ImageConfig, spec: Spec, who: User) -> Config:
         process=process,
         hostname=_hostname(id, spec),
         mounts=_MOUNTS,
-        annotations={**_annotations(image, said), **spec.annotations},
+        annotations={**told(image), **spec.annotations},
         linux=Linux(
             namespaces=tuple(Namespace(type=kind) for kind in ("pid", "network", "ipc", "uts", "mount")),
             resources=_resources(spec),
@@ -150,7 +150,9 @@ def _resources(spec: Spec) -> Resources:
 # ---- annotations -----------------------------------------------------------------------------------------------------------
 
 
-def _annotations(image: ImageConfig, said: ImageSettings) -> Mapping[str, str]:
+def told(image: ImageConfig) -> Mapping[str, str]:
+    """What an image tells of itself; its labels win."""
+    said = image.config or ImageSettings()
     ours = {
         "os": image.os,
         "architecture": image.architecture,

@@ -191,6 +191,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     A ``bundle`` (its directory on this machine) stands in for ``image``. ``allow`` are the fields (JSON pointers) that may be dropped
     where the backend cannot have them, ``keep_template`` leaves the template that its root file system became on the node's storage.
     ``oci_version`` is set by the engine from its config.json.
+    ``gate``: what Proxmox VE could make from an image itself is made as from a bundle (docs/images.md).
     """
 
     image: str = ""
@@ -233,6 +234,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     allow: tuple[str, ...] = ()
     keep_template: bool = False
     oci_version: str | None = None
+    gate: bool = False
 
     def __post_init__(self) -> None:
         if not self.image and self.bundle:
@@ -250,6 +252,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
         _flag("onboot", self.onboot)
         _flag("pull", self.pull)
         _flag("keep_template", self.keep_template)
+        _flag("gate", self.gate)
         if self.oci_version is not None:
             _full(_VERSION, "oci_version", self.oci_version, "a version such as 1.3.0")
         _integer("memory", self.memory, 16, 1 << 30)

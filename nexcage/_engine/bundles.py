@@ -6,9 +6,9 @@ was sent lies there under a name that tells its content. config.json is read onc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 import anyio.to_thread
 import msgspec
@@ -19,10 +19,13 @@ from nexcage._core.bundle import decode_config
 from nexcage._core.bundle_plan.decide import demand
 from nexcage._core.bundle_plan.model import BundlePlan, Root
 from nexcage._core.config import Config
+from nexcage._core.contents import Content, gibibytes
+from nexcage._core.handing import wish, wrong_for_pve
 from nexcage._core.oci import OCI_VERSION
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
 from nexcage._engine.node import FleetNode
+from nexcage._engine.sent import Handed, Sent
 from nexcage._engine.shelves import Flights, carried
 from nexcage._engine.supplies import Supplies, is_bundle
 from nexcage._planning import planned
@@ -32,55 +35,20 @@ from nexcage.tools import bundling, pvesm, shipping
 
 __all__ = ["Bundles", "Ready"]
 
+_log = logging.getLogger("nexcage")
 _PENDING = "nexcage-ROOTFS.tar.zst"
 _DEFAULT_MAP = ("u 0 100000 65536", "g 0 100000 65536")
 
 
-class Ready:
+class Ready(Sent):
     """A bundle for one create. Until it was made ready on a node it can only be shown."""
 
     def __init__(self, files: BundleFiles, plan: BundlePlan, op_id: str, state: bytes, storage: str) -> None:
+        super().__init__(op_id, storage, _PENDING)
         self.plan: BundlePlan = plan
         self.bundle: str = files.path
         self.config: bytes = files.config
         self.state: bytes = state
-        self.storage: str = storage
-        self.size: int = 0
-        self.sources: tuple[str, ...] = ()
-        self._op_id = op_id
-        self._name = _PENDING
-        self._directory = "/var/lib/vz/template/cache"
-        self._sender: Sender | None = None
-        self.given: Packed | None = None
-        """Its root file system, where that is no directory of this machine."""
-
-    @property
-    def template(self) -> str:
-        return f"{self.storage}:vztmpl/{self._own}"
-
-    @property
-    def path(self) -> str:
-        return f"{self._directory}/{self._own}"
-
-    @property
-    def _own(self) -> str:
-        stem, ending = self._name.split(".", 1)
-        return f"{stem}-{self._op_id}.{ending}"
-
-    def packed(self, packed: Packed, directory: str, sender: Sender) -> None:
-        """Its root file system lies in ``directory`` of the node: kept under its name, or where nobody sees it."""
-        self.size, self._name, self._directory = packed.unpacked, packed.template, directory
-        self._sender = sender
-        self.sources = (f"{directory}/{packed.template}", f"{directory}/.{packed.template}")
-
-    async def send(self) -> None:
-        """Have the root file system there (again)."""
-        if self._sender is not None:
-            await self._sender()
-
-
-class Sender(Protocol):
-    async def __call__(self) -> None: ...
 
 
 class Bundles:
@@ -108,7 +76,7 @@ class Bundles:
             and not spec.bundle
             and not await anyio.to_thread.run_sync(partial(is_bundle, path))
         ):
-            return await self._image(id, spec, backend, op_id, self._supplies)
+            return spec, None  # an image: see below
         roots = () if spec.bundle else self._config.bundle_roots
         files = await anyio.to_thread.run_sync(partial(read_bundle, path, roots))
         plan = planned(files, backend=backend.name, allow=spec.allow)
@@ -117,32 +85,51 @@ class Bundles:
         state = _state(id, made, files.path)
         return made, Ready(files, plan, op_id, state, self._config.defaults.image_storage)
 
-    async def _image(self, id: str, spec: Spec, backend: Backend, op_id: str, supplies: Supplies) -> tuple[Spec, Ready]:
-        """The same for an image of this machine, whose bundle is made here."""
-        image = await supplies.image(id, spec, user_namespace=spec.unprivileged)
+    async def image(
+        self, id: str, spec: Spec, backend: Backend, op_id: str, node: FleetNode
+    ) -> tuple[Spec, Ready | Handed | None]:
+        """The same for an image of this machine, where ``node`` is to have the container: handed over as it is where Proxmox VE makes
+        the same of it, else by a bundle that is made here. Raises the errors of `Supplies` too.
+        """
+        supplies = self._supplies
+        if supplies is None or spec.source is not None or spec.bundle or not getattr(backend, "plans", False):
+            return spec, None
+        if names.image(spec.image).kind != "path":
+            return spec, None
+        storage = self._config.defaults.image_storage
+        why = wish(spec, strict_oci=self._config.strict_oci)
+        why = why or ("" if await supplies.reads_images(node) else "its pve-container is older than 6.0.15")
+        why = why or wrong_for_pve(await supplies.said(spec, node))
+        if not why:
+            handed = await supplies.archived(spec, node)
+            size = handed.spec.size or gibibytes(handed.made.size)
+            content = Content(handed.packed.digest, size=handed.packed.size)
+            made = msgspec.structs.replace(handed.spec, size=size, content=content)
+            return made, Handed(op_id, storage, handed.packed.template, handed.packed)
+        _log.debug("%s: %s is made as a bundle: %s", node.key, spec.image, why)
+        image = await supplies.image(id, spec, node, user_namespace=spec.unprivileged)
         files = BundleFiles(image.path, image.config, decode_config(image.config), root=Root())
         plan = planned(files, backend=backend.name, allow=spec.allow)
         _accepted(files.path, plan, backend.name)
         made = _described(image.spec, files.path, plan)
-        ready = Ready(files, plan, op_id, _state(id, made, files.path), self._config.defaults.image_storage)
+        ready = Ready(files, plan, op_id, _state(id, made, files.path), storage)
         ready.given = await self._contents.compressed(image.packed, "zst")
         return made, ready
 
-    async def ready(self, ready: Ready, spec: Spec, node: FleetNode) -> None:
+    async def ready(self, ready: Ready | Handed, spec: Spec, node: FleetNode) -> None:
         """See that the node has all that it needs. Raises BundleRefused for what is not there, and the errors of the node."""
-        plan = ready.plan
-        if plan.needs:
-            lacking = await carried(node, bundling.lacking(plan.needs))
-            lacking = tuple((need, why) for need, why in lacking if need.pointer not in spec.allow)
-            if lacking:
-                pointers, whys = tuple(need.pointer for need, _ in lacking), tuple(why for _, why in lacking)
-                raise BundleRefused(ready.bundle, node.key, pointers, whys)
         packed = ready.given
-        if packed is None:
-            targets = _targets(plan)
-            packed = await self._flights.join(
-                ("pack", plan.rootfs, *targets), lambda: self._packed(plan.rootfs, targets)
-            )
+        if isinstance(ready, Ready):
+            await _had(ready, spec, node)
+            if packed is None:
+                targets = _targets(ready.plan)
+                packed = await self._flights.join(
+                    ("pack", ready.plan.rootfs, *targets), lambda: self._packed(ready.plan.rootfs, targets)
+                )
+        assert packed is not None
+        await self._sent(ready, packed, spec, node)
+
+    async def _sent(self, ready: Sent, packed: Packed, spec: Spec, node: FleetNode) -> None:
         directory = await self._place(node, ready.storage, packed.template)
         kept, unseen = f"{directory}/{packed.template}", f"{directory}/.{packed.template}"
 
@@ -164,6 +151,17 @@ class Bundles:
             path = await carried(node, pvesm.path(f"{storage}:vztmpl/{name}"))
             self._places[node.key, storage] = path.rpartition("/")[0]
         return self._places[node.key, storage]
+
+
+async def _had(ready: Ready, spec: Spec, node: FleetNode) -> None:
+    """Raises BundleRefused for what of the node it needs and cannot have."""
+    if not ready.plan.needs:
+        return
+    lacking = await carried(node, bundling.lacking(ready.plan.needs))
+    lacking = tuple((need, why) for need, why in lacking if need.pointer not in spec.allow)
+    if lacking:
+        pointers, whys = tuple(need.pointer for need, _ in lacking), tuple(why for _, why in lacking)
+        raise BundleRefused(ready.bundle, node.key, pointers, whys)
 
 
 def _accepted(path: str, plan: BundlePlan, backend: str) -> None:

@@ -88,6 +88,14 @@ class Contents:
                 return plain
             return await self._compressed(part, plain, compress)
 
+    async def archive(self, layout: Path) -> Packed:
+        """A layout of ours as an oci-archive; the same one gives the same bytes. Raises as `pack` does."""
+        async with self.store.room() as part:
+            digest, size = await self._packed(tar.archive(str(layout)), part)
+            packed = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size)
+            await self.store.keep(part, packed.path)
+            return packed
+
     async def _packed(self, command: Command[None], part: Path) -> tuple[str, int]:
         digest, size, said = hashlib.sha256(), 0, bytearray()
         async with await anyio.open_file(part, "wb") as file, self.local.stream(command) as stream:

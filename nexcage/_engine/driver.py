@@ -42,6 +42,7 @@ from nexcage._engine.placement import Coming, chosen, open_nodes, takers
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
+from nexcage._engine.sent import Handed
 from nexcage._engine.steps import Steps
 from nexcage._engine.supplies import Supplies
 from nexcage._engine.tidying import rehearsed
@@ -296,11 +297,13 @@ class Driver:
         cell = machine.rule(intent, strict_oci=self._strict)
         if cell.kind in ("already", "missing"):
             return machine.node, ()
-        bundle: Ready | None = None
+        bundle: Ready | Handed | None = None
         if isinstance(intent, Create):
             intent, wanted, backend = self._planned(intent)
             intent, bundle = await self._read(intent.op_id or "OPERATION", intent, backend)
             node = await self._place(intent, wanted.nodes, backend)
+            if bundle is None:
+                intent, bundle = await self._imaged(intent.op_id or "OPERATION", intent, backend, node)
             intent = await self._supplied(intent, node, backend, send=False)
         elif isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
@@ -362,6 +365,8 @@ class Driver:
             intent, op.bundle = await self._read(op.op_id, intent, backend)
             node = await self._place(intent, wanted.nodes, backend)
             with self._coming.to(node.key, intent.spec):
+                if op.bundle is None:
+                    intent, op.bundle = await self._imaged(op.op_id, intent, backend, node)
                 if self._bundles is not None and op.bundle is not None:
                     await self._bundles.ready(op.bundle, intent.spec, node)
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
@@ -382,6 +387,15 @@ class Driver:
         if self._bundles is None:
             return intent, None
         spec, ready = await self._bundles.read(intent.id, intent.spec, backend, op_id)
+        return msgspec.structs.replace(intent, spec=spec), ready
+
+    async def _imaged(
+        self, op_id: str, intent: Create, backend: Backend, node: FleetNode
+    ) -> tuple[Create, Ready | Handed | None]:
+        """The same for an image of this machine, once it is known where it goes."""
+        if self._bundles is None:
+            return intent, None
+        spec, ready = await self._bundles.image(intent.id, intent.spec, backend, op_id, node)
         return msgspec.structs.replace(intent, spec=spec), ready
 
     async def _supplied(self, intent: Create, node: FleetNode, backend: Backend, *, send: bool = True) -> Create:

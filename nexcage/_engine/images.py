@@ -131,7 +131,7 @@ class Images:
         supplies, meant = self._supplies, path
 
         async def one(node: FleetNode) -> Image:
-            packed = await supplies.template(meant, node)
+            packed = await supplies.template(meant, node, archive=await supplies.reads_images(node))
             volume = f"{place}:vztmpl/{packed.template}"
             dest = (await carried(node, pvesm.path(volume))).strip()
             async with self._alone(node, volume):

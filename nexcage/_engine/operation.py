@@ -8,9 +8,11 @@ from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Suc
 from nexcage._core.intents import Intent, Stop
 from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done, Failure
+from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import Op, State
 from nexcage._engine.bundles import Ready
 from nexcage._engine.hurry import Hurry
+from nexcage._engine.sent import Handed
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
 
 __all__ = ["Operation", "notes_of", "repeated"]
@@ -34,7 +36,7 @@ class Operation:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
         self.requested: bool = False
-        self.bundle: Ready | None = None
+        self.bundle: Ready | Handed | None = None
 
     @property
     def seconds(self) -> float:
@@ -48,7 +50,7 @@ class Operation:
             state=machine.state,
             changed=changed,
             node=machine.node,
-            vmid=machine.vmid or (self.began.vmid if self.began else 0),
+            vmid=_shown(machine.backend, machine.vmid or (self.began.vmid if self.began else 0)),
             pid=machine.pid,
             seconds=self.seconds,
             retries=self.retries,
@@ -63,7 +65,7 @@ class Operation:
             op_id=self.op_id,
             state=machine.state,
             node=error.node if isinstance(error, NodeError) else machine.node,
-            vmid=machine.vmid,
+            vmid=_shown(machine.backend, machine.vmid),
             seconds=self.seconds,
             retries=self.retries,
         )
@@ -126,6 +128,11 @@ class Operation:
         return self.interrupted(began, Problem.of(unsure)), unsure
 
 
+def _shown(backend: str, vmid: int) -> int:
+    """The number that Proxmox VE knows a container by; containers of crun and runc have none."""
+    return 0 if backend in RUNTIMES else vmid
+
+
 def repeated(op: Operation, machine: Machine, ended: Ended) -> Done:
     """The same key again: the same outcome, raised or returned, and nothing runs."""
     if ended.op is not op.intent.op:
@@ -139,7 +146,7 @@ def repeated(op: Operation, machine: Machine, ended: Ended) -> Done:
         state=ended.state,
         changed=ended.changed,
         node=ended.node,
-        vmid=ended.vmid,
+        vmid=_shown(ended.backend, ended.vmid),
         pid=ended.pid,
         seconds=ended.seconds,
         resolved_by=ended.resolved_by,

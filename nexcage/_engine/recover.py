@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
 
 import anyio
@@ -29,7 +30,7 @@ from nexcage._engine.node import FleetNode, Lost
 from nexcage._engine.observe import Observer, Stale
 from nexcage._engine.operation import notes_of
 from nexcage._engine.steps import Steps
-from nexcage._engine.tidying import completed, leaves, tidied, tidies
+from nexcage._engine.tidying import completed, handed, leaves, tidied, tidies, unpacked
 from nexcage.abc import Backend, Journal, Lease, Ref
 from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable
 from nexcage.tools.claims import KEPT
@@ -191,6 +192,14 @@ class Recovery:
             machine = self._observer.machine(machine.id)
             began = machine.running or began
             left = await self._put_away(began, machine, node, look)
+        if finding.verdict == "done" and handed(began):
+            if not await self._take_over(began):
+                return None
+            machine = self._observer.machine(machine.id)
+            began = machine.running or began
+            with suppress(Lost):
+                steps = self.steps(node, began, look, count=machine.steps)
+                await unpacked(self._backends.get(began.backend), steps, began, machine)
         if finding.verdict in ("done", "not"):
             outcome = self._outcome(began, machine, look, last, finding)
             if failed is not None and isinstance(outcome, Failed):

@@ -19,9 +19,11 @@ import msgspec
 from nexcage import names
 from nexcage._bundles import read_bundle
 from nexcage._core import image_config
+from nexcage._core.bundle.image import ImageConfig
 from nexcage._core.command import Command, text
 from nexcage._core.config import Config
 from nexcage._core.contents import Content
+from nexcage._core.handing import reads_images
 from nexcage._core.layout import Wanted
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
@@ -32,7 +34,7 @@ from nexcage._engine.sources import located
 from nexcage._engine.unpacking import Made, Unpacker
 from nexcage.abc import Backend
 from nexcage.errors import InvalidPath, NexcageError
-from nexcage.tools import shipping
+from nexcage.tools import health, shipping
 
 __all__ = ["Image", "Supplies", "is_bundle"]
 
@@ -69,6 +71,7 @@ class Supplies:
         self._unpacker = unpacker
         self._config = config
         self._machines: dict[str, str] = {}
+        self._reads: dict[str, bool] = {}
         self._sent: dict[tuple[str, str], float] = {}
 
     async def ready(
@@ -88,7 +91,7 @@ class Supplies:
         in_place = spec.bundle is not None or await anyio.to_thread.run_sync(partial(is_bundle, path))
         if in_place:
             return await self._of_bundle(spec, path, node, backend, send=send)
-        image = await self.image(id, spec, await self._arch(node))
+        image = await self.image(id, spec, node)
         await self._send(node, image.packed, image.config, send=send)
         return msgspec.structs.replace(image.spec, content=_content(image.packed, image.config, image.made.size))
 
@@ -96,8 +99,10 @@ class Supplies:
         """The content is no longer there."""
         self._sent.pop((node.key, shipping.cached(digest)), None)
 
-    async def template(self, path: str, node: FleetNode) -> Packed:
-        """The root file system of a bundle or an image of this machine, compressed as templates are. Nothing is sent."""
+    async def template(self, path: str, node: FleetNode, *, archive: bool = False) -> Packed:
+        """The root file system of a bundle or an image of this machine, compressed as templates are; an image as an oci-archive where
+        ``archive`` says so. Nothing is sent.
+        """
         if await anyio.to_thread.run_sync(partial(is_bundle, path)):
             files = await anyio.to_thread.run_sync(partial(read_bundle, path, ()))
             if files.decoded is None:
@@ -105,21 +110,48 @@ class Supplies:
             root = files.decoded.document.root
             return await self.contents.pack(Path(files.path) / (root.path if root else "rootfs"), compress="zst")
         where, tag = await anyio.to_thread.run_sync(located, path)
-        _, packed = await self._unpacker.made(where, tag, Wanted(await self._arch(node)))
+        wanted = Wanted(await self._arch(node))
+        if archive:
+            return (await self._unpacker.archived(where, tag, wanted))[1]
+        _, packed = await self._unpacker.made(where, tag, wanted)
         return await self.contents.compressed(packed, "zst")
 
-    async def image(self, id: str, spec: Spec, arch: str = "", *, user_namespace: bool = False) -> Image:
-        """The image that ``spec.image`` names on this machine, for machines of ``arch`` (like this one). Nothing is sent."""
-        ref = names.image(spec.image)
-        path, tag = await anyio.to_thread.run_sync(located, ref.path or ref.text)
-        made, packed = await self._unpacker.made(path, tag, Wanted(_arch(spec.arch or arch or os.uname().machine)))
-        noted = {_SOURCE: f"{path}{':' if tag else ''}{tag}", _DIGEST: made.digest}
-        spec = msgspec.structs.replace(spec, annotations={**noted, **spec.annotations})
+    async def reads_images(self, node: FleetNode) -> bool:
+        """Whether Proxmox VE on this node makes containers from images itself; asked once."""
+        if node.key not in self._reads:
+            try:
+                found = await carried(node, health.packages())
+            except NexcageError as error:
+                if error.retryable:
+                    raise
+                found = {}
+            self._reads[node.key] = reads_images(found.get("pve-container", ""))
+        return self._reads[node.key]
+
+    async def image(self, id: str, spec: Spec, node: FleetNode, *, user_namespace: bool = False) -> Image:
+        """The image that ``spec.image`` names on this machine, for machines like ``node``. Nothing is sent."""
+        path, tag, wanted = await self._meant(spec, node)
+        made, packed = await self._unpacker.made(path, tag, wanted)
+        spec = _noted(spec, path, tag, made)
         document = image_config.document(id, made.image, spec, made.user)
-        spec = msgspec.structs.replace(spec, annotations=document.annotations)
         if user_namespace:
             document = image_config.mapped(document)
         return Image(spec, str(path), image_config.encoded(document), packed, made)
+
+    async def archived(self, spec: Spec, node: FleetNode) -> Image:
+        """The same as an oci-archive, for who reads images himself."""
+        path, tag, wanted = await self._meant(spec, node)
+        made, packed = await self._unpacker.archived(path, tag, wanted)
+        return Image(_noted(spec, path, tag, made), str(path), b"", packed, made)
+
+    async def said(self, spec: Spec, node: FleetNode) -> ImageConfig:
+        """What that image says of itself; none of its layers is read."""
+        return await self._unpacker.said(*await self._meant(spec, node))
+
+    async def _meant(self, spec: Spec, node: FleetNode) -> tuple[Path, str, Wanted]:
+        ref = names.image(spec.image)
+        path, tag = await anyio.to_thread.run_sync(located, ref.path or ref.text)
+        return path, tag, Wanted(_arch(spec.arch or await self._arch(node)))
 
     async def _of_bundle(self, spec: Spec, path: str, node: FleetNode, backend: Backend | None, *, send: bool) -> Spec:
         roots = () if spec.bundle else self._config.bundle_roots
@@ -171,6 +203,12 @@ def _arch(machine: str) -> str:
 def is_bundle(path: str) -> bool:
     """Whether a path of this machine is a bundle, not an image."""
     return (Path(path) / "config.json").is_file() and not (Path(path) / "oci-layout").exists()
+
+
+def _noted(spec: Spec, path: Path, tag: str, made: Made) -> Spec:
+    """With what state.json says of its image; annotations of the spec itself win."""
+    noted = {_SOURCE: f"{path}{':' if tag else ''}{tag}", _DIGEST: made.digest}
+    return msgspec.structs.replace(spec, annotations={**image_config.told(made.image), **noted, **spec.annotations})
 
 
 def _moved(config: bytes) -> bytes:

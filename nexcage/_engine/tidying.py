@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from nexcage._core.events import Began
 from nexcage._core.intents import Create
 from nexcage._core.machine import Machine
@@ -10,7 +12,7 @@ from nexcage._core.states import Op, State
 from nexcage.abc import Backend, Node, Ref
 from nexcage.errors import JournalError, NexcageError, NodeError
 
-__all__ = ["completed", "leaves", "rehearsed", "tidied", "tidies"]
+__all__ = ["completed", "handed", "leaves", "rehearsed", "tidied", "tidies", "unpacked"]
 
 _LEAVE = {(Op.CREATE, "not"), (Op.DELETE, "done")}
 
@@ -30,7 +32,19 @@ def tidies(backend: Backend | None, began: Began, machine: Machine) -> bool:
 
 def _is_bundle(began: Began, machine: Machine) -> bool:
     spec = began.intent.spec if isinstance(began.intent, Create) else machine.spec
-    return spec is not None and spec.bundle is not None
+    return spec is not None and (spec.bundle is not None or handed(began))
+
+
+def handed(began: Began) -> bool:
+    """Whether it is a create from an archive that is sent for it alone: Proxmox VE makes the container of the image."""
+    return isinstance(began.intent, Create) and began.intent.spec.content is not None and began.backend == "lxc"
+
+
+async def unpacked(backend: Backend | None, node: Node, began: Began, machine: Machine) -> None:
+    """After a create that nobody drove to its end: its archive goes. What cannot be removed is swept by a later create there."""
+    if handed(began) and (tidy := getattr(backend, "tidy_bundle", None)) is not None:
+        with suppress(NexcageError):
+            await tidy(node, Ref(began.id, machine.vmid, began.node))
 
 
 async def completed(

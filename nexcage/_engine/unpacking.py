@@ -1,4 +1,5 @@
-"""From an image on this machine to a root file system that nodes can be sent: verified first, then unpacked, then packed as one archive.
+"""From an image on this machine to what nodes can be sent: verified first, then unpacked and packed as one archive of its root file
+system, or put into one oci-archive as it is.
 
 skopeo and umoci do what they are for, in a scratch directory that is gone afterwards, however it ended. Before they begin every blob was
 read once: its size and checksum, that of the layer inside, and what its entries would do. So what is too large, damaged or hostile is
@@ -10,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import anyio
 import anyio.to_thread
@@ -38,23 +39,29 @@ __all__ = ["Made", "Unpacker"]
 _CHUNK = 1 << 20
 _PLAIN = "application/vnd.oci.image.manifest.v1+json"
 _LINKS = 40
+_UNPACKED, _ARCHIVED = ".image.json", ".oci.json"
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What became of an image: ``rootfs`` is the digest of its root file system's archive, ``size`` what it takes unpacked (about).
+    """What became of an image: ``rootfs`` is the digest of its root file system's archive or of the image's, ``size`` what it takes
+    unpacked (about).
 
-    ``digest`` is that of its manifest, or of its config where the form has no manifest; ``user`` what its program runs as.
+    ``digest`` is that of its manifest, or of its config where the form has no manifest; ``user`` what its program runs as, where that
+    was looked up.
     """
 
     rootfs: str
     size: int
     digest: str
     config: str
-    user: User
+    user: User = User()
 
     @property
     def image(self) -> ImageConfig:
         return decode_image_config(self.config).document
+
+
+_Making: TypeAlias = Callable[[Source, Chosen, Path], Awaitable[tuple[Made, Packed]]]
 
 
 class Unpacker:
@@ -70,20 +77,42 @@ class Unpacker:
 
         Raises InvalidImage, UnsupportedImage, InvalidPath, and NodeNotUsable where a program is missing or there is no room.
         """
+        return await self._once(path, tag, wanted, _UNPACKED, self._from_layout)
+
+    async def archived(self, path: Path, tag: str, wanted: Wanted) -> tuple[Made, Packed]:
+        """The same as an oci-archive that holds this image only. Its layers are verified and judged too, and stay as they are."""
+        return await self._once(path, tag, wanted, _ARCHIVED, self._as_archive)
+
+    async def said(self, path: Path, tag: str, wanted: Wanted) -> ImageConfig:
+        """What the image says of itself; none of its layers is read."""
         source = await anyio.to_thread.run_sync(open_source, path)
         try:
-            key, chosen = await anyio.to_thread.run_sync(_meant, source, tag, wanted)
-            if (known := await anyio.to_thread.run_sync(self._known, key)) is not None:
-                return known
-            return await self._flights.join((key,), lambda: self._make(key, source, tag, wanted, chosen))
+            return (await anyio.to_thread.run_sync(_meant, source, tag, wanted)).config
+        finally:
+            source.close()
+
+    async def _once(self, path: Path, tag: str, wanted: Wanted, form: str, make: _Making) -> tuple[Made, Packed]:
+        source = await anyio.to_thread.run_sync(open_source, path)
+        try:
+            meant = await anyio.to_thread.run_sync(_meant, source, tag, wanted)
+            key = meant.key if form == _UNPACKED else meant.whole
+            found = await anyio.to_thread.run_sync(self._known, key, form)
+            if found is None:
+                found = await self._flights.join(
+                    (key, form), lambda: self._make(key, form, source, tag, wanted, meant, make)
+                )
+            made, packed = found
+            if meant.chosen is not None:  # the same content may be known from another manifest
+                made = msgspec.structs.replace(made, digest=meant.chosen.digest)
+            return made, packed
         finally:
             source.close()
 
     # ---- what was made -----------------------------------------------------------------------------------------------------
 
-    def _known(self, key: str) -> tuple[Made, Packed] | None:
+    def _known(self, key: str, form: str) -> tuple[Made, Packed] | None:
         store = self._contents.store
-        note = store.place(key, ".image.json")
+        note = store.place(key, form)
         try:
             made = msgspec.json.decode(note.read_bytes(), type=Made)
         except (OSError, msgspec.MsgspecError):
@@ -94,28 +123,30 @@ class Unpacker:
             return None
         store.used(note)
         size = path.stat().st_size
-        return made, Packed(made.rootfs, path, sha256, size, unpacked=size)
+        return made, Packed(made.rootfs, path, sha256, size, unpacked=size if form == _UNPACKED else made.size)
 
     async def _make(
-        self, key: str, source: Source, tag: str, wanted: Wanted, chosen: Chosen | None
+        self, key: str, form: str, source: Source, tag: str, wanted: Wanted, meant: _Meant, make: _Making
     ) -> tuple[Made, Packed]:
-        if (known := await anyio.to_thread.run_sync(self._known, key)) is not None:
+        if (known := await anyio.to_thread.run_sync(self._known, key, form)) is not None:
             return known
         store = self._contents.store
         async with store.scratch() as scratch:
-            if chosen is None:
-                made, packed = await self._from_saved(source, tag, wanted, scratch)
+            if meant.chosen is None:
+                made, packed = await self._from_saved(source, tag, wanted, scratch, make)
                 made = msgspec.structs.replace(made, digest=f"sha256:{key}")
             else:
-                made, packed = await self._from_layout(source, chosen, scratch)
+                made, packed = await make(source, meant.chosen, scratch)
         async with store.room() as part:
             await anyio.to_thread.run_sync(part.write_bytes, msgspec.json.encode(made))
-            await store.keep(part, store.place(key, ".image.json"))
+            await store.keep(part, store.place(key, form))
         return made, packed
 
     # ---- making ------------------------------------------------------------------------------------------------------------
 
-    async def _from_saved(self, source: Source, tag: str, wanted: Wanted, scratch: Path) -> tuple[Made, Packed]:
+    async def _from_saved(
+        self, source: Source, tag: str, wanted: Wanted, scratch: Path, make: _Making
+    ) -> tuple[Made, Packed]:
         link = scratch / "saved.tar"
         link.symlink_to(source.path)
         if source.stored > self._bounds.size:
@@ -126,29 +157,17 @@ class Unpacker:
         await self._run(skopeo.copy(f"docker-archive:{link}:@{place}", str(layout), str(scratch)))
         converted = await anyio.to_thread.run_sync(open_source, layout)
         try:
-            _, chosen = await anyio.to_thread.run_sync(_meant, converted, "", wanted)
+            chosen = (await anyio.to_thread.run_sync(_meant, converted, "", wanted)).chosen
             assert chosen is not None
-            return await self._from_layout(converted, chosen, scratch)
+            return await make(converted, chosen, scratch)
         finally:
             converted.close()
 
     async def _from_layout(self, source: Source, chosen: Chosen, scratch: Path) -> tuple[Made, Packed]:
-        if len(chosen.manifest.layers) > self._bounds.layers:
-            raise InvalidImage(
-                "its layers", f"there are {len(chosen.manifest.layers)}, more than {self._bounds.layers}"
-            )
         layout, rootfs = scratch / "layout", scratch / "rootfs"
-        await anyio.to_thread.run_sync(_begun, layout, source, chosen)
-        tally, kinds = Tally(self._bounds), set[str]()
-        for number, (descriptor, diff_id) in enumerate(
-            zip(chosen.manifest.layers, chosen.config.rootfs.diff_ids, strict=True), 1
-        ):
-            judge = Layer(tally, f"layer {number} of {len(chosen.manifest.layers)}")
-            kinds.add(await self._staged(source, descriptor, diff_id, judge, layout))
-        if "zst" in kinds or chosen.descriptor.media_type != _PLAIN or not _readable(chosen):
-            plain = scratch / "plain"
-            await self._run(skopeo.copy(f"oci:{layout}:{umoci.TAG}", str(plain), str(scratch)))
-            layout = plain
+        tally, kinds = await self._verified(source, chosen, layout)
+        if "zst" in kinds or not _readable(chosen):
+            layout = await self._converted(layout, scratch)
         await self._run(umoci.unpack(str(layout), str(rootfs), most=self._bounds.size, rootless=os.geteuid() != 0))
         config = await anyio.to_thread.run_sync(source.document, chosen.manifest.config)
         said = chosen.config.config
@@ -157,16 +176,51 @@ class Unpacker:
         packed = await self._contents.pack(rootfs)
         return Made(packed.digest, tally.size, chosen.digest, config.decode(), who), packed
 
+    async def _as_archive(self, source: Source, chosen: Chosen, scratch: Path) -> tuple[Made, Packed]:
+        layout = scratch / "layout"
+        tally, _ = await self._verified(source, chosen, layout, copy=True)  # what is packed is what was verified
+        if not _readable(chosen):
+            layout = await self._converted(layout, scratch)
+        config = await anyio.to_thread.run_sync(source.document, chosen.manifest.config)
+        packed = msgspec.structs.replace(await self._contents.archive(layout), unpacked=tally.size)
+        return Made(packed.digest, tally.size, chosen.digest, config.decode()), packed
+
+    async def _converted(self, layout: Path, scratch: Path) -> Path:
+        """The same with media types of OCI and layers by gzip."""
+        plain = scratch / "plain"
+        await self._run(skopeo.copy(f"oci:{layout}:{umoci.TAG}", str(plain), str(scratch)))
+        return plain
+
     async def _run(self, command: Command[None]) -> None:
         await local_run(self._contents.local, command)
 
     # ---- verifying ---------------------------------------------------------------------------------------------------------
 
-    async def _staged(self, source: Source, descriptor: Descriptor, diff_id: str, judge: Layer, layout: Path) -> str:
+    async def _verified(
+        self, source: Source, chosen: Chosen, layout: Path, *, copy: bool = False
+    ) -> tuple[Tally, set[str]]:
+        """The new ``layout`` of the image, all of whose layers were judged; how large it is, and how they are compressed."""
+        if len(chosen.manifest.layers) > self._bounds.layers:
+            raise InvalidImage(
+                "its layers", f"there are {len(chosen.manifest.layers)}, more than {self._bounds.layers}"
+            )
+        await anyio.to_thread.run_sync(_begun, layout, source, chosen)
+        tally, kinds = Tally(self._bounds), set[str]()
+        copy = copy or not source.directory
+        for number, (descriptor, diff_id) in enumerate(
+            zip(chosen.manifest.layers, chosen.config.rootfs.diff_ids, strict=True), 1
+        ):
+            judge = Layer(tally, f"layer {number} of {len(chosen.manifest.layers)}")
+            kinds.add(await self._staged(source, descriptor, diff_id, judge, layout, copy=copy))
+        return tally, kinds
+
+    async def _staged(
+        self, source: Source, descriptor: Descriptor, diff_id: str, judge: Layer, layout: Path, *, copy: bool
+    ) -> str:
         """Compare a layer and judge what is in it; it is then in the layout, where the programs find it. How it is compressed."""
         window = await anyio.to_thread.run_sync(source.blob, descriptor)
         place = layout / blob_of(descriptor)
-        if source.directory:
+        if not copy:
             if not place.is_symlink():
                 place.symlink_to(source.path / blob_of(descriptor))
             await _compared(window, descriptor, None)
@@ -225,15 +279,26 @@ class Unpacker:
             raise InvalidImage(path.name, f"zstd cannot read it: {reason or 'it was ended'}")
 
 
-def _meant(source: Source, tag: str, wanted: Wanted) -> tuple[str, Chosen | None]:
-    """The image, and the name that it is remembered by. None for a saved one: its layers have no digests before it is converted."""
+class _Meant(NamedTuple):
+    """Which image it is. ``key`` names it by its config, which says what is in it, ``whole`` by its blobs too. Without ``chosen`` it is a
+    saved one: its layers have no digests before it is converted.
+    """
+
+    config: ImageConfig
+    key: str
+    whole: str
+    chosen: Chosen | None
+
+
+def _meant(source: Source, tag: str, wanted: Wanted) -> _Meant:
     if source.saved:
         name, _ = archive_config(source.file("manifest.json").whole("manifest.json"), tag)
         data = source.file(name).whole(name)
         config = decode_image_config(data).document
         if not suits(config, wanted):
             raise UnsupportedImage("image", str(wanted), f"a platform that the image is made for: {shown(config)}")
-        return hashlib.sha256(data).hexdigest(), None
+        key = hashlib.sha256(data).hexdigest()
+        return _Meant(config, key, key, None)
     steps = choose(source.index(), tag, wanted)
     try:
         descriptor = next(steps)
@@ -241,7 +306,10 @@ def _meant(source: Source, tag: str, wanted: Wanted) -> tuple[str, Chosen | None
             descriptor = steps.send(source.document(descriptor))
     except StopIteration as done:
         chosen: Chosen = done.value
-        return hashlib.sha256(chosen.manifest.config.digest.encode()).hexdigest(), chosen
+        key, whole = (
+            hashlib.sha256(digest.encode()).hexdigest() for digest in (chosen.manifest.config.digest, chosen.digest)
+        )
+        return _Meant(chosen.config, key, whole, chosen)
 
 
 def _begun(layout: Path, source: Source, chosen: Chosen) -> None:
@@ -258,8 +326,8 @@ def _begun(layout: Path, source: Source, chosen: Chosen) -> None:
 
 
 def _readable(chosen: Chosen) -> bool:
-    """Whether umoci knows the kinds of its blobs."""
-    return all(
+    """Whether programs that only know OCI's kinds of blobs know these."""
+    return chosen.descriptor.media_type == _PLAIN and all(
         one.media_type.startswith("application/vnd.oci.") for one in (chosen.manifest.config, *chosen.manifest.layers)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nexcage._core.command import Command, Result, nothing, shown
 from nexcage.errors import CommandFailed, NexcageError, NodeNotUsable
 
-__all__ = ["compress", "expand", "pack"]
+__all__ = ["archive", "compress", "expand", "pack"]
 
 _PACK = (
     "--format=posix",
@@ -29,6 +29,22 @@ def pack(directory: str, besides: str = "", names: tuple[str, ...] = ()) -> Comm
     """
     more = (f"--directory={besides}", *(f"./{name}" for name in names)) if names else ()
     argv = ("tar", "--create", "--file=-", *_PACK, f"--directory={directory}", ".", *more)
+    return Command(argv, parse=nothing, safe=True, classify=_refused)
+
+
+def archive(layout: str) -> Command[None]:
+    """An image layout as an oci-archive on standard output. Proxmox VE looks for exactly these names, and for a plain archive."""
+    how = (
+        "--format=gnu",
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mtime=@0",
+        "--mode=u=rwX,go=rX",
+    )
+    whole = ("--dereference", "--hard-dereference")
+    argv = ("tar", "--create", "--file=-", *how, *whole, f"--directory={layout}", "oci-layout", "index.json", "blobs")
     return Command(argv, parse=nothing, safe=True, classify=_refused)
 
 

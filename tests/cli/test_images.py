@@ -111,7 +111,7 @@ def test_an_image_of_this_machine_is_pushed_listed_and_removed(run: Run, pve: Pv
     volume = pushed.out.strip()
 
     assert (pushed.status, pushed.err) == (0, "")
-    assert re.fullmatch(r"local:vztmpl/nexcage-[0-9a-f]{20}\.tar\.zst", volume)
+    assert re.fullmatch(r"local:vztmpl/nexcage-[0-9a-f]{20}\.tar", volume)
     assert volume in run("images", "-o", "name").out.splitlines()
     assert run("images", "push", str(layout)).out == pushed.out
     assert run("rmi", volume) == Ran(0, "", "")

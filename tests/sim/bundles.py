@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tarfile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +31,15 @@ class PackedAlready(Contents):
         data = self._archive.read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
         return Packed(f"sha256:{sha256}", self._archive, sha256, len(data), f".tar.{compress}", 10 << 20)
+
+    async def archive(self, layout: Path) -> Packed:
+        target = self._archive.with_name("image.tar")
+        with tarfile.open(target, "w") as archive:
+            for name in ("oci-layout", "index.json", "blobs"):
+                archive.add(layout.resolve() / name, name)
+        data = target.read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Packed(f"sha256:{sha256}", target, sha256, len(data))
 
 
 def bundle(directory: Path, **more: Any) -> str:  # Any: JSON

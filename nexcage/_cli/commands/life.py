@@ -55,6 +55,7 @@ _CREATE = (
     Option(("-b", "--bundle"), "OCI bundle directory", "DIR", complete="dir"),
     Option(("--allow",), "properties of the bundle to do without: /linux/intelRdt", "FIELD", many=True, brief=True),
     Option(("--keep-template",), "leave the template made of the bundle's root file system", brief=True),
+    Option(("--gate",), "an image is made like a bundle, with a process that waits", brief=True),
     Option(("--pid-file",), "write init's host pid there (no newline)", "FILE", complete="file"),
     OP_ID,
     DRY,

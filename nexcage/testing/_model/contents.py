@@ -7,6 +7,7 @@ import json
 import re
 
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.oci_archive import image_of
 from nexcage.testing._model.tool import Ctx, Input, Steps
 from nexcage.tools.shipping import DISCARD, HELD, RECEIVE
 
@@ -34,7 +35,8 @@ def _receive(ctx: Ctx) -> Steps:
 
 def _kept(dest: str, data: bytes, sha256: str) -> str:
     if re.search(r"\.tar(\.[a-z0-9]+)?$", dest):
-        return json.dumps({"sha256": sha256, "size": len(data)})
+        image = image_of(data) if dest.endswith(".tar") else None
+        return json.dumps({"sha256": sha256, "size": len(data), **({} if image is None else {"oci": image})})
     return data.decode("utf-8", "replace")
 
 
@@ -45,8 +47,8 @@ def _free(node: Node) -> int | None:
 
 def size_of(text: str) -> int:
     """What a file of a node in memory would have of bytes."""
-    match = re.fullmatch(r'\{"sha256": "[0-9a-f]{64}", "size": ([0-9]+)\}', text)
-    return int(match[1]) if match else len(text.encode())
+    match = re.match(r'\{"sha256": "[0-9a-f]{64}", "size": ([0-9]+)[,}]', text)
+    return int(match[1]) if match else len(text.encode("utf-8", "surrogateescape"))
 
 
 def _held(ctx: Ctx) -> Steps:

@@ -38,7 +38,7 @@ def _images(node: Node, place: Storage) -> Iterator[str]:
         directory = f"{place.path}/{storage.DIRECTORIES[kind]}"
         for name in node.files.names(directory):
             if (text := node.files.read(f"{directory}/{name}")) is not None:
-                yield f"{place.id} {kind} {len(text.encode())} 0 regular file/{name}\n"
+                yield f"{place.id} {kind} {size_of(text)} 0 regular file/{name}\n"
 
 
 def _contents(node: Node) -> Iterator[str]:

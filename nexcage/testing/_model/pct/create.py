@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from nexcage.testing._model import storage
 from nexcage.testing._model.files import SIM
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.oci_archive import image_of
 from nexcage.testing._model.pct.conf import Conf, mounts, parse_mount, parse_net, print_mount, print_net
 from nexcage.testing._model.pct.job import BadParameter, Job, Work
 from nexcage.testing._model.pct.lifecycle import start_container
 from nexcage.testing._model.pct.settings import new_disk, store, with_mac
+from nexcage.testing._model.pve import packages
 from nexcage.testing._model.storage import Die
 from nexcage.testing._model.tool import Interrupted, Steps, Wait
 
@@ -60,9 +62,12 @@ class Template(NamedTuple):
         """
         if text.startswith(_MAGIC):
             return cls(size=len(text))
+        if "ustar" in text[:512]:
+            data = text.encode("utf-8", "surrogateescape")
+            return cls(size=len(data), oci=image_of(data))
         try:
             said = json.loads(text)
-            return cls(size=said["size"]) if set(said) == {"sha256", "size"} else cls(**said)
+            return cls(size=said["size"], oci=said.get("oci")) if "sha256" in said else cls(**said)
         except (ValueError, TypeError):
             return None
 
@@ -282,8 +287,12 @@ def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see
     if found[1] is not None and found[1] not in _COMPRESSION:
         raise Die(f"unrecognized compression format: {found[1]}")
     template = Template.read(text)
-    if template is not None and template.oci is not None:
+    if template is not None and template.oci is not None and path.endswith(".tar") and _knows_images(node):
         job.say("Detected OCI archive\n")
+        if "error" in template.oci:
+            raise Die(str(template.oci["error"]))
+        yield from job.took(0.2)
+        _check_room(job, conf, "")
         _apply_image(job, conf, template.oci)
         return template
     job.say(f"extracting archive '{path}'\n")
@@ -295,6 +304,11 @@ def _unpack(job: Job, conf: Conf) -> Generator[Wait, Any, Template]:  # Any: see
         raise Die(f"{_tar(job, _COMPRESSION.get(found[1] or '', ''))} failed: exit code 2")
     unpacked(job, template.size)
     return template
+
+
+def _knows_images(node: Node) -> bool:
+    """pve-container 6.0.15, of Proxmox VE 9.1."""
+    return tuple(map(int, packages(node)["pve-container"].split("."))) >= (6, 0, 15)
 
 
 def _check_room(job: Job, conf: Conf, compression: str) -> None:

@@ -47,6 +47,7 @@ from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
 from nexcage._engine.drain import Cordons
 from nexcage._engine.driver import Driver
+from nexcage._engine.honoured import at_home
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
 from nexcage._engine.node import Families, FleetNode, by_family, in_use
@@ -473,16 +474,15 @@ class Fleet:
         return await self._images.remove(image, keys, storage)
 
     async def _looks(self, node: FleetNode, needed: Sequence[FleetNode]) -> dict[str, Look]:
-        """By family. Where the default one is not at home, as on a node without Proxmox VE, one that is there can look."""
+        """By family. Where the default one is not at home, as on a node without Proxmox VE, one that is there looks."""
         try:
             return await by_family(needed, [node])
         except NodeNotUsable:
-            for view in map(node.of, self._families.others() if not needed else ()):
-                try:
+            for name in self._families.others() if not needed else ():
+                if await at_home(self.backends[name], node):
+                    view = node.of(name)
                     return {view.family: await view.look()}
-                except NodeNotUsable:
-                    continue
-            raise  # what the default one said, not the last of them
+            raise
 
     # ---- following ---------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a program that reads a bundle itself would drop of it without a word: such a create is refused, as the plan says."""
+"""What the version of a program on a node tells: whether it is there, and what of a bundle it would drop without a word."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.shelves import carried
 from nexcage._planning import planned
 from nexcage.abc import Backend
-from nexcage.errors import BundleRefused, CommandFailed
+from nexcage.errors import BundleRefused, CommandFailed, NodeNotUsable
 
-__all__ = ["demanded"]
+__all__ = ["at_home", "demanded"]
 
 
 @runtime_checkable
@@ -51,3 +51,14 @@ def _loud(plan: BundlePlan) -> BundlePlan:
     return msgspec.structs.replace(
         plan, refused=tuple(one for one in plan.refused if not one.pointer.startswith("/root"))
     )
+
+
+async def at_home(backend: Backend, node: FleetNode) -> bool:
+    """Whether the program of the backend is on the node; not, where it does not tell which version it is."""
+    if not isinstance(backend, Versioned):
+        return False
+    try:
+        version, _ = await carried(node, backend.version())
+        return bool(version)
+    except (CommandFailed, NodeNotUsable):
+        return False

@@ -49,9 +49,8 @@ class Families:
         return family
 
     def others(self) -> tuple[str, ...]:
-        """A backend of each family but that of the first."""
-        found = {self.of(name): name for name in self._backends}
-        return tuple(name for family, name in found.items() if family != self.of(""))
+        """The backends that are not of the family of the first."""
+        return tuple(name for name in self._backends if self.of(name) != self.of(""))
 
     def observe(self, backend: str, node: str, ops: tuple[str, ...]) -> Command[Look]:
         """The look of that backend; raises NoRoute when it is not installed."""

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -310,18 +310,32 @@ async def test_what_a_killed_driver_had_begun_is_finished_or_gone(places: Path, 
         await web.create(Spec(str(made_from), bundle=str(made_from)))
 
 
+def only(looks: Mapping[str, Look | nexcage.NexcageError]) -> Look:
+    (look,) = looks.values()
+    assert isinstance(look, Look)
+    return look
+
+
 @pytest.mark.skipif(shutil.which("pct") is not None, reason="this is a node of Proxmox VE")
 async def test_a_machine_without_proxmox_ve_is_seen_before_and_after_its_containers(places: Path) -> None:
     config = Config(state_dir=str(places / "state"), run_dir=str(places / "run"), backends=PROGRAMS)
     async with nexcage.open_fleet(config=config) as fleet:
         before = await fleet.look()
-        await fleet["web-1"].create(Spec(bundle=str(bundle(places / "bundle", TELLS)), backend="runc"))
+        await fleet["seen-1"].create(Spec(bundle=str(bundle(places / "bundle", TELLS)), backend="runc"))
         try:
             during = await fleet.look()
         finally:
-            await fleet["web-1"].delete(force=True)
+            await fleet["seen-1"].delete(force=True)
         after = await fleet.look()
-    seen = [
-        [len(look.guests) for look in looks.values() if isinstance(look, Look)] for looks in (before, during, after)
-    ]
-    assert seen == [[0], [1], [0]]
+    seen = [[guest.name for guest in look.guests.values() if guest.mark] for look in map(only, (before, during, after))]
+    assert ["seen-1" in there for there in seen] == [False, True, False]
+
+
+@pytest.mark.skipif(shutil.which("pct") is not None, reason="this is a node of Proxmox VE")
+async def test_a_machine_with_neither_proxmox_ve_nor_a_runtime_is_told_as_such(places: Path) -> None:
+    nowhere = {name: BackendConfig(command=(f"{places}/{name}",)) for name in ("crun", "runc")}
+    config = Config(state_dir=str(places / "state"), run_dir=str(places / "run"), backends=nowhere)
+    async with nexcage.open_fleet(config=config) as fleet:
+        (error,) = (await fleet.look()).values()
+    assert isinstance(error, nexcage.NodeNotUsable)
+    assert "not a Proxmox VE node" in str(error)

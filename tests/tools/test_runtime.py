@@ -114,6 +114,19 @@ def test_who_starts_an_ended_one_reads_what_to_do() -> None:
         assert "cannot be started again: delete it and create it anew" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("runc", "runc create failed: cannot allocate tty if runc will detach without setting console socket"),
+        ("crun", "use --console-socket with create when a terminal is used"),
+    ],
+)
+def test_who_wants_a_terminal_reads_how_to_have_one_or_do_without(name: str, said: str) -> None:
+    error = refused(name, ["create", "a"], f"{said}\n", [])
+    assert isinstance(error, InvalidSpec)
+    assert (error.field, "--console-socket" in str(error)) == ("process.terminal", True)
+
+
 def test_the_reason_is_the_last_error_of_the_log_and_not_what_the_container_prints() -> None:
     log = [
         {"level": "warning", "msg": "container does not exist"},

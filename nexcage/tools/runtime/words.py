@@ -73,6 +73,9 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "no config": lambda said: InvalidPath("bundle", said.name, "a directory with a config.json that can be read"),
     "bad config": lambda said: InvalidSpec("config.json", said.name, f"a configuration that {said.runtime} takes"),
     "no rootfs": lambda said: InvalidPath("root.path", said.name, "a directory that exists"),
+    "no console": lambda said: InvalidSpec(  # noqa: ARG005 (the others need it)
+        "process.terminal", "true", "false in config.json, or --console-socket (docs/oci-cli.md)"
+    ),
     "no command": lambda said: NodeNotUsable(said.node, f"its {said.runtime} is too old: it has no `{said.name}`"),
     "cgroups": lambda said: NodeNotUsable(
         said.node, f"its cgroups are laid out as {said.runtime} cannot use them: see [backends.{said.runtime}] command"
@@ -113,6 +116,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"invalid rootfs: stat (\S+): no such file|cannot stat `([^`]*)`: No such file|realpath `([^`]*)`",
             "no rootfs",
         ),
+        (r"cannot allocate tty if runc will detach|use --console-socket with create", "no console"),
         (r"(cgroups in hybrid mode not supported)", "cgroups"),
         (r"No help topic for '([^']*)'|^unknown command (\S+)$", "no command"),
         (r"failed to create \S+ .*(permission denied)|must be run as root", "root"),

@@ -6,7 +6,7 @@ What a document says is believed only where its digest was compared. Unknown med
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import msgspec
 
@@ -32,6 +32,8 @@ _LAYER = re.compile(
 _REF = "org.opencontainers.image.ref.name"
 _NAME = "io.containerd.image.name"
 _NESTED = 4
+_DOCUMENTS = 256  # that are read for one image; indexes that name each other lead to as many as somebody wants
+_ENTRIES = 1000  # of an index within an index
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -85,11 +87,12 @@ def choose(index: bytes, tag: str, wanted: Wanted) -> Generator[Descriptor, byte
         raise UnsupportedImage("image", tag, f"one of the tags that are there: {_listed(top)}")
     found: list[tuple[Descriptor, Descriptor]] = []
     others: list[str] = []
+    left = iter(range(_DOCUMENTS))
     for one in named:
-        leaves = yield from _leaves(one, wanted, others, _NESTED)
+        leaves = yield from _leaves(one, wanted, others, left, _NESTED)
         found += [(one, leaf) for leaf in leaves]
     for _, leaf in sorted(_meant(found, tag), key=lambda pair: _rank(pair[1], wanted)):
-        chosen = yield from _image(leaf)
+        chosen = yield from _image(leaf, left)
         if chosen is not None and suits(chosen.config, wanted):
             return chosen
         if chosen is not None:
@@ -113,7 +116,7 @@ def _meant(found: list[tuple[Descriptor, Descriptor]], tag: str) -> list[tuple[D
 
 
 def _leaves(
-    one: Descriptor, wanted: Wanted, others: list[str], depth: int
+    one: Descriptor, wanted: Wanted, others: list[str], left: Iterator[int], depth: int
 ) -> Generator[Descriptor, bytes, list[Descriptor]]:
     if one.platform and not suits(one.platform, wanted):
         if one.platform.os != "unknown":  # what builders attach beside images
@@ -126,13 +129,25 @@ def _leaves(
     if not depth:
         raise InvalidImage(one.digest, "indexes are nested too deep")
     found: list[Descriptor] = []
-    for inner in decode_index((yield one)).document.manifests:
-        found += yield from _leaves(inner, wanted, others, depth - 1)
+    data = yield from _document(one, left)
+    inside = decode_index(data).document.manifests
+    if len(inside) > _ENTRIES:
+        raise InvalidImage(one.digest, f"an index within an index has {len(inside)} entries, more than {_ENTRIES}")
+    for inner in inside:
+        found += yield from _leaves(inner, wanted, others, left, depth - 1)
     return found
 
 
-def _image(leaf: Descriptor) -> Generator[Descriptor, bytes, Chosen | None]:
-    manifest = decode_manifest((yield leaf)).document
+def _document(one: Descriptor, left: Iterator[int]) -> Generator[Descriptor, bytes, bytes]:
+    if next(left, None) is None:
+        raise InvalidImage(
+            "index.json", f"it leads to more than {_DOCUMENTS} documents; a tag says which image is meant"
+        )
+    return (yield one)
+
+
+def _image(leaf: Descriptor, left: Iterator[int]) -> Generator[Descriptor, bytes, Chosen | None]:
+    manifest = decode_manifest((yield from _document(leaf, left))).document
     if manifest.config.media_type not in _CONFIGS:
         return None
     config = decode_image_config((yield manifest.config)).document

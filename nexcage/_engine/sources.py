@@ -101,8 +101,13 @@ class Source:
         return window
 
     def document(self, descriptor: Descriptor) -> bytes:
-        """A small blob, compared; raises InvalidImage."""
-        data = self.blob(descriptor).whole(descriptor.digest)
+        """A small blob, compared; raises InvalidImage. An image may have very many: none stays open."""
+        already = len(self._opened)
+        try:
+            data = self.blob(descriptor).whole(descriptor.digest)
+        finally:
+            while len(self._opened) > already:
+                os.close(self._opened.pop())
         algorithm, _, wanted = descriptor.digest.partition(":")
         if hashlib.new(algorithm, data).hexdigest() != wanted:
             raise InvalidImage(descriptor.digest, "its blob has another checksum")

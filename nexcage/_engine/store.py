@@ -9,15 +9,15 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import msgspec
 
-from nexcage.errors import InvalidPath
+from nexcage.errors import InvalidPath, NexcageError
 
 __all__ = ["Kept", "Store"]
 
@@ -50,7 +50,8 @@ class Store:
         """An empty file that is gone afterwards, unless it was kept."""
         descriptor, path = await anyio.to_thread.run_sync(self._begin_file)
         try:
-            yield path
+            with self._told():
+                yield path
         finally:
             os.close(descriptor)
             path.unlink(missing_ok=True)
@@ -60,7 +61,8 @@ class Store:
         """An empty directory that is gone afterwards, whatever happened and however much lies in it."""
         descriptor, path = await anyio.to_thread.run_sync(self._begin_directory)
         try:
-            yield path
+            with self._told():
+                yield path
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_removed, path)
@@ -177,6 +179,16 @@ class Store:
             room -= kept.size
             if room < 0 and kept.name != but.name:
                 (self.directory / kept.name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """A disk that is full while somebody writes what will be kept."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, NexcageError):  # a deadline is one too
+                raise
+            raise self._full(error) from None
 
     def _full(self, error: OSError) -> InvalidPath:
         why = "there is no room left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)

@@ -26,6 +26,9 @@ def _refused(command: Command[None], result: Result, node: str) -> NexcageError:
     last = said.splitlines()[-1] if said else f"exit status {result.exit}, no message"
     if "no space left on device" in said:
         return NodeNotUsable(node, "there is no room to unpack the image")
+    if "panic: d.nx != 0" in said:
+        # umoci 0.4.7 sums up the rest of a layer that it cannot unpack while that is still being read, and so loses the reason.
+        return NodeNotUsable(node, "umoci cannot unpack the image and does not say why; mostly there is no room")
     if "unpack layer" in said or "unpack rootfs" in said:
         return InvalidImage("its layers", f"umoci refuses them: {last[:400]}")
     return CommandFailed(node, command.argv, result.exit or 0, said)

@@ -19,9 +19,9 @@ import pytest
 
 from nexcage import InvalidBundle, InvalidImage, InvalidPath, NexcageError, NodeNotUsable, UnsupportedImage
 from nexcage._core.layers import Bounds
-from nexcage._core.layout import Wanted
+from nexcage._core.layout import Wanted, choose
 from nexcage._engine.contents import Contents
-from nexcage._engine.sources import located
+from nexcage._engine.sources import located, open_source
 from nexcage._engine.store import Store
 from nexcage._engine.unpacking import Made, Unpacker
 from nexcage._transports.local import LocalTransport
@@ -300,6 +300,41 @@ async def test_an_index_that_holds_itself_ends(ground: Ground, tmp_path: Path) -
         await ground.made(layout.path)
 
 
+@pytest.mark.parametrize(("width", "depth", "words"), [(300, 3, "more than 256 documents"), (2000, 1, "2000 entries")])
+async def test_indexes_that_name_each_other_do_not_multiply(
+    ground: Ground, tmp_path: Path, width: int, depth: int, words: str
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    one = layout.image(ROOT, arch="arm64")
+    for _ in range(depth):
+        one = layout.nested(*[one] * width)
+    layout.add(one)
+
+    with anyio.fail_after(30), pytest.raises(InvalidImage, match=words):
+        await ground.made(layout.path)
+
+
+async def test_no_document_of_an_image_stays_open(ground: Ground, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "layout")
+    for number in range(100):
+        layout.add(layout.nested(layout.image(ROOT, arch="arm64", config={"Cmd": [str(number)]}), **platform("amd64")))
+    before = len(os.listdir("/proc/self/fd"))
+    most = 0
+
+    source = open_source(layout.path)
+    try:
+        steps = choose(source.index(), "", AMD64)
+        descriptor = next(steps)
+        with suppress(StopIteration, UnsupportedImage):
+            while True:
+                descriptor = steps.send(source.document(descriptor))
+                most = max(most, len(os.listdir("/proc/self/fd")) - before)
+    finally:
+        source.close()
+
+    assert most < 10
+
+
 # ---- harm --------------------------------------------------------------------------------------------------------------------
 
 HARM = {
@@ -423,6 +458,28 @@ async def test_cancelling_leaves_neither_files_nor_programs(tmp_path: Path, prog
 
     assert os.listdir(ground.store.directory) == []
     assert alive(int(began.read_text())) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
+@pytest.mark.parametrize("size", ["16k", "1m", "4m", "7m"])
+@pytest.mark.parametrize("form", ["archive", "zstd"])
+async def test_a_disk_that_is_full_is_told_at_every_step_and_nothing_stays(
+    tmp_path: Path, size: str, form: str
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    layout.add(layout.image(ROOT, tar(member("large", os.urandom(3 << 20))), how="zstd" if form == "zstd" else "gzip"))
+    path = layout.archive(tmp_path / "image.tar") if form == "archive" else layout.path
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", small], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        ground = Ground(small)
+        with pytest.raises((NodeNotUsable, InvalidPath), match="no room"):
+            await ground.made(path)
+        assert os.listdir(ground.store.directory) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 async def test_a_program_that_fails_is_told_in_its_words(tmp_path: Path) -> None:

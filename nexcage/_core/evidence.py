@@ -72,7 +72,8 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if began.op is Op.START and verdict == "done" and _refused(last) and not _runs(machine, look):
         return Judgement("not", "claim")  # it has ended, and not because it was started
     if half(began, machine, look) is not None:
-        if last is not None and not never and _ours(last):
+        begun = making(began, machine, look, fleet) or (last is not None and not never)  # it says so, or our claim does
+        if begun and (last is None or _ours(last)):
             return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
         if began.op is Op.DELETE:
             return Judgement("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")

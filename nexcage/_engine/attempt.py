@@ -27,7 +27,7 @@ from nexcage._engine.steps import Steps
 from nexcage._engine.tidying import completed, leaves, tidied
 from nexcage._engine.verbs import perform
 from nexcage.abc import Backend, Ref
-from nexcage.errors import CommandFailed, JournalError, NexcageError, Uncertain
+from nexcage.errors import CommandFailed, JournalError, NexcageError, NodeError, Uncertain
 
 __all__ = ["Attempt"]
 
@@ -106,31 +106,25 @@ class Attempt:
                     return op.given_up(began, error or blind)
             if began.op is Op.ROLLBACK and error is not None:
                 verdict = self._refused_rollback()
-            over = (
-                began.op is Op.START and state is State.STOPPED
-            )  # a program that was run may have come to its end already
-            hooked = isinstance(error, CommandFailed) and error.argv[:1] == (
-                "hook",
-            )  # its program may run all the same
+            # A program that was run may have come to its end already; one whose hook failed may run all the same.
+            over = began.op is Op.START and state is State.STOPPED
+            hooked = isinstance(error, CommandFailed) and error.argv[:1] == ("hook",)
             if error is not None and (blind or began.op is Op.BACKUP or (over and not lost) or hooked):
                 verdict = "not"
-            if verdict == "done" and lost and (look := self._node.seen) is not None:
-                try:
-                    failed = await completed(self._backend, self._steps, began, self._machine, look)
-                    if failed is not None:
-                        (verdict, state, pid), error, lost = await self._verdict(certain=False), failed, False
-                        verdict = "not"
-                except (NexcageError, Lost) as answer:
-                    return op.given_up(began, Uncertain(op.op_id, str(answer)))
-            if leaves(began, verdict, self._machine, self._node.seen):
-                try:
-                    left = await tidied(self._backend, self._steps, began, self._machine)
-                except Lost as answer:
-                    return op.given_up(began, Uncertain(op.op_id, str(answer)))
-                if left is not None and verdict == "done":
-                    return op.failed(began, state, pid, left, lost=False)
-                if left is not None and error is not None:
-                    error.noted(f"and something is left of it: {left}")
+            try:
+                if verdict == "done" and error is not None and (failed := await self._completed()) is not None:
+                    (_, state, pid), error, lost = await self._verdict(certain=False), failed, False
+                    verdict = "not"
+                if leaves(began, verdict, self._machine, self._node.seen):
+                    left = await self._tidied()
+                    if left is not None and verdict == "done":
+                        return op.failed(began, state, pid, left, lost=False)
+                    if left is not None and error is not None:
+                        error.noted(f"and something is left of it: {left}")
+            except Lost as answer:
+                return op.given_up(began, Uncertain(op.op_id, str(answer)))
+            except NodeError as away:  # whoever recovers it goes on from here
+                return op.given_up(began, away)
             if verdict == "done":
                 changed = lost or not (isinstance(error, CommandFailed) and _ALREADY.search(error.stderr))
                 op.requested = self._steps.requested
@@ -191,6 +185,22 @@ class Attempt:
         if proof is None:
             return False
         return await self._recovery.mend(self._steps, self._began, self._machine, look, proof)
+
+    async def _completed(self) -> NexcageError | None:
+        """What follows a start, where its verb did not come so far; the error when that failed. Raises NodeError and Lost."""
+        look = self._node.seen
+        return None if look is None else await completed(self._backend, self._steps, self._began, self._machine, look)
+
+    async def _tidied(self) -> NexcageError | None:
+        """Put away what is left; the error when that cannot be done. Raises Lost, and the NodeError of a node that cannot be reached."""
+        for attempt in itertools.count():
+            left = await tidied(self._backend, self._steps, self._began, self._machine)
+            if not isinstance(left, NodeError) or not left.retryable:
+                return left
+            if not self._may_retry(attempt):
+                raise left
+            await anyio.sleep(pause(attempt, self._limits, self._random))
+        raise AssertionError
 
     @property
     def _machine(self) -> Machine:

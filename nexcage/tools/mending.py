@@ -38,7 +38,8 @@ for upid in $(cd "$R/var/log/pve/tasks" && cat active index index.1 2>/dev/null 
   [ "$6" = "$kind" ] || [ "$kind-$6" = vzcreate-vzrestore ] || continue
   if [ $((0x$5)) -ge $((at - 1)) ] || [ $((0x$4)) -ge "$started" ]; then own=$((own + 1)); fi
 done
-[ $own -le 1 ] || no 'another task of that kind came after ours'
+# One that says that it is being made for us is ours, whatever tasks there were; also after a reboot, when no claim tells.
+{ [ "$making" ] && [ "$text" != "lock: $lock" ]; } || [ $own -le 1 ] || no 'another task of that kind came after ours'
 if [ "$making" ] && [ "$text" ] && [ "$text" != "lock: $lock" ]; then # from here on it is like any other that is half made
   echo "lock: $lock" > "$conf.tmp.$$" && mv -f "$conf.tmp.$$" "$conf" || exit
 fi

@@ -19,7 +19,8 @@ def _mend(ctx: Ctx) -> Steps:
     main = text.split("\n[")[0].split("\n")
     marked = mark != "" and f"#{mark}" in main and f"lock: {lock}" in text.split("\n")
     said = f"lock: {lock}" if marked else text.rstrip("\n")
-    why = _not_ours(ctx.node, said, vmid, lock, kind, int(at), int(started))
+    sure = bool(making) and text.strip() != f"lock: {lock}"
+    why = _not_ours(ctx.node, said, vmid, lock, kind, int(at), int(started), sure=sure)
     if why:
         ctx.err(f"nexcage: {vmid} is not provably ours: {why}\n")
         return 9
@@ -41,7 +42,7 @@ def _call(ctx: Ctx, *argv: str) -> Ctx:
     return ctx
 
 
-def _not_ours(node: Node, text: str, vmid: str, lock: str, kind: str, at: int, started: int) -> str:
+def _not_ours(node: Node, text: str, vmid: str, lock: str, kind: str, at: int, started: int, *, sure: bool) -> str:
     if text not in (f"lock: {lock}", ""):
         return "its config has more than a lock"
     own = 0
@@ -55,7 +56,7 @@ def _not_ours(node: Node, text: str, vmid: str, lock: str, kind: str, at: int, s
         same = parts[5] == kind or (kind, parts[5]) == ("vzcreate", "vzrestore")
         if same and (int(parts[4], 16) >= at - 1 or int(parts[3], 16) >= started):
             own += 1
-    return "another task of that kind came after ours" if own > 1 else ""
+    return "another task of that kind came after ours" if own > 1 and not sure else ""
 
 
 MENDING = {MEND: _mend}

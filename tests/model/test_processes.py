@@ -125,6 +125,17 @@ def test_term_takes_a_create_back_and_kill_leaves_its_traces(slow: Cluster) -> N
     assert {"kind": "config", "target": "100", "change": "created"} in killed["changed"]
 
 
+def killed_at(slow: Cluster, vmid: int, moment: Callable[[int], bool]) -> bool:
+    """Whether a create was caught in that moment; on a busy machine it may be over before anybody looks."""
+    process = slow.begin("pct", "create", str(vmid), ALPINE, "--storage", "local-zfs")
+    try:
+        wait_for(lambda: moment(vmid) or process.poll() is not None)
+        return process.poll() is None
+    finally:
+        process.kill()
+        process.communicate(timeout=50)
+
+
 def test_wherever_a_create_is_killed_its_effects_are_known(slow: Cluster) -> None:
     moments: list[Callable[[int], bool]] = [
         lambda vmid: True,
@@ -134,17 +145,15 @@ def test_wherever_a_create_is_killed_its_effects_are_known(slow: Cluster) -> Non
         lambda vmid: (slow.root / f"rpool/data/subvol-{vmid}-disk-0").exists(),
     ]
     slow.run("pct", "create", "999", ALPINE, "--storage", "local-zfs")
-    for n, moment in enumerate(moments):
-        process = slow.begin("pct", "create", str(100 + n), ALPINE, "--storage", "local-zfs")
-        wait_for(lambda moment=moment, vmid=100 + n: moment(vmid))  # type: ignore[misc]
-        process.kill()
-        process.communicate(timeout=50)
+    vmids = iter(range(100, 200))
+    for moment in moments:
+        vmid = next(vmid for vmid in vmids if killed_at(slow, vmid, moment))
         slow.run("pvesm", "path", "local:iso/x.iso")  # whoever comes next finishes a step that was cut short
 
-        changed = [c for entry in slow.effects() if entry["argv"][2] == str(100 + n) for c in entry["changed"]]
-        made = (slow.root / f"etc/pve/lxc/{100 + n}.conf").exists()
-        volume = (slow.root / f"rpool/data/subvol-{100 + n}-disk-0").exists()
-        assert made == ({"kind": "config", "target": str(100 + n), "change": "created"} in changed)
+        changed = [c for entry in slow.effects() if entry["argv"][2] == str(vmid) for c in entry["changed"]]
+        made = (slow.root / f"etc/pve/lxc/{vmid}.conf").exists()
+        volume = (slow.root / f"rpool/data/subvol-{vmid}-disk-0").exists()
+        assert made == ({"kind": "config", "target": str(vmid), "change": "created"} in changed)
         assert volume == any(c["kind"] == "volume" for c in changed)
 
 

@@ -25,7 +25,7 @@ from nexcage._core.bundle import (
     User,
 )
 from nexcage._core.bundle.image import ImageConfig, ImageSettings
-from nexcage._core.spec import Spec
+from nexcage._core.spec import UNSAID, Spec
 from nexcage.errors import InvalidImage, InvalidName
 
 __all__ = ["document", "encoded", "mapped", "told", "user"]
@@ -142,7 +142,7 @@ def _resources(spec: Spec) -> Resources:
         # PVE's number is a weight of cgroup v2: the shares that runtimes turn into it.
         cpu = msgspec.structs.replace(cpu, shares=2 + (spec.cpuunits - 1) * 262_142 // 9_999)
     memory = Memory(limit=spec.memory * _MIB)
-    if spec.swap != Spec.__struct_defaults__[Spec.__struct_fields__.index("swap") - 1]:
+    if spec.swap != UNSAID["swap"]:
         memory = Memory(limit=spec.memory * _MIB, swap=(spec.memory + spec.swap) * _MIB)  # kernels may not count swap
     return Resources(devices=(DeviceRule(allow=False, access="rwm"),), memory=memory, cpu=cpu)
 

@@ -12,10 +12,18 @@ from nexcage import names
 from nexcage._core import images
 from nexcage._core.config import Config, Route
 from nexcage._core.runtimes import RUNTIMES
-from nexcage._core.spec import Spec
+from nexcage._core.spec import UNSAID, Spec
 from nexcage.errors import InvalidSpec, NoRoute, UnsupportedImage
 
 __all__ = ["Plan", "alias_of", "plan"]
+
+_HERE = " of a layout or archive of this machine; or name that itself: ./DIR, ./DIR:TAG, oci-archive:./FILE.tar"
+_WAYS: Mapping[str, str] = {
+    "lxc": " or allow pulling it (--pull, or pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst",
+    "vm": "; or use a disk image, STORAGE:import/NAME",
+    **dict.fromkeys(RUNTIMES, _HERE),
+}
+"""What there is for a reference that nothing resolves, beside an alias."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -94,7 +102,7 @@ def _resolved(spec: Spec, config: Config, *, named: bool, backend: str, why: lis
         if alias
         else f"give '{spec.image}' an alias{but} in [images] of the config"
     )
-    ways = f"{name}{have} or allow pulling it (--pull, or pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst"
+    ways = f"{name}{have}{_WAYS[backend]}"
     raise UnsupportedImage("image", spec.image, ways)
 
 
@@ -127,7 +135,7 @@ def _with_defaults(spec: Spec, config: Config, backend: str) -> Spec:
         changes["cores"] = config.defaults.cores
     if config.pull and not spec.pull:
         changes["pull"] = True
-    if config.defaults.bridge and spec.nets == Spec.__struct_defaults__[Spec.__struct_fields__.index("nets") - 1]:
+    if config.defaults.bridge and spec.nets == UNSAID["nets"]:
         changes["nets"] = tuple(msgspec.structs.replace(net, bridge=config.defaults.bridge) for net in spec.nets)
     return msgspec.structs.replace(spec, **changes) if changes else spec
 

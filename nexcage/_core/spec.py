@@ -14,7 +14,7 @@ from nexcage._core.contents import Content
 from nexcage._core.vm import Vm
 from nexcage.errors import InvalidSpec
 
-__all__ = ["Net", "Spec"]
+__all__ = ["UNSAID", "Net", "Spec"]
 
 _IFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _BRIDGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
@@ -347,3 +347,9 @@ def _annotation(key: object, value: object) -> None:
         or re.search(r"[\x00\ud800-\udfff]", key + value)
     ):
         _refuse("annotations", key, "non-empty text keys and text values, without NUL and lone surrogates")
+
+
+UNSAID: Mapping[str, object] = dict(
+    zip(reversed(Spec.__struct_fields__), reversed(Spec.__struct_defaults__), strict=False)
+)
+"""What the fields of a Spec are when nobody says."""

@@ -11,9 +11,11 @@ from nexcage._core.bundle.resources import BlockIO, Cpu, DeviceRule, Memory, Net
 from nexcage._core.bundle.shapes import not_cpus, unknown_words
 from nexcage.errors import escaped
 
-__all__ = ["resource_flaws"]
+__all__ = ["KERNEL_TIMES", "resource_flaws"]
 
 _AT = "/linux/resources"
+KERNEL_TIMES = _SHORTEST, _LONGEST = 1000, 1_000_000
+"""Microseconds that the kernel's scheduler takes as a quota at least, and as a period."""
 
 
 def resource_flaws(given: Resources) -> Iterator[Flaw]:
@@ -73,6 +75,13 @@ def _cpu(given: Cpu) -> Iterator[Flaw]:
             yield Flaw(at(pointer, name), reason)
     if given.idle not in (UNSET, 0, 1):
         yield Flaw(at(pointer, "idle"), "is neither 0 nor 1")
+    quota, burst = given.quota or 0, given.burst or 0
+    if 0 < quota < burst:
+        yield Flaw(at(pointer, "burst"), "is more than the quota")
+    if 0 < quota < _SHORTEST:
+        yield Flaw(at(pointer, "quota"), f"is less than {_SHORTEST}, the shortest time of the kernel", legal=True)
+    if quota > 0 and given.period and not _SHORTEST <= given.period <= _LONGEST:
+        yield Flaw(at(pointer, "period"), f"is not between {_SHORTEST} and {_LONGEST}", legal=True)
 
 
 def _block_io(given: BlockIO) -> Iterator[Flaw]:

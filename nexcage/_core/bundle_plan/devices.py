@@ -33,9 +33,17 @@ def map_devices(draft: Draft, devices: tuple[Device, ...]) -> None:
     for index, device in enumerate(devices):
         pointer = f"/linux/devices/{index}"
         if DEFAULTS.get(device.path) == (device.major, device.minor) and device.type in "cu":
-            draft.apply(pointer, f"{device.path}, which LXC makes by itself")
+            _default(draft, pointer, device)
         else:
             _device(draft, pointer, device)
+
+
+def _default(draft: Draft, pointer: str, device: Device) -> None:
+    text = f"{device.path}, which LXC makes by itself"
+    if device.file_mode in (UNSET, 0o666) and not device.uid and not device.gid:
+        draft.apply(pointer, text)
+    else:
+        draft.near(pointer, text, "LXC makes it root's own, with mode 0666")
 
 
 def _device(draft: Draft, pointer: str, device: Device) -> None:
@@ -89,11 +97,11 @@ def map_rules(draft: Draft, rules: tuple[DeviceRule, ...]) -> None:
     for index, rule in enumerate(rules):
         pointer = f"/linux/resources/devices/{index}"
         access = "rwm" if rule.access is UNSET else rule.access
-        kind = "a" if rule.type is UNSET else rule.type
+        kind = rule.type or "a"
         if kind not in ("a", "b", "c") or not set(access) <= set("rwm"):
             draft.refuse(pointer, "the kernel knows the types a, b and c and the accesses r, w and m")
         elif not access:
-            draft.apply(pointer, "nothing: the rule names no access")
+            draft.refuse(pointer, "without a letter it means nothing to some runtimes and everything to others")
         else:
             key = f"lxc.cgroup2.devices.{'allow' if rule.allow else 'deny'}"
             texts = [draft.line(key, value) for value in _rule(rule, kind, access)]

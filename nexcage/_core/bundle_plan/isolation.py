@@ -20,6 +20,7 @@ DEFAULT_MAP = (IdMap("u", 0, 100000, 65536), IdMap("g", 0, 100000, 65536))
 _ALWAYS_NEW = frozenset(("mount", "pid", "network", "uts", "ipc", "cgroup"))
 _SYSCTL = re.compile(r"[a-z0-9_-]+(?:/[A-Za-z0-9_.:@-]+)+")
 _IPC = frozenset(f"kernel/{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
+_SECOND = 10**9  # nanoseconds
 _PROC_MIXED = frozenset(("proc/sys", "proc/sysrq-trigger"))
 
 
@@ -189,7 +190,9 @@ def _time(draft: Draft, clock: str, offset: TimeOffset | UnsetType) -> None:
     key = "lxc.time.offset.boot" if clock == "boottime" else "lxc.time.offset.monotonic"
     given = (("secs", offset.secs, "s"), ("nanosecs", offset.nanosecs, "ns"))
     for name, value, unit in given:
-        if value is not UNSET:
+        if value is not UNSET and name == "nanosecs" and value >= _SECOND:
+            draft.refuse(f"/linux/timeOffsets/{clock}/{name}", "it is a second or more")
+        elif value is not UNSET:
             draft.set_line(f"/linux/timeOffsets/{clock}/{name}", key, f"{value}{unit}")
     if offset.secs is UNSET and offset.nanosecs is UNSET:
         draft.apply(f"/linux/timeOffsets/{clock}", "nothing: no offset is given")

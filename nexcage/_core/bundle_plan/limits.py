@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from nexcage._core.bundle import BlockIO, Cpu, Memory, Network, Resources
 from nexcage._core.bundle.flaws import at
+from nexcage._core.bundle.rules_resources import KERNEL_TIMES
 from nexcage._core.bundle_plan.devices import map_rules
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.weights import io_weight, weight
@@ -52,10 +53,18 @@ def map_resources(draft: Draft, resources: Resources) -> None:
 def _unified(draft: Draft, pointer: str, name: str, value: str) -> None:
     if not _FILE.fullmatch(name) or name.startswith("cgroup."):
         draft.refuse(pointer, "it is not the name of a controller's file")
-    elif not value or not single(value):
+    elif not _spelled(name, value):
         draft.refuse(pointer, "the value cannot be written as one line")
     else:
-        draft.set_line(pointer, f"lxc.cgroup2.{name}", value)
+        for line in value.split("\n")[1:]:
+            draft.line(f"lxc.cgroup2.{name}", line)
+        draft.set_line(pointer, f"lxc.cgroup2.{name}", value.partition("\n")[0])
+
+
+def _spelled(name: str, value: str) -> bool:
+    """Files of devices take a line for each, so LXC may write them one by one."""
+    lines = value.split("\n") if name.startswith(("io.", "rdma.")) else [value]
+    return all(line and single(line) for line in lines)
 
 
 def _memory(draft: Draft, memory: Memory) -> None:
@@ -156,7 +165,11 @@ def _set_of(draft: Draft, pointer: str, key: str, value: str) -> None:
 
 def _bandwidth(draft: Draft, cpu: Cpu, base: str) -> None:
     period = cpu.period or _PERIOD
-    if cpu.quota is not UNSET and cpu.quota > 0:
+    if cpu.quota is not UNSET and 0 < cpu.quota < KERNEL_TIMES[0]:
+        draft.refuse(f"{base}/quota", f"the kernel takes no less than {KERNEL_TIMES[0]} microseconds")
+    elif cpu.quota is not UNSET and cpu.quota > 0 and not KERNEL_TIMES[0] <= period <= KERNEL_TIMES[1]:
+        draft.refuse(f"{base}/quota", "the kernel does not take its period")
+    elif cpu.quota is not UNSET and cpu.quota > 0:
         share = Decimal(cpu.quota) / Decimal(period)
         text = draft.option(
             "cpulimit", f"{max(share.quantize(Decimal('0.00001'), ROUND_UP).normalize(), Decimal('0.01')):f}"

@@ -23,6 +23,7 @@ from nexcage.tools import gate, hook
 __all__ = ["FILE", "Kept", "after_start", "after_stop", "before_start", "kept", "recall"]
 
 FILE = "hooks.json"
+_DAY = 24 * 3600  # for a hook that has no timeout
 _log = logging.getLogger("nexcage")
 
 
@@ -58,7 +59,7 @@ def kept(plan: BundlePlan, state: bytes) -> Kept:
     """What the node is to keep. ``state``: the document as the container's ``startContainer`` hooks get it."""
     given = msgspec.json.decode(state, type=dict[str, msgspec.Raw])
     calls = plan.launch.start_container if plan.launch is not None else ()
-    seconds = sum(call.timeout or 60 for call in calls)
+    seconds = sum(call.timeout or _DAY for call in calls)
     gated = plan.launch is not None and plan.startable
     return Kept(given, plan.hooks, seconds, gated, plan.startable)
 

@@ -58,6 +58,7 @@ while [ $# -gt 1 ]; do
   case $kind in
     path) [ -e "$R$value" ] || why="$value does not exist" ;;
     directory) [ -d "$R$value" ] || why="$value is no directory" ;;
+    machine) [ "$(uname -m)" = "$value" ] || why="its init is built for $value, and the node is $(uname -m)" ;;
     interface) [ -e "$R/sys/class/net/$value" ] || why="there is no interface $value" ;;
     apparmor) grep -qsF -e "$value (" "$R/sys/kernel/security/apparmor/profiles" ||
       why="the AppArmor profile $value is not loaded" ;;
@@ -92,6 +93,8 @@ shift 2
 umask 077
 mkdir -p -- "${note%/*}" || exit 73
 find "${note%/*}" -maxdepth 1 -type f -mmin +1440 | while read -r old; do drop "$old"; done
+# What was sent to a create that never began.
+find "$R${link%/*}" -maxdepth 1 -type f -name '.nexcage-*.tar*' -links 1 -mmin +1440 -delete 2>/dev/null
 for from in "$@"; do
   [ -f "$R$from" ] || continue
   printf '%s\n%s\n' "$link" "$from" > "$note" || exit 73
@@ -134,13 +137,15 @@ find "$dir" -type f -exec sync -- {} + && sync -- "$dir"
 mkdir -p -- "$R/run/lock/lxc"
 exec 9>> "$R/run/lock/lxc/pve-config-$vmid.lock" && flock -w 10 9 || no 75 "can't lock file '/run/lock/lxc/pve-config-$vmid.lock'"
 grep -qxF -e "#making $mark" "$conf" || no 9 'the container does not carry our mark'
-grep -qxF 'lock: create' "$conf" && ! grep -q '^\[' "$conf" || no 9 'somebody has changed it since it was made'
+grep -qxF 'lock: create' "$conf" || { [ "$held" = 1 ] && ! grep -q '^lock:' "$conf"; } || no 9 'somebody has changed it since it was made'
+! grep -q '^\[' "$conf" || no 9 'somebody has changed it since it was made'
 drop "$note"
 {
   awk -v mark="$mark" -v ro="$ro" -v held="$held" '$0 == "lock: create" && !held { next }
     $0 == "#making " mark && !held { print "#" mark; next }
     ro && /^rootfs: / { print $0 ",ro=1"; next }
-    { print }' "$conf" && cat -- "$dir/lines"
+    { print }' "$conf" && { [ "$held" != 1 ] || grep -xF 'lock: create' "$conf" >/dev/null || echo 'lock: create'; } &&
+    cat -- "$dir/lines"
 } > "$conf.tmp.$$" && mv -f -- "$conf.tmp.$$" "$conf" || { rm -f -- "$conf.tmp.$$"; no 73 "$conf cannot be written"; }
 """
 )

@@ -71,7 +71,7 @@ echo "$pid"
 OPEN = (
     _GUARD
     + r"""carries "#$mark" || no 9 'the container does not carry our mark'
-op=${NEXCAGE_OP_ID:-start} n=$(($4 * 20))
+op=${NEXCAGE_OP_ID:-start} n=$(($4 * 20)) tried=0
 pid=$(lxc-info -n "$vmid" -p -H 2>/dev/null)
 case $pid in ''|*[!0-9]*) no 8 "container $vmid has no init process" ;; esac
 rm -f -- "$R$3"/begun.poststart.* # those belong to the start before
@@ -82,9 +82,16 @@ dd bs=65536 count=1 iflag=nonblock <&4 >/dev/null 2>&1
 [ ! "$R/proc/$pid/exe" -ef "$gate/init" ] || echo "open $op" >&3
 while [ "$R/proc/$pid/exe" -ef "$gate/init" ]; do
   [ "$(lxc-info -n "$vmid" -p -H 2>/dev/null)" = "$pid" ] || break
-  n=$((n - 1))
+  tried=$((tried + 1))
+  if [ $tried -gt 200 ]; then # its hooks take their time
+    n=$((n - 10))
+    sleep 0.5
+  else
+    n=$((n - 1))
+    sleep 0.05
+    [ $((tried % 20)) != 0 ] || echo "open $op" >&3
+  fi
   [ $n -gt 0 ] || no 5 'it did not pass the gate in time'
-  sleep 0.05
 done
 said=$(dd bs=4096 count=1 iflag=nonblock <&4 2>/dev/null)
 case $said in failed\ 121\ *) no 12 "${said#failed 121 }" ;; failed\ *) said=${said#failed }; no 7 "${said#* }" ;; esac

@@ -127,6 +127,31 @@ async def test_a_create_works_from_a_link_of_its_own_and_the_last_one_takes_the_
     assert (await disk.run(bundling.link(MARK, f"{CACHE}/nexcage-0a-x.tar.gz", *sources))).exit == 66
 
 
+async def test_one_whose_lock_pct_did_not_keep_is_locked_until_it_is_complete(disk: Disk) -> None:
+    disk.write(CONF, HELD.replace("lock: create\n", ""))
+
+    await disk.answer(bundling.finish(MARK, LINES, [], readonly=False, held=True))
+
+    text = disk.read(CONF) or ""
+    assert text.splitlines().count("lock: create") == 1
+    assert "#making nexcage fleet=f1" in text
+    assert text.endswith("lxc.mount.entry: tmpfs tmp tmpfs nosuid,create=dir 0 0\n")
+
+
+async def test_what_was_sent_to_a_create_that_never_began_goes_after_a_day(disk: Disk) -> None:
+    if disk.way == "twin":
+        pytest.skip("files of the model have no age")
+    old, fresh = f"{CACHE}/.nexcage-0123.tar.zst", f"{CACHE}/.nexcage-4567.tar.zst"
+    for path in (old, fresh):
+        disk.write(path, "content")
+    os.utime(f"{disk.root}{old}", (1, 1))
+
+    await disk.answer(bundling.link(MARK, f"{CACHE}/nexcage-4567-made-1.tar.zst", fresh))
+
+    left = [name for name in os.listdir(f"{disk.root}{CACHE}") if "nexcage-" in name]
+    assert sorted(left) == [".nexcage-4567.tar.zst", "nexcage-4567-made-1.tar.zst"]
+
+
 async def test_a_template_that_is_kept_stays(disk: Disk) -> None:
     disk.write(f"{CACHE}/nexcage-0a.tar.gz", "content")
     await disk.answer(bundling.link(MARK, f"{CACHE}/nexcage-0a-made-1.tar.gz", f"{CACHE}/nexcage-0a.tar.gz"))

@@ -132,6 +132,34 @@ def test_what_waits_is_seen_waiting_and_what_passed_is_not(site: Site) -> None:
     assert (site.inside / "open").read_text() == "started-1\n"
 
 
+def test_it_passes_although_a_copy_of_its_config_waits_at_the_same_gate(site: Site) -> None:
+    pid = site.begin(Launch((b"sleep", b"300"), (PATH,)))
+    assert site.answer(gate.reached(MARK)) == pid
+    copies = [subprocess.Popen([site.inside / "init", site.inside], stderr=subprocess.DEVNULL) for _ in range(4)]
+    try:
+        for copy in copies:
+            while Path(f"/proc/{copy.pid}/comm").read_text() != "nexcage-gate\n":
+                assert copy.poll() is None
+
+        assert site.answer(gate.open_(MARK, 5)) == pid
+
+        assert runs(pid) != "init"
+    finally:
+        for copy in copies:
+            copy.kill()
+            copy.wait()
+
+
+def test_a_start_container_hook_that_fails_is_told_from_a_program_that_cannot_run(site: Site) -> None:
+    site.begin(Launch((b"true",), (PATH,), start_container=(Call("/bin/false"),)))
+    site.answer(gate.reached(MARK))
+
+    with pytest.raises(CommandFailed, match='startContainer hook "/bin/false" failed: exit status 1') as failed:
+        site.answer(gate.open_(MARK, 5))
+
+    assert failed.value.exit == gate.HOOK_FAILED
+
+
 def test_a_program_that_calls_itself_so_is_not_believed(site: Site) -> None:
     pid = site.begin(Launch((b"perl", b"-e", b'$0 = "nexcage-gate"; sleep 300'), (PATH,)))
     site.answer(gate.reached(MARK))

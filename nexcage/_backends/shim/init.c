@@ -392,6 +392,10 @@ static void wait_at(int dir)
 			take_signals();
 		if (!fds[0].revents)
 			continue;
+		if (is_open(dir)) { /* a copy of the container may read from the same FIFO, and have taken the line */
+			S(close, fds[0].fd);
+			return;
+		}
 		char c;
 		long got;
 		while ((got = S(read, fds[0].fd, &c, 1)) == 1) {

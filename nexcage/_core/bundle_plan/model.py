@@ -107,7 +107,8 @@ class Need(msgspec.Struct, frozen=True):
     """Something that must be so on the node before the create, for the sake of ``pointer``.
 
     ``kind``: ``path`` (exists), ``directory``, ``device`` (``value`` is ``TYPE PATH MAJOR MINOR``, numbers ``-`` when any),
-    ``apparmor`` (profile is loaded), ``interface`` (host interface exists), ``subuid``/``subgid`` (root may map ``HOST SIZE``).
+    ``apparmor`` (profile is loaded), ``interface`` (host interface exists), ``machine`` (``uname -m``),
+    ``subuid``/``subgid`` (root may map ``HOST SIZE``).
     """
 
     pointer: str

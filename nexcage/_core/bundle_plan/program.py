@@ -15,7 +15,10 @@ from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.model import Call, IdMap, Launch
 from nexcage._core.bundle_plan.words import clean
 
-__all__ = ["LIMITS", "map_process"]
+__all__ = ["LIMITS", "MACHINE", "map_process"]
+
+MACHINE = "x86_64"
+"""What the init shim is built for."""
 
 LIMITS = frozenset(
     "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK".split()
@@ -57,6 +60,7 @@ def _program(draft: Draft, process: Process, start_container: tuple[Call, ...]) 
     user = process.user
     if process.args:
         draft.apply("/process/args", _SHIM + "execve with exactly these arguments")
+        draft.need("/process/args", "machine", MACHINE)
     else:
         draft.startable = False
         draft.warnings.append("process.args is empty: the container can be created, not started")

@@ -30,6 +30,8 @@ def _why(node: Node, kind: str, value: str) -> str:
         case "directory":
             there = node.files.exists(value) and node.files.read(value) is None
             return "" if there else f"{value} is no directory"
+        case "machine":
+            return "" if value == "x86_64" else f"its init is built for {value}, and the node is x86_64"
         case "interface":
             return "" if node.files.exists(f"/sys/class/net/{value}") else f"there is no interface {value}"
         case "apparmor":
@@ -119,7 +121,8 @@ def _completed(ctx: Ctx, mark: str, vmid: int, readonly: bool, lines: str, note:
     if f"#making {mark}" not in given:
         ctx.err("nexcage: the container does not carry our mark\n")
         return 9
-    if "lock: create" not in given or any(line.startswith("[") for line in given):
+    locks = {line for line in given if line.startswith("lock:")}
+    if (locks != {"lock: create"} and not (held and not locks)) or any(line.startswith("[") for line in given):
         ctx.err("nexcage: somebody has changed it since it was made\n")
         return 9
     if not node.quorate:
@@ -129,6 +132,8 @@ def _completed(ctx: Ctx, mark: str, vmid: int, readonly: bool, lines: str, note:
     made = given
     if not held:
         made = [f"#{mark}" if line == f"#making {mark}" else line for line in given if line != "lock: create"]
+    elif not locks:
+        made = [*given, "lock: create"]
     if readonly:
         made = [f"{line},ro=1" if line.startswith("rootfs: ") else line for line in made]
     node.write_config(vmid, "".join(f"{line}\n" for line in made) + lines)

@@ -119,7 +119,7 @@ def test_begin_takes_what_the_table_takes_and_refuses_without_a_trace(steps, int
     _, machines = lived(steps)
     machine = machines.get(intent.id) or Machine(intent.id)
     before = msgspec.json.encode(machine)
-    cell = rule(machine.state, intent.op, force=force_of(intent))
+    cell = rule(machine.state, intent.op, force=force_of(intent), process=machine.pid > 0)
     try:
         began = machine.begin(intent, op_id="new")
     except (Busy, NotFound, AlreadyExists, IllegalTransition):

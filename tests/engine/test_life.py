@@ -243,7 +243,7 @@ async def test_a_killed_container_is_seen_as_stopped(sim: SimCluster) -> None:
     ("spec", "error", "names"),
     [
         ({"image": "ubuntu:20.04"}, nexcage.UnsupportedImage, ["pull", "[images]"]),
-        ({"image": "./bundle"}, nexcage.UnsupportedImage, ["template"]),
+        ({"image": "./bundle"}, nexcage.InvalidPath, ["./bundle", "exists on this machine"]),
         ({"image": DEBIAN, "backend": "nosuch"}, nexcage.InvalidSpec, ["lxc"]),
         ({"image": DEBIAN, "node": "pve-99"}, nexcage.NoRoute, ["pve-99"]),
     ],

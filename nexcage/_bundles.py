@@ -174,7 +174,7 @@ def _root(path: str, directory: int, allowed: set[Place]) -> Root:
 
 def _said(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
-        name = os.path.basename(error.filename) if isinstance(error.filename, str) else ""
+        name = os.path.basename(error.filename)[:100] if isinstance(error.filename, str) else ""
         if error.errno == errno.ELOOP:
             return f"{name}: is a link, which is not followed"
         return f"{name}: {os.strerror(error.errno or 0)}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["clean", "entry_word", "mebibytes", "pve_takes", "single"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ENTRY = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
+_ENTRY = str.maketrans({" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"})
 _UNSPELLABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # A raw key that PVE cannot match is lost on its next write (PVE::LXC::Config::parse_pct_config).
 _RAW_KEY = re.compile(r"lxc\.[a-z0-9_.-]+")
@@ -29,7 +30,7 @@ def entry_word(text: str) -> str | None:
     """A field of ``lxc.mount.entry`` as fstab spells it; None when it cannot be written."""
     if not text or _UNSPELLABLE.search(text) or text.startswith("#"):
         return None
-    return "".join(_ENTRY.get(letter, letter) for letter in text)
+    return text.translate(_ENTRY)
 
 
 def mebibytes(count: int) -> int:
@@ -37,6 +38,7 @@ def mebibytes(count: int) -> int:
     return -(-count // (1 << 20))
 
 
+@lru_cache(256)
 def pve_takes(key: str) -> bool:
     """Whether VMID.conf may have this raw key; others go to a file that ``lxc.include`` names."""
     return bool(_RAW_KEY.fullmatch(key)) and (key.startswith(_OPEN) or key.removeprefix("lxc.") in _TAKEN)

@@ -16,12 +16,14 @@ from nexcage._core.seen import Mark
 from nexcage._core.settings import OSTYPES
 from nexcage._core.spec import Spec
 from nexcage.abc import Node
-from nexcage.errors import NotFound
+from nexcage.errors import InvalidName, NotFound
+from nexcage.names import signal
 from nexcage.tools import bundling
 
 __all__ = ["Prepared", "Sent", "finished", "linked", "prepared_of", "sent_of", "with_plan", "with_words"]
 
 _NUMBERED = re.compile(r"(mp|dev)[0-9]+")
+_INIT = (b"/sbin/init",)
 _INSIDE = "inside"
 """The directory on the node that the container sees as `shim.DIRECTORY`."""
 
@@ -134,6 +136,7 @@ def finished(prepared: Prepared, mark: Mark) -> Command[None]:
         lines += [
             ("lxc.init.cmd", f"{shim.DIRECTORY}/init"),
             ("lxc.mount.entry", f"{place}/{_INSIDE} {inside} none bind,ro,create=dir 0 0"),
+            *((("lxc.signal.halt", _stop_signal(plan)),) if plan.launch.argv[:1] != _INIT else ()),
         ]
         launch = shim.launch_file(plan.launch, prepared.state)
         files += [
@@ -144,6 +147,14 @@ def finished(prepared: Prepared, mark: Mark) -> Command[None]:
     return bundling.finish(
         mark, lines, files, readonly=plan.readonly, owner=owner if plan.unprivileged else 0, held=True
     )
+
+
+def _stop_signal(plan: BundlePlan) -> str:
+    """By its number: that of its image, else SIGTERM. LXC's own is one for systems only."""
+    try:
+        return str(signal(dict(plan.annotations).get("org.opencontainers.image.stopSignal", "TERM")))
+    except InvalidName:
+        return str(signal("TERM"))
 
 
 def _fields(known: Mapping[str, str]) -> Iterator[tuple[str, object]]:
@@ -174,4 +185,4 @@ def _beside(wanted: Mapping[str, str], given: Mapping[str, str], label: str) -> 
 
 def _is_system(plan: BundlePlan) -> bool:
     """Whether PVE may look after what is inside, as it does for templates; it recognises the distribution itself."""
-    return not plan.readonly and (plan.launch is None or plan.launch.argv[:1] == (b"/sbin/init",))
+    return not plan.readonly and (plan.launch is None or plan.launch.argv[:1] == _INIT)

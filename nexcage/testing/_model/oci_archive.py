@@ -32,11 +32,11 @@ def image_of(data: bytes) -> dict[str, Any] | None:  # Any: JSON
 
 
 def _image(archive: tarfile.TarFile) -> dict[str, Any]:  # Any: JSON
-    one = json.loads(_read(archive, "index.json"))["manifests"][0]
+    one: dict[str, Any] = json.loads(_read(archive, "index.json"))["manifests"][0]  # Any: JSON, here and below
     if "index" in one["mediaType"]:
         one = json.loads(_blob(archive, one))["manifests"][0]
-    manifest = json.loads(_blob(archive, one))
-    said = json.loads(_blob(archive, manifest["config"])).get("config") or {}
+    manifest: dict[str, Any] = json.loads(_blob(archive, one))
+    said: dict[str, Any] = json.loads(_blob(archive, manifest["config"])).get("config") or {}
     found = {key: said[key] for key in _OURS if said.get(key)}
     return found | (_user(archive, manifest["layers"], said["User"]) if said.get("User") else {})
 

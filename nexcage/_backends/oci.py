@@ -100,7 +100,7 @@ class Oci:
     def limits(self, change: Update) -> None:
         """Refuse, before anything runs, what cannot be changed in a live one: raises InvalidInput."""
         said = tuple(field for field in _FIXED if getattr(change, field) not in (None, "", (), {}))
-        refuse(change, said, f"left alone: {self.name} changes memory, swap, cores, cpulimit and cpuunits")
+        refuse(change, said, f"left alone: {self.name} changes memory, swap, cores, cpulimit, cpuunits and limits")
         if change.swap is not None and change.memory is None:
             raise InvalidInput("swap", change.swap, "given with memory: what is set is the sum of both")
 
@@ -113,7 +113,8 @@ class Oci:
         unset: Sequence[str],  # noqa: ARG002 (none, as `limits` sees to it)
         digest: str,  # noqa: ARG002 (likewise)
     ) -> None:
-        await node.run(runtime.update(self._runtime, _mark(node, ref), **_in_words(values)))
+        given = {key[2:]: value for key, value in values.items() if key.startswith("--")}
+        await node.run(runtime.update(self._runtime, _mark(node, ref), given, **_in_words(values)))
 
     async def delete(self, node: Node, ref: Ref, *, force: bool, purge: bool) -> None:  # noqa: ARG002 (nothing is beside it)
         await node.run(runtime.delete(self._runtime, _mark(node, ref), force=force))

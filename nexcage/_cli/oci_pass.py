@@ -1,6 +1,7 @@
-"""Commands that a runtime of this machine does itself, with the caller's own streams: ``exec``, ``ps``, ``events`` and ``update``.
+"""Commands that a runtime of this machine does itself, in its own words: ``exec``, ``ps``, ``events`` and ``update``.
 
-They change nothing that the journal knows of such a container. What is ours is checked first; then this process becomes the runtime.
+What is ours is checked first. ``ps`` and ``events`` only look, and this process becomes the runtime; what changes something or runs
+is in the journal.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nexcage._cli.parser import Call, Usage
 from nexcage._cli.settings import fleet_options
 from nexcage._cli.streams import Streams
 from nexcage._cli.verbs_fleet import drive, with_fleet
+from nexcage.tools.runtime import inside
 
 _OURS = frozenset("name runtime all selector env_file no_stdin timeout since id op follow".split())
 
@@ -48,10 +50,15 @@ def passed(call: Call, streams: Streams) -> int:
 
             return events(call, streams)
         held = held_here(call)
-        own = call.name in ("exec", "update")  # crun has no events, and its ps no columns
-        if held is not None and (own or held.backend == "runc"):
-            return turn_into(call, streams, held)
-        return _elsewhere(call, streams)
+        if held is None:
+            return _elsewhere(call, streams)
+        match call.name:
+            case "exec":
+                return _exec(call, streams, held)
+            case "update":
+                return _update(call, streams, held)
+            case _:  # crun has no events, and its ps no columns
+                return turn_into(call, streams, held) if held.backend == "runc" else _elsewhere(call, streams)
     except Usage:
         raise
     except Exception as error:
@@ -59,6 +66,37 @@ def passed(call: Call, streams: Streams) -> int:
             raise
         tell(call, error, streams)
         return OWN_FAILURE
+
+
+def _exec(call: Call, streams: Streams, held: Held) -> int:
+    from nexcage._cli.oci_exec import recorded
+
+    argv = command_line(call, held)
+    options: dict[str, Any] = {**fleet_options(call), "recover": False, "watch": False}  # Any: keywords of open_fleet
+    streams.flush()
+
+    async def work() -> int | None:
+        async with nexcage.open_fleet(**options) as fleet:
+            return await recorded(fleet, call, held.id, argv)
+
+    status = anyio.run(work)
+    return turn_into(call, streams, held) if status is None else status
+
+
+def _update(call: Call, streams: Streams, held: Held) -> int:
+    limits = dict(word[2:].split("=", 1) for word in said_again(call))
+    if not limits:
+        return turn_into(call, streams, held)
+    if "resources" in limits:
+        from nexcage._cli.oci_resources import read_text
+
+        limits["resources"] = read_text(limits["resources"], streams)
+
+    async def verb(fleet: nexcage.Fleet) -> int:
+        await fleet.do(nexcage.Update(held.id, limits=limits), wait=True)
+        return 0
+
+    return drive(call, streams, verb, fleet_options(call))
 
 
 def _elsewhere(call: Call, streams: Streams) -> int:
@@ -107,7 +145,8 @@ def command_line(call: Call, held: Held) -> list[str]:
             given += [f"--{name.replace('_', '-')}", text]
     if call.flag("debug"):
         given.append("--debug")
-    return [*held.program, *given, call.name, *said_again(call), held.id, *call.words[1:]]
+    words = inside.exact(held.backend, call.words[1:]) if call.name == "exec" else call.words[1:]
+    return [*held.program, *given, call.name, *said_again(call), held.id, *words]
 
 
 def said_again(call: Call) -> list[str]:

@@ -15,7 +15,7 @@ from nexcage._cli.parser import Call
 if TYPE_CHECKING:
     from nexcage._cli.streams import Streams
 
-__all__ = ["fields_of", "read_resources", "refuse_others", "weight"]
+__all__ = ["fields_of", "read_resources", "read_text", "refuse_others", "weight"]
 
 Json = dict[str, Any]  # Any: whatever JSON can say
 
@@ -38,17 +38,24 @@ def refuse_others(call: Call) -> None:
         raise call.usage("--resources is an OCI runtime's: it goes with --root, --log or --systemd-cgroup")
 
 
-def read_resources(path: str, streams: Streams) -> Json:
-    """The document; ``-`` is standard input."""
+def read_text(path: str, streams: Streams) -> str:
+    """The document as it is written; ``-`` is standard input."""
     try:
         if path == "-":
-            text = streams.stdin.read(_LARGEST) if streams.stdin is not None else ""
-        else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_LARGEST)
-        return msgspec.json.decode(text, type=Json)
+            return streams.stdin.read(_LARGEST) if streams.stdin is not None else ""
+        with open(path, encoding="utf-8") as file:
+            return file.read(_LARGEST)
     except OSError as error:
         raise InvalidPath("resources", path, f"a readable file ({error.strerror})") from None
+    except ValueError as error:
+        raise InvalidInput("resources", path, f"a document with resources ({error})") from None
+
+
+def read_resources(path: str, streams: Streams) -> Json:
+    """The document; ``-`` is standard input."""
+    text = read_text(path, streams)
+    try:
+        return msgspec.json.decode(text, type=Json)
     except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise InvalidInput("resources", path, f"a document with resources ({error})") from None
 

@@ -26,12 +26,13 @@ from nexcage._cli.verbs_fleet import Verb
 if TYPE_CHECKING:
     from nexcage import Fleet
 
-__all__ = ["become_subreaper", "foreground"]
+__all__ = ["FORWARDED", "become_subreaper", "foreground"]
 
-_FORWARDED = (
-    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCONT),
-)
+_OURS = {signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS, signal.SIGABRT}
+FORWARDED = tuple(sorted(signal.valid_signals() - _OURS - _FAULTS - {signal.SIGKILL, signal.SIGSTOP}))
+"""What is sent to us and meant for the program: everything, real-time signals too, but what is about this process itself."""
+
 _SET_CHILD_SUBREAPER = 36
 
 
@@ -48,7 +49,7 @@ def foreground(call: Call, streams: Streams, terminal: socket.socket | None) -> 
 
     async def verb(fleet: Fleet) -> int:
         become_subreaper()
-        with anyio.open_signal_receiver(*_FORWARDED) as signals:
+        with anyio.open_signal_receiver(*FORWARDED) as signals:
             done = await fleet.do(Create(id, spec), wait=True)
             try:
                 init = os.pidfd_open(done.pid)

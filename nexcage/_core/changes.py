@@ -139,6 +139,7 @@ def settings(intent: Update, *, mark: str) -> dict[str, str]:
         given["description"] = described(mark, intent.description)
     given |= {key: str(net) for key, net in intent.nets.items()}
     given |= {key: names.mount(value).render() for key, value in intent.mounts.items()}
+    given |= {f"--{key}": value for key, value in intent.limits.items()}  # of a runtime alone
     return given
 
 

@@ -35,6 +35,11 @@ _DIGEST = re.compile(r"(?:[0-9a-f]{40})?")
 _UNSET = re.compile(
     rf"cores|cpulimit|cpuunits|nameserver|searchdomain|startup|{_NET.pattern}|(?!rootfs){_DISK.pattern}"
 )
+_LIMITS = frozenset(
+    "memory memory-swap memory-reservation kernel-memory kernel-memory-tcp cpu-share cpu-quota cpu-period cpu-rt-period cpu-rt-runtime "
+    "cpuset-cpus cpuset-mems pids-limit blkio-weight l3-cache-schema mem-bw-schema resources".split()
+)
+_LONGEST = 1 << 16  # bytes of one limit: it stands in the journal
 _OWN_LINE = re.compile(r"^nexcage (?:fleet|op)=", re.MULTILINE)
 
 
@@ -152,7 +157,8 @@ class Update(_Optional, frozen=True, omit_defaults=True, kw_only=True, tag="upda
 
     ``nets`` and ``mounts`` by their key (``net0``, ``mp0``); ``unset`` names what goes back to its default or is taken away. ``tags``
     replace all but ours. ``digest``: refuse with `nexcage.Changed` when its config is another one than this (see `nexcage.Details`);
-    without, the one that was seen just before.
+    without, the one that was seen just before. ``limits``: of containers of crun and runc whatever else these can change, by the names
+    of their options and in their words (``{"pids-limit": "50"}``); ``resources`` is a document, as the specification has it.
     """
 
     op: ClassVar[Op] = Op.UPDATE
@@ -170,6 +176,7 @@ class Update(_Optional, frozen=True, omit_defaults=True, kw_only=True, tag="upda
     mounts: Mapping[str, str] = {}
     unset: tuple[str, ...] = ()
     digest: str = ""
+    limits: Mapping[str, str] = {}
 
     def _check(self) -> None:
         for field, low, high in (
@@ -209,6 +216,12 @@ class Update(_Optional, frozen=True, omit_defaults=True, kw_only=True, tag="upda
         for key in self.unset:
             _like(_UNSET, "unset", key, "cores, cpulimit, cpuunits, nameserver, searchdomain, startup, netN or mpN")
         _like(_DIGEST, "digest", self.digest, "40 hexadecimal digits")
+        _named("limits", self.limits)
+        for key, value in self.limits.items():
+            if key not in _LIMITS:
+                raise InvalidInput("limits", key, f"one of {', '.join(sorted(_LIMITS))}")
+            if not isinstance(value, str) or "\0" in value or len(value) > _LONGEST:
+                raise InvalidInput("limits", value, f"for {key} a text of at most {_LONGEST} characters")
 
 
 class Backup(_Optional, frozen=True, omit_defaults=True, tag="backup"):

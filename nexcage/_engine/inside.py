@@ -183,6 +183,23 @@ class Insider:
             await stream.begin()
             yield stream
 
+    @asynccontextmanager
+    async def noted(
+        self,
+        id: str,
+        argv: Sequence[str | bytes],
+        *,
+        env: Sequence[str] = (),
+        cwd: str = "",
+        user: str = "",
+        tty: bool = False,
+    ) -> AsyncGenerator[Ending]:
+        """Write down a program that the caller runs inside without us; its ``exit`` is what the context sets. Raises IllegalTransition."""
+        place = await self.place(id, Op.EXEC)
+        began = await self.begin(place, _noted(id, argv, dict.fromkeys(env, ""), cwd, user, tty=tty))
+        async with self.recorded(began, place) as ending:
+            yield ending
+
     # ---- where -------------------------------------------------------------------------------------------------------------
 
     async def place(self, id: str, op: Op | None = None, verb: str = "") -> Place:

@@ -122,6 +122,7 @@ class Keeps:
         mounts: Mapping[str, str] | None = None,
         unset: tuple[str, ...] = (),
         digest: str = "",
+        limits: Mapping[str, str] | None = None,
         op_id: str | None = None,
         wait: bool = False,
     ) -> Done:
@@ -142,6 +143,7 @@ class Keeps:
             mounts=mounts or {},
             unset=unset,
             digest=digest,
+            limits=limits or {},
             op_id=op_id,
         )
         return await self._fleet.do(change, wait=wait)

@@ -28,7 +28,7 @@ from nexcage._core.machine import Machine
 from nexcage._core.seen import Look, Mark
 from nexcage._engine.node import FleetNode
 from nexcage.abc import Backend, Keeper, Node, Ref
-from nexcage.errors import IllegalTransition, NoRoute, NotFound, Unsupported
+from nexcage.errors import IllegalTransition, InvalidInput, NoRoute, NotFound, Unsupported
 
 __all__ = ["carry_out", "details_of", "perform", "ready", "stays_with_its_files", "verb_of"]
 
@@ -57,6 +57,11 @@ async def ready(
     if isinstance(intent, Update) and (limits := getattr(backend, "limits", None)) is not None:
         limits(intent)
         return intent
+    if isinstance(intent, Update) and intent.limits:
+        key, value = next(iter(intent.limits.items()))
+        raise InvalidInput(
+            f"limits.{key}", value, f"left out: only crun and runc have it, and this is {backend.name}'s"
+        )
     details = details_of(machine, look, backend.name, str(intent.op))
     guest = look.guests.get(machine.vmid)
     if isinstance(intent, Migrate) and (stays_with_its_files(machine) or (guest is not None and guest.gated)):

@@ -388,6 +388,7 @@ async def kept() -> None:
         assert_type(details, nexcage.Details)
         try:
             await web.update(memory=1024, digest=details.digest)
+            await web.update(limits={"pids-limit": "50"})
         except nexcage.Changed as changed:
             assert_type(changed.digest, str)
         except nexcage.Unsupported as unsupported:

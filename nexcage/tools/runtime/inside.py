@@ -17,7 +17,7 @@ from nexcage.tools.pty import PTY
 from nexcage.tools.runtime.call import OURS, PLACES, RUN, Runtime
 from nexcage.tools.runtime.words import classify
 
-__all__ = ["EXEC", "LOGS", "exec_", "logs", "refused"]
+__all__ = ["EXEC", "LOGS", "exact", "exec_", "logs", "refused"]
 
 EXEC = (
     PLACES
@@ -121,9 +121,7 @@ def exec_(
     # The same words are refused as by attach, in its order; of what that makes only the input is used.
     like = attach.attach(mark, argv, env=env, cwd=cwd, user=user, size=size, safe=safe, timeout=timeout, cap=cap)
     loaded = _loaded(like.argv)
-    inner = attach.words(argv)
-    if runtime.name == "runc" and any("\udc80" <= letter <= "\udcff" for word in inner for letter in word):
-        inner = ("sh", "-c", EXACT, "exec", *map(_escaped, inner))  # runc makes text of what is none
+    inner = exact(runtime.name, attach.words(argv))
     measure, terminal = ("", "") if size is None else (f"{size[0]}x{size[1]}", PTY)
     words = ("exec", user, cwd, measure, terminal, *inner)
     outer = ("sh", "-c", EXEC, "nexcage", str(mark), runtime.program, runtime.name, *words)
@@ -136,6 +134,13 @@ def exec_(
         cap=cap,
         classify=lambda _, result, node: refused(mark, result, node),
     )
+
+
+def exact(runtime: str, words: Sequence[str]) -> tuple[str, ...]:
+    """A program's words so that its bytes arrive: runc makes text of what is none, so a shell inside has to put them together."""
+    if runtime != "runc" or not any("\udc80" <= letter <= "\udcff" for word in words for letter in word):
+        return tuple(words)
+    return ("sh", "-c", EXACT, "exec", *map(_escaped, words))
 
 
 def _loaded(argv: tuple[str, ...]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nexcage._core.command import Command, nothing
 from nexcage._core.seen import Mark
 from nexcage.errors import InvalidInput
@@ -60,18 +62,23 @@ def resume(runtime: Runtime, mark: Mark) -> Command[None]:
     return change(runtime, mark, "resume", mark.id)
 
 
-def update(runtime: Runtime, mark: Mark, **limits: int | str) -> Command[None]:
+def update(runtime: Runtime, mark: Mark, given: Mapping[str, str] | None = None, **limits: int | str) -> Command[None]:
     """Change limits of a live one: ``memory``, ``reservation`` and ``swap`` (memory plus swap) in bytes, ``shares``, ``quota`` and
-    ``period`` (microseconds), ``cpus`` and ``mems`` (lists such as ``0-2,4``), ``pids``, ``weight``. Raises InvalidInput.
+    ``period`` (microseconds), ``cpus`` and ``mems`` (lists such as ``0-2,4``), ``pids``, ``weight``. ``given``: options by their own names;
+    ``resources`` is the document itself. Raises InvalidInput.
     """
-    words: list[str] = []
+    options = dict(given or {})
+    document = options.pop("resources", None)
+    words = [f"--{name}={value}" for name, value in options.items()]
+    if document is not None:
+        words.append("--resources=-")
     for name, value in limits.items():
         if name not in _LIMITS:
             raise InvalidInput("limit", name, f"one of {', '.join(_LIMITS)}")
         words += [_LIMITS[name], str(value)]
     if not words:
         raise InvalidInput("limits", "", "something to change")
-    return change(runtime, mark, "update", *words, mark.id)
+    return change(runtime, mark, "update", *words, mark.id, stdin=(document or "").encode())
 
 
 def state(runtime: Runtime, mark: Mark) -> Command[Listed]:

@@ -72,6 +72,7 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "no bundle": lambda said: InvalidPath("bundle", said.name, f"a directory that exists on {said.node}"),
     "no config": lambda said: InvalidPath("bundle", said.name, "a directory with a config.json that can be read"),
     "bad config": lambda said: InvalidSpec("config.json", said.name, f"a configuration that {said.runtime} takes"),
+    "bad limits": lambda said: InvalidInput("limits", said.name, f"limits that {said.runtime} takes"),
     "no rootfs": lambda said: InvalidPath("root.path", said.name, "a directory that exists"),
     "no console": lambda said: InvalidSpec(  # noqa: ARG005 (the others need it)
         "process.terminal", "true", "false in config.json, or --console-socket (docs/oci-cli.md)"
@@ -127,6 +128,8 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
+_AS_OF_A_VERB = {("stopped", "start"): "ended", ("bad config", "update"): "bad limits"}
+
 _NO_PROGRAM = re.compile(r"(?:^|: |/)(crun|runc): (?:command )?not found|exec: (crun|runc): ")
 
 
@@ -170,7 +173,7 @@ def classify(command: Command[Any], result: Result, node: str) -> NexcageError:
     for pattern, meaning in _WORDS:
         if match := pattern.search(reason):
             name = next((group for group in match.groups() if group), match[0])
-            meant = "ended" if (meaning, verb) == ("stopped", "start") else meaning
+            meant = _AS_OF_A_VERB.get((meaning, verb), meaning)
             return _MEANINGS[meant](said._replace(name=name)).noted(str(plain), *getattr(plain, "__notes__", ()))
     return plain
 

@@ -48,6 +48,7 @@ def documents(data: bytes) -> None:
     read = oci.decode_config(data, max_bytes=1 << 20)
     assert_type(read, oci.Decoded[oci.Config])
     assert_type(read.warnings, tuple[oci.Notice, ...])
+    assert_type(read.untaken, tuple[oci.Notice, ...])
     if read.document.process:
         assert_type(read.document.process.args, tuple[str, ...])
     if read.document.linux.seccomp:

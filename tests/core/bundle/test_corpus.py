@@ -2,7 +2,8 @@
 
 A line of ``corpus/*.jsonl``: why, what is set and what is taken away (by JSON pointers), the pointer of the error or null, and where it
 was decided for lxc whether a create would go on, what is refused and what is warned of. ``schema.jsonl`` changes ``full.json``, which
-has every property for Linux; ``text.jsonl`` changes ``plain.json``, which every backend takes as it is.
+has every property for Linux; ``text.jsonl`` changes ``plain.json``, which every backend takes as it is. ``bytes.jsonl`` has whole
+documents, a character for each byte.
 """
 
 from __future__ import annotations
@@ -67,6 +68,20 @@ def test_every_document_of_the_corpus_gets_the_answer_that_the_specification_wan
 
     assert len(cases) > 150
     assert not wrong, "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bytes_are_read_in_one_way_or_not_at_all(backend):
+    cases = lines("bytes.jsonl")
+
+    wrong = [
+        f"{line}: {reason}"
+        for line in cases
+        if (reason := failing(plan(line["latin1"].encode("latin-1"), PLACE, backend=backend), line))
+    ]
+
+    assert len(cases) > 70
+    assert not wrong, "\n".join(wrong)
 
 
 def test_warnings_of_the_corpus_are_at_their_places_and_no_others():

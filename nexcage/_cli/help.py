@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +11,6 @@ from nexcage._cli.parser import Usage, close_to
 
 __all__ = ["help_for", "help_of", "overview", "spelled"]
 
-_WIDTH = 100
 _LIFE = ("create", "run", "start", "stop", "kill", "pause", "resume", "delete")
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "look": ("list", "state", "events", "watch", "route"),
@@ -52,7 +52,7 @@ def overview() -> str:
         [
             "usage: nexcage [OPTION...] COMMAND [ARGUMENT...]",
             "",
-            "OCI-style containers on Proxmox VE: on this machine, or on many nodes over SSH.",
+            "Containers on Proxmox VE, or by crun and runc: on this machine, or on many nodes over SSH.",
             "",
             "commands ('nexcage help COMMAND' says more, 'nexcage help all' a line about each):",
             *_columns([(name, COMMANDS[name].summary) for name in _LIFE], 12),
@@ -81,7 +81,7 @@ def help_of(command: Command) -> str:
         f"{command.summary[0].upper()}{command.summary[1:]}.",
     ]
     if command.text:
-        lines += textwrap.wrap(command.text, _WIDTH, break_on_hyphens=False)
+        lines += textwrap.wrap(command.text, _width(), break_on_hyphens=False)
     listed = [option for option in command.options if not option.hidden]
     shown = [(spelled(option), option.help) for option in listed if not option.brief]
     if command.outputs:
@@ -90,7 +90,7 @@ def help_of(command: Command) -> str:
         lines += ["", "options:", *_columns(shown, 28)]
     if brief := [spelled(option).replace(" ", "\0") for option in listed if option.brief]:
         # An option and its value stay on one line.
-        words = textwrap.wrap(f"as Proxmox VE spells them: {', '.join(brief)}", _WIDTH - 4, break_on_hyphens=False)
+        words = textwrap.wrap(f"more: {', '.join(brief)}", _width() - 4, break_on_hyphens=False)
         lines += [f"  {line}".replace("\0", " ") for line in words]
     if command.examples:
         lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
@@ -107,10 +107,18 @@ def _group(group: str) -> str:
     return "\n".join([f"usage: nexcage {group} {'|'.join(GROUPS[group])} ...", "", *_columns(rows, 14), ""])
 
 
+def _width() -> int:
+    """As wide as the terminal, 100 at most."""
+    try:
+        return max(60, min(100, os.get_terminal_size(1).columns))
+    except OSError:  # it is none
+        return 100
+
+
 def _columns(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
     lines: list[str] = []
     for left, right in rows:
-        wrapped = textwrap.wrap(right, _WIDTH - width - 2, break_on_hyphens=False) or [""]
+        wrapped = textwrap.wrap(right, _width() - width - 2, break_on_hyphens=False) or [""]
         first = f"  {left:<{width - 2}}"
         if len(left) > width - 3:
             lines.append(first.rstrip())

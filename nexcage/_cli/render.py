@@ -12,6 +12,7 @@ from nexcage._cli.streams import Streams, one_line
 __all__ = ["as_json", "colourful", "print_rows"]
 
 Row = Mapping[str, Any]  # Any: whatever JSON can say
+_WHOLE = 40  # columns of a terminal that one of the first two columns of a table has at least, where it needs them
 
 
 def as_json(streams: Streams, value: object, *, indent: int | None = None) -> str:
@@ -31,7 +32,11 @@ def print_rows(streams: Streams, rows: Iterable[Row], output: str, columns: Sequ
         for row in rows:
             streams.line(one_line(str(row[name])))
     else:
-        _table(streams, [[_cell(row.get(column)) for column in columns] for row in rows], [c.upper() for c in columns])
+        cells = [
+            [_cell(row.get(column) or (None if column == "vmid" else row.get(column))) for column in columns]
+            for row in rows
+        ]
+        _table(streams, cells, [column.upper() for column in columns])
 
 
 def colourful(stream: TextIO | None) -> bool:
@@ -86,8 +91,11 @@ def _rich_table(streams: Streams, rows: list[list[str]], header: list[str]) -> b
     except ImportError:
         return False
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for name, cells in zip(header, zip(header, *rows, strict=True), strict=True):
+        whole = (
+            min(_WHOLE, max(map(len, cells))) if name in header[:2] else None
+        )  # ids, fields and verdicts are not broken
+        table.add_column(name, overflow="fold", min_width=whole)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console = Console(file=streams.stdout, highlight=False, soft_wrap=False)

@@ -43,6 +43,8 @@ def _words(call: Call) -> tuple[str, tuple[str, ...]]:
         raise call.usage("which bundle?", "nexcage plan BUNDLE")
     bundle = next((word for word in words if os.path.exists(word)), words[0])
     words.remove(bundle)
+    if os.path.exists(f"{bundle}/oci-layout") and not os.path.exists(f"{bundle}/config.json"):
+        raise call.usage(f"{bundle!a} is the layout of images, not a bundle", "umoci unpack --image LAYOUT:TAG BUNDLE")
     if words and not fields:
         raise call.usage(f"takes one bundle, not {words[0]!a} too")
     wrong = next((field for field in (*fields, *words) if not _PROPERTY.fullmatch(field)), None)
@@ -83,6 +85,9 @@ def _table(streams: Streams, made: BundlePlan) -> None:
             "accept" if made.accepted else "reject", *counts
         )
     )
+    left = [one.pointer for one in made.refused if one.pointer not in made.allowed]
+    if left := [pointer for pointer in left if not pointer.startswith("/root")]:
+        streams.say(f"  to do without: --allow {one_line(left[0])}{' --allow ...' if len(left) > 1 else ''}")
 
 
 def _refused(made: BundlePlan, pointer: str) -> str:

@@ -17,7 +17,7 @@ from nexcage.errors import InvalidSpec, NoRoute, UnsupportedImage
 
 __all__ = ["Plan", "alias_of", "plan"]
 
-_HERE = " of a layout or archive of this machine; or name that itself: ./DIR, ./DIR:TAG, oci-archive:./FILE.tar"
+_HERE = " (a layout or archive of this machine); or name that itself: ./DIR, ./DIR:TAG, oci-archive:./FILE.tar"
 _WAYS: Mapping[str, str] = {
     "lxc": " or allow pulling it (--pull, or pull = true); or use a template, STORAGE:vztmpl/NAME.tar.zst",
     "vm": "; or use a disk image, STORAGE:import/NAME",

@@ -17,6 +17,8 @@ T = TypeVar("T")
 class Rehearsal:
     """Implements `nexcage.abc.Node`: what only reads is run, of the rest ``commands`` keeps what it would be."""
 
+    rehearsed: bool = True
+
     def __init__(self, node: FleetNode, seen: Look, fleet: str, mark: str, vmids: range) -> None:
         self.seen: Look = seen
         self.vmids: range = vmids

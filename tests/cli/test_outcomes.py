@@ -138,3 +138,9 @@ def test_progress_on_a_broken_standard_error_changes_nothing(term: str, monkeypa
     with Progress(Streams(None, None, Broken()), "start", 50) as progress:
         for _ in range(50):
             progress.advance(failed=False)
+
+
+def test_a_container_without_a_number_shows_none() -> None:
+    out = io.StringIO()
+    print_rows(Streams(None, out, None), [{"id": "web-1", "vmid": 0, "pid": 0}], "table", ("id", "vmid", "pid"))
+    assert out.getvalue().splitlines()[1].split() == ["web-1", "-", "0"]

@@ -67,6 +67,32 @@ def test_allowed_fields_may_be_dropped(
     assert (ran.status, json.loads(ran.out)["verdict"]) == (0, "accept")
 
 
+def test_who_reads_a_refusal_reads_how_to_do_without(run: Callable[..., Ran], bundle: Callable[..., Path]) -> None:
+    made = str(bundle(zos={}, linux={"cgroupsPath": "/x"}))
+
+    assert "to do without: --allow /linux/cgroupsPath --allow ..." in run("plan", made).err
+    assert run("plan", made, "--allow", "/linux/cgroupsPath").err.endswith("to do without: --allow /zos\n")
+    assert "--allow" not in run("plan", made, "--allow", "/linux,/zos").err
+
+
+def test_a_layout_of_images_is_told_from_a_bundle(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "oci-layout").write_text("{}")
+
+    ran = run("plan", str(tmp_path))
+
+    assert (ran.status, "umoci unpack" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(("backend", "warned"), [("lxc", False), ("crun", True), ("runc", True)])
+def test_a_terminal_that_has_to_be_asked_for_is_a_warning(
+    backend: str, warned: bool, run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    process = {"cwd": "/", "args": ["sh"], "terminal": True}
+    ran = run("plan", str(bundle(process=process)), "--backend", backend, "--output", "json")
+
+    assert any("--console-socket" in one for one in json.loads(ran.out)["warnings"]) is warned
+
+
 def test_an_invalid_document_is_an_error_with_its_place(run: Callable[..., Ran], bundle: Callable[..., Path]) -> None:
     ran = run("plan", str(bundle(hostname=5)), "--output", "json")
     said: Json = json.loads(ran.out)

@@ -11,7 +11,7 @@ from nexcage._core.route import Plan, plan
 
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 NODES = ("pve-01", "pve-02", "gpu-01")
-BACKENDS = ("lxc", "vm", "mine")
+BACKENDS = ("lxc", "vm", "crun", "runc", "mine")
 
 
 def planned(spec: Spec, *, id: str = "web-1", routing: tuple[Route, ...] = (), **settings: object) -> Plan:
@@ -66,7 +66,7 @@ def test_other_names_of_a_backend_mean_it(given: str, meant: str) -> None:
 
 
 def test_a_backend_that_does_not_exist_is_refused_with_those_that_do() -> None:
-    with pytest.raises(InvalidSpec, match="lxc, mine, vm"):
+    with pytest.raises(InvalidSpec, match="crun, lxc, mine, runc, vm"):
         planned(Spec(DEBIAN, backend="docker"))
 
 
@@ -122,3 +122,14 @@ def test_an_alias_for_another_backend_is_named_where_one_is_missing() -> None:
 
     with pytest.raises(UnsupportedImage, match=r"an alias for lxc, as it has one for vm, in \[images\]"):
         planned(Spec("ubuntu:20.04", backend="lxc"), images=images)
+
+
+@pytest.mark.parametrize(
+    ("backend", "way"),
+    [("lxc", "--pull"), ("vm", "STORAGE:import/NAME"), ("crun", "oci-archive:./FILE.tar"), ("runc", "./DIR:TAG")],
+)
+def test_who_names_an_unknown_image_reads_the_ways_of_that_backend(backend: str, way: str) -> None:
+    with pytest.raises(UnsupportedImage) as refused:
+        planned(Spec("nginx", backend=backend))
+    assert way in str(refused.value)
+    assert ("--pull" in str(refused.value)) is (backend == "lxc")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nexcage._cli.commands.table import RUNTIME, Command, Option
+from nexcage._cli.commands.table import Command, Option
 
 __all__ = ["COMMANDS"]
 
@@ -14,7 +14,13 @@ COMMANDS: tuple[Command, ...] = (
         "BUNDLE is a directory with a config.json, or a config.json alone: then the root file system is not looked at. It touches "
         "nothing. Exit status 0 when create would go on, 1 when it would refuse.",
         (
-            RUNTIME,
+            Option(
+                ("--runtime", "--backend"),
+                "lxc (the default, also proxmox-lxc, pct), crun or runc",
+                "NAME",
+                choices=("lxc", "proxmox-lxc", "pct", "crun", "runc"),
+                open=True,
+            ),
             Option(("--allow",), "drop it if it is refused, and all below it: /linux/intelRdt", "FIELD", many=True),
         ),
         (

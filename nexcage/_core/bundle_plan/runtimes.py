@@ -85,6 +85,8 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
     draft.unprivileged = any(one.type == "user" for one in config.linux.namespaces)
     if not draft.startable:
         draft.warnings.append("there is no process to start: the container can be created, not started")
+    if draft.terminal:
+        draft.warnings.append("/process/terminal: a terminal has to be asked for by --console-socket (docs/oci-cli.md)")
     problem = root_problem(draft, config)
     if config.root is UNSET:
         draft.refuse("/root", problem)

@@ -168,3 +168,23 @@ async def test_a_copy_would_share_the_files_of_its_source_and_is_refused(fleet: 
 
     with pytest.raises(nexcage.Unsupported, match="made from a bundle"):
         await fleet.do(Create("web-2", Spec.from_container("web-1")))
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize(
+    ("annotations", "args", "signal"),
+    [
+        ({}, ["/bin/sh"], "15"),
+        ({"org.opencontainers.image.stopSignal": "SIGQUIT"}, ["/bin/sh"], "3"),
+        ({"org.opencontainers.image.stopSignal": "SIGFOO"}, ["/bin/sh"], "15"),
+        ({}, ["/sbin/init"], None),
+    ],
+)
+async def test_a_program_is_asked_to_stop_by_the_signal_of_its_image_and_a_system_by_that_of_lxc(
+    sim: SimCluster, fleet: Fleet, tmp_path: Path, annotations: dict[str, str], args: list[str], signal: str | None
+) -> None:
+    path = bundle(tmp_path, annotations=annotations, process={"cwd": "/", "args": args, "env": ["PATH=/bin"]})
+
+    await fleet["web-1"].create(spec_of(path))
+
+    assert dict(configured(sim, fleet).raw).get("lxc.signal.halt") == signal

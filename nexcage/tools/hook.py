@@ -63,8 +63,9 @@ my $pid = fork // refuse("no process: $!");
 if (!$pid) {
     POSIX::setsid();
     $SIG{$_} = "DEFAULT" for qw(CHLD PIPE TERM INT HUP);
-    for my $kind (length $one{p} ? split(/,/, $one{k}) : ()) {
-        open my $space, "<", "/proc/$one{p}/ns/$kind" or do { syswrite $tell, "namespace $kind of process $one{p}: $!"; POSIX::_exit(127) };
+    my $root = $ENV{NEXCAGE_NODE_ROOT} // ""; # the processes of a simulated node have no namespaces
+    for my $kind (length $one{p} && (!length $root || -e "$root/proc/$one{p}/ns") ? split(/,/, $one{k}) : ()) {
+        open my $space, "<", "$root/proc/$one{p}/ns/$kind" or do { syswrite $tell, "namespace $kind of process $one{p}: $!"; POSIX::_exit(127) };
         my $number = (POSIX::uname())[4] eq "x86_64" ? 308 : 268;
         syscall($number, fileno $space, 0) == 0 or do { syswrite $tell, "namespace $kind of process $one{p}: $!"; POSIX::_exit(127) };
     }

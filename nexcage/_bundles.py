@@ -10,14 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from msgspec import Struct
 
 from nexcage._core.bundle import Config, Decoded, decode_config
 from nexcage._core.bundle.strict import MAX_BYTES
-from nexcage._core.bundle_plan.model import Root
+from nexcage._core.bundle_plan.model import GATE, Root
 from nexcage.errors import InvalidBundle, InvalidPath
 
 __all__ = ["BundleFiles", "read_bundle"]
@@ -77,7 +77,32 @@ def _files(data: bytes, directory: int, allowed: set[Place], *, look: bool, max_
     except InvalidBundle as error:
         return BundleFiles(path, data, error=error)
     root = decoded.document.root
-    return BundleFiles(path, data, decoded, root=_root(root.path, directory, allowed) if look and root else None)
+    seen = _root(root.path, directory, allowed, _inside(decoded.document)) if look and root else None
+    return BundleFiles(path, data, decoded, root=seen)
+
+
+def _inside(document: Config) -> dict[str, str]:
+    """The paths inside of which the node makes something, by their pointers."""
+    found = {f"/mounts/{index}": mount.destination for index, mount in enumerate(document.mounts)}
+    found |= {f"/linux/maskedPaths/{index}": path for index, path in enumerate(document.linux.masked_paths)}
+    found |= {f"/linux/readonlyPaths/{index}": path for index, path in enumerate(document.linux.readonly_paths)}
+    return {**found, GATE: "/.nexcage"}
+
+
+def _linked(root: int, path: str) -> bool:
+    """Whether a symbolic link is on the way from the root file system to ``path``. What is not there yet is none."""
+    place = ""
+    for part in path.split("/"):
+        if part in ("", ".", ".."):
+            continue
+        place = f"{place}/{part}" if place else part
+        try:
+            mode = os.stat(place, dir_fd=root, follow_symlinks=False).st_mode
+        except (OSError, ValueError):
+            return False
+        if stat.S_ISLNK(mode):
+            return True
+    return False
 
 
 @contextmanager
@@ -157,7 +182,7 @@ def _read(name: str, directory: int, max_bytes: int) -> bytes:
         os.close(fd)
 
 
-def _root(path: str, directory: int, allowed: set[Place]) -> Root:
+def _root(path: str, directory: int, allowed: set[Place], inside: Mapping[str, str]) -> Root:
     """What is at the document's root path. A relative one may not leave the bundle, an absolute one not the roots if there are any."""
     try:
         link = stat.S_ISLNK(os.stat(path, dir_fd=directory, follow_symlinks=False).st_mode)
@@ -167,7 +192,8 @@ def _root(path: str, directory: int, allowed: set[Place]) -> Root:
         with _opened(path, below=directory) as fd:
             absolute = os.path.isabs(path)
             bounds = allowed if absolute else {_place(os.fstat(directory))}
-            return Root(link=link, outside=bool(bounds) and not _below(fd, bounds))
+            links = frozenset(pointer for pointer, place in inside.items() if _linked(fd, place))
+            return Root(link=link, outside=bool(bounds) and not _below(fd, bounds), links=links)
     except OSError:
         return Root(directory=False, link=link)
 

@@ -11,7 +11,7 @@ import pytest
 
 from nexcage import InvalidPath
 from nexcage._bundles import read_bundle
-from nexcage._core.bundle_plan.model import Root
+from nexcage._core.bundle_plan.model import GATE, Root
 
 
 @pytest.fixture
@@ -194,6 +194,22 @@ def test_an_absolute_root_may_be_anywhere_unless_there_are_roots(bundle, tmp_pat
 
     write(bundle, str(bundle.parent / "web" / "rootfs"))
     assert read_bundle(bundle, [str(bundle.parent)]).root == Root()
+
+
+def test_what_leads_through_a_link_of_the_root_file_system_is_told(bundle, tmp_path):
+    mounts = [
+        {"destination": path, "type": "tmpfs"} for path in ("/data/deep", "/run/x", "/etc/conf", "/new/one", "proc")
+    ]
+    linux = {"maskedPaths": ["/etc/conf/secret", "/proc/kcore"], "readonlyPaths": ["/var"]}
+    document = {"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "mounts": mounts, "linux": linux}
+    (bundle / "config.json").write_text(json.dumps(document))
+    for name, target in (("data", str(tmp_path)), ("run", "var"), ("etc/conf", "nowhere"), (".nexcage", "/tmp")):
+        (bundle / "rootfs" / name).parent.mkdir(exist_ok=True)
+        (bundle / "rootfs" / name).symlink_to(target)
+
+    found = read_bundle(bundle).root.links
+
+    assert found == {"/mounts/0", "/mounts/1", "/mounts/2", "/linux/maskedPaths/0", GATE}
 
 
 def test_reading_leaves_no_descriptor_open_and_nothing_written(bundle):

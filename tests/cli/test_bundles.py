@@ -111,6 +111,22 @@ def test_what_it_cannot_have_is_refused_with_its_place_until_it_is_allowed_to_go
     assert (pve.tool("pct", "list"), left(pve)) == ("", [])
 
 
+def test_a_link_in_the_root_file_system_leads_nothing_out_of_it(pve: PveNode, run: Run, tmp_path: Path) -> None:
+    mount = {"destination": "/data/deep", "type": "tmpfs", "source": "tmpfs"}
+    path, target = bundle(tmp_path, mounts=[mount]), tmp_path / "precious"
+    target.mkdir()
+    for name in ("data", ".nexcage"):
+        (path / "rootfs" / name).symlink_to(target)
+
+    planned = run("plan", str(path), "--output", "json")
+    refused = run("create", "web-1", "--bundle", str(path))
+
+    said = [entry["pointer"] for entry in json.loads(planned.out)["refused"]]
+    assert (planned.status, sorted(said)) == (1, ["/mounts/0", "/process/args"])
+    assert (refused.status, "/mounts/0" in refused.err, left(pve)) == (1, True, [])
+    assert json.loads(run("plan", str(path), "--backend", "runc", "--output", "json").out)["refused"] == []
+
+
 def test_secrets_of_hooks_and_of_the_program_are_in_no_journal_and_on_no_command_line(
     pve: PveNode, run: Run, tmp_path: Path
 ) -> None:

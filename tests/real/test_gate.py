@@ -56,7 +56,9 @@ class Place:
         path = self.root / "opt" / name
         path.parent.mkdir(exist_ok=True)
         log = self.dir / "hooks"
-        path.write_text(f'#!/bin/sh\necho "$0 $# $A" >>{log}; cat >>{log}; echo >>{log}; exit {status}\n')
+        path.write_text(
+            f'#!/bin/sh\necho "$0 $# $A" >>{log}; cat >>{log}; echo >>{log}; readlink /proc/self/ns/net >{log}.{name}; exit {status}\n'
+        )
         path.chmod(0o755)
         return {"path": f"/opt/{name}", "args": [name, "x y"], "env": ["A=1", "PATH=/usr/bin:/bin"], "timeout": 20}
 
@@ -131,6 +133,8 @@ async def test_hooks_are_run_in_order_and_told_the_truth(place: Place) -> None:
         web = fleet["web-1"]
         pid = (await web.create(place.spec("/bin/sleep", "1000", hooks=hooks))).pid
         assert [kind for kind, _ in place.told()] == list(kinds[:3])
+        spaces = {kind: (place.dir / f"hooks.{kind}").read_text().strip() for kind in kinds[:3]}
+        assert spaces["createContainer"] == os.readlink(f"/proc/{pid}/ns/net") != spaces["createRuntime"]
         await web.start()
         told = json.loads(_until(Path(f"/proc/{pid}/root/run/inside")))
         await web.delete(force=True)
@@ -172,3 +176,27 @@ async def test_a_created_one_can_be_killed(place: Place) -> None:
         _until_gone(pid)
         await web.reconcile()
         assert web.machine.state is State.STOPPED
+
+
+async def test_a_hook_of_the_start_that_fails_leaves_nothing_behind(place: Place) -> None:
+    inside = {"path": "/bin/false", "args": ["false"]}
+    spec = place.spec("/bin/sleep", "1000", hooks={"startContainer": [inside], "poststop": [place.hook("poststop")]})
+    async with place.open() as fleet:
+        web = fleet["web-1"]
+        await web.create(spec)
+        with pytest.raises(nexcage.CommandFailed, match="startContainer hook"):
+            await web.start()
+        assert web.machine.state is State.ABSENT
+        assert [kind for kind, _ in place.told()] == ["poststop"]
+
+        (place.dir / "hooks").unlink()
+        config = json.loads((place.dir / "bundle/config.json").read_text())
+        failing = {"poststart": [place.hook("poststart", 3)], "poststop": [place.hook("poststop")]}
+        (place.dir / "bundle/config.json").write_text(json.dumps(config | {"hooks": failing}))
+        await web.create(spec)
+        with pytest.raises(nexcage.CommandFailed, match="exit status 3"):
+            await web.start()
+        assert web.machine.state is State.ABSENT
+        assert [kind for kind, _ in place.told()] == ["poststart", "poststop"]
+        assert place.sim["pve-01"].model.running() == []
+        assert not list((place.root / "var/lib/nexcage-lxc").glob("*/web-1"))

@@ -9,8 +9,8 @@ from nexcage._core.bundle_plan.devices import map_devices, map_net_devices
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.isolation import map_identity, map_isolation
 from nexcage._core.bundle_plan.limits import map_resources
-from nexcage._core.bundle_plan.model import Bundle, BundlePlan, Problem
-from nexcage._core.bundle_plan.mounts import map_mounts
+from nexcage._core.bundle_plan.model import GATE, Bundle, BundlePlan, Problem
+from nexcage._core.bundle_plan.mounts import LINKED, map_mounts
 from nexcage._core.bundle_plan.program import map_process
 from nexcage._core.bundle_plan.rootfs import calls, map_document, map_foreign, map_hooks, map_names, map_root
 from nexcage._core.bundle_plan.runtimes import Runtime, map_runtime
@@ -23,6 +23,7 @@ __all__ = ["BACKENDS", "FORGOTTEN", "allowed", "demand", "plan"]
 BACKENDS = ("lxc", "crun", "runc")
 FORGOTTEN = "nothing carries it to the container"
 """The reason of a property that no mapping knows: it is refused rather than dropped."""
+STANDS = "/.nexcage of the root file system is a symbolic link, and the init has to stand there"
 
 
 def plan(
@@ -52,6 +53,10 @@ def plan(
         map_runtime(draft, document, runtime or Runtime(backend))
     for pointer in leaves(document, covered=draft.entries):
         draft.refuse(pointer, FORGOTTEN)
+    if backend == "lxc" and bundle.root is not None:
+        for pointer in sorted(bundle.root.links):
+            if not pointer.startswith("/mounts/"):
+                draft.overrule(pointer, STANDS if pointer == GATE else LINKED)
     for notice in decoded.untaken:
         draft.overrule(notice.pointer, notice.reason)
     return draft.done(

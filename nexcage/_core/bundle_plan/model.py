@@ -116,6 +116,10 @@ class Need(msgspec.Struct, frozen=True):
     value: str
 
 
+GATE = "/process/args"
+"""The pointer that stands for the init shim and its place, ``/.nexcage``."""
+
+
 class Root(msgspec.Struct, frozen=True):
     """What was seen of the root file system's directory."""
 
@@ -124,6 +128,8 @@ class Root(msgspec.Struct, frozen=True):
     link: bool = False
     outside: bool = False
     """The path leads out of the bundle, and it is not an absolute one."""
+    links: frozenset[str] = frozenset()
+    """What of the document has a path inside that goes through a symbolic link; `GATE` for the place of the init shim."""
 
 
 class Bundle(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from nexcage._core.bundle import Mount
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.words import entry_word
 
-__all__ = ["inside", "map_mounts"]
+__all__ = ["LINKED", "inside", "map_mounts"]
 
 _LONGEST = 4000  # LXC reads entries with getmntent_r and a buffer of 4096 bytes
 _PROPAGATION = frozenset("private rprivate shared rshared slave rslave unbindable runbindable".split())
@@ -39,6 +39,9 @@ _OWN = {
 }
 
 
+LINKED = "it goes through a symbolic link of the root file system, and LXC follows none: name the path that it leads to"
+
+
 def map_mounts(draft: Draft, mounts: tuple[Mount, ...]) -> None:
     for index, mount in enumerate(mounts):
         _mount(draft, f"/mounts/{index}", mount)
@@ -55,6 +58,8 @@ def _mount(draft: Draft, pointer: str, mount: Mount) -> None:
     own = _OWN.get((f"/{target}", kind))
     bind = _binds(mount)
     problem = _problem(target, kind, mount, bind=bind)
+    if not problem and draft.bundle.root is not None and pointer in draft.bundle.root.links:
+        problem = LINKED
     if problem:
         draft.refuse(pointer, problem)
     elif own and not bind:

@@ -38,9 +38,13 @@ def prepare(call: Call, streams: Streams) -> Verb:
 
 
 def _images(call: Call, streams: Streams) -> Verb:
+    storage = call.text("storage")
+    there = f"{names.storage(storage)}:" if storage is not None else ""
+
     async def verb(fleet: Fleet) -> int:
         found = await fleet.images(*call.many("node"))
-        rows = [_row(fleet, image) for some in found.values() if not isinstance(some, NexcageError) for image in some]
+        seen = [image for some in found.values() if not isinstance(some, NexcageError) for image in some]
+        rows = [_row(fleet, image) for image in seen if image.volume.startswith(there)]
         _print(call, streams, rows, _SHOWN, "volume")
         return _told(call, streams, found)
 

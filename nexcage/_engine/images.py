@@ -204,7 +204,7 @@ class Images:
         if ref.kind == "reference":
             return volume_of(ref, place), str(ref)
         if ref.kind != "template" or ref.path:
-            ways = "a template (STORAGE:vztmpl/NAME), an alias of [images], or NAME:TAG of a registry"
+            ways = "a template (STORAGE:vztmpl/NAME), an alias of one, or NAME:TAG of a registry; nexcage images has the names"
             raise UnsupportedImage("image", image, ways)
         if storage and ref.storage not in (None, storage):
             raise InvalidSpec("storage", storage, f"{ref.storage}, which the image names")

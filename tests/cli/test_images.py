@@ -38,6 +38,9 @@ def test_images_of_this_machine_with_their_aliases(run: Run, pve: PveNode, confi
     names = run("images", "-o", "name").out.splitlines()
     assert DEBIAN in names
     assert "SIZE" in run("images").out.splitlines()[0]
+    assert run("images", "--storage", "local", "-o", "name").out.splitlines() == names
+    assert run("images", "--storage", "local-zfs", "-o", "name") == Ran(0, "", "")
+    assert run("images", "--storage", "a b").status == 2
 
 
 def test_what_can_be_downloaded_is_listed(run: Run, pve: PveNode) -> None:

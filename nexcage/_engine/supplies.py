@@ -34,7 +34,7 @@ from nexcage._engine.sources import located
 from nexcage._engine.unpacking import Made, Unpacker
 from nexcage.abc import Backend
 from nexcage.errors import InvalidPath, NexcageError
-from nexcage.tools import health, shipping
+from nexcage.tools import parts, shipping
 
 __all__ = ["Image", "Supplies", "is_bundle"]
 
@@ -120,12 +120,12 @@ class Supplies:
         """Whether Proxmox VE on this node makes containers from images itself; asked once."""
         if node.key not in self._reads:
             try:
-                found = await carried(node, health.packages())
+                found = await carried(node, parts.part("pve-container"))
             except NexcageError as error:
                 if error.retryable:
                     raise
-                found = {}
-            self._reads[node.key] = reads_images(found.get("pve-container", ""))
+                found = ""
+            self._reads[node.key] = reads_images(found)
         return self._reads[node.key]
 
     async def image(self, id: str, spec: Spec, node: FleetNode, *, user_namespace: bool = False) -> Image:

@@ -13,7 +13,7 @@ import pytest
 import nexcage
 from nexcage import Config, Create, Fleet, Spec, State
 from nexcage.testing import SimCluster
-from nexcage.testing._model.files import SIM
+from nexcage.testing._model.pve import DPKG
 from nexcage.tools import config
 from nexcage.tools.shipping import RECEIVE
 from tests.images.layouts import ROOT, Layout, platform, saved, simple, tagged
@@ -144,7 +144,7 @@ async def test_where_it_would_not_be_the_same_it_is_made_as_a_bundle(
 ) -> None:
     layout = simple(tmp_path / "web", config={**SAID, **said})
     if more.get("old"):
-        sim["pve-01"].files.write(f"{SIM}/pve-container", "6.0.14\n")
+        sim["pve-01"].files.write(DPKG, "Package: pve-container\nVersion: 6.0.14\n")
     async with sim.fleet(config=Config(strict_oci=more.get("strict", False))) as fleet:
         done = await fleet["web-1"].create(create(layout, gate=more.get("gate", False)))
         made = configured(sim, fleet)

@@ -7,14 +7,37 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from nexcage.testing._model import storage
-from nexcage.testing._model.files import SIM
 from nexcage.testing._model.node import Node, Task
 from nexcage.testing._model.storage import Die, Storage
 from nexcage.testing._model.tool import Ctx, Interrupted, Sleep, Steps, Wait
 
-__all__ = ["START_UP", "VERSION", "contents", "packages", "pveversion", "split", "took", "unknown", "worker", "wrong"]
+__all__ = [
+    "DPKG",
+    "PACKAGES",
+    "START_UP",
+    "VERSION",
+    "contents",
+    "packages",
+    "pveversion",
+    "split",
+    "took",
+    "unknown",
+    "worker",
+    "wrong",
+]
 
 START_UP = 0.8
+DPKG = "/var/lib/dpkg/status"
+PACKAGES = {
+    "corosync": "3.1.9-pve2",
+    "lxc-pve": "6.0.5-3",
+    "lxcfs": "6.0.4-pve1",
+    "pve-container": "6.1.10",
+    "pve-cluster": "9.0.7",
+    "pve-qemu-kvm": "10.1.2-4",
+    "qemu-server": "9.1.0",
+    "zfsutils-linux": "2.3.4-pve1",
+}
 VERSION = "pve-manager/9.1.1/42db4a6cf33dac83 (running kernel: 6.14.8-2-pve)"
 
 
@@ -110,23 +133,16 @@ def pveversion(ctx: Ctx) -> Steps:
     if not {"-v", "--verbose", "-verbose"} & set(ctx.argv[1:]):
         ctx.out(VERSION + "\n")
         return 0
-    ctx.out("".join(f"{name}: {version}\n" for name, version in packages(ctx.node).items()))
+    parts = {
+        "proxmox-ve": "9.1.0 (running kernel: 6.14.8-2-pve)",
+        "pve-manager": "9.1.1 (running version: 9.1.1/42db4a6cf33dac83)",
+        **packages(ctx.node),
+    }
+    ctx.out("".join(f"{name}: {version}\n" for name, version in parts.items()))
     return 0
 
 
 def packages(node: Node) -> dict[str, str]:
-    """The versions of PVE's parts. The file ``pve-container`` beside the other facts of a simulation makes a node an older one."""
-    parts = {
-        "proxmox-ve": "9.1.0 (running kernel: 6.14.8-2-pve)",
-        "pve-manager": "9.1.1 (running version: 9.1.1/42db4a6cf33dac83)",
-    }
-    parts |= {"corosync": "3.1.9-pve2", "lxc-pve": "6.0.5-3", "lxcfs": "6.0.4-pve1", "pve-container": "6.1.10"}
-    parts |= {
-        "pve-cluster": "9.0.7",
-        "pve-qemu-kvm": "10.1.2-4",
-        "qemu-server": "9.1.0",
-        "zfsutils-linux": "2.3.4-pve1",
-    }
-    if (old := node.files.read(f"{SIM}/pve-container")) is not None:
-        parts["pve-container"] = old.strip()
-    return parts
+    """The versions of PVE's parts, as ``dpkg`` has them on this node."""
+    found = re.findall(r"^Package: (.+)\nVersion: (.+)$", node.files.read(DPKG) or "", re.MULTILINE)
+    return {**PACKAGES, **dict(found)}

@@ -1,4 +1,4 @@
-"""Twins of the scripts that look at the images of a node and at the members of its cluster."""
+"""Twins of the scripts that look at the images of a node, at the versions of its parts and at the members of its cluster."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from nexcage.testing._model import storage
 from nexcage.testing._model.contents import size_of
 from nexcage.testing._model.node import Node
+from nexcage.testing._model.pve import packages
 from nexcage.testing._model.storage import Storage
 from nexcage.testing._model.tool import Ctx, Steps
 from nexcage.tools.members import MEMBERS
+from nexcage.tools.parts import PART
 from nexcage.tools.shelf import SHELF
 from nexcage.tools.shipping import CACHE
 
@@ -56,5 +58,11 @@ def _members(ctx: Ctx) -> Steps:
     yield
 
 
-SHELVES = {SHELF: _shelf, MEMBERS: _members}
+def _part(ctx: Ctx) -> Steps:
+    ctx.out(f"{packages(ctx.node).get(ctx.argv[1], '')}\n@nexcage end\n")
+    return 0
+    yield
+
+
+SHELVES = {SHELF: _shelf, MEMBERS: _members, PART: _part}
 """The scripts to their twins."""

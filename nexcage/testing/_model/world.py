@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nexcage.testing._model.files import REAL, SIM, DiskFiles, Files, MemoryFiles, SharedTree
 from nexcage.testing._model.node import EFFECTS, SETTINGS, Node
+from nexcage.testing._model.pve import DPKG, PACKAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,7 @@ def populate(
     restart(node)
     files.write("/etc/hostname", f"{node.name}\n")
     files.write("/proc/meminfo", _MEMINFO)
+    files.write(DPKG, "".join(f"Package: {name}\nVersion: {version}\n\n" for name, version in PACKAGES.items()))
     for bridge in bridges:
         files.write(f"/sys/class/net/{bridge}/mtu", "1500\n")
         files.write(f"/sys/class/net/{bridge}/operstate", "up\n")

@@ -23,6 +23,7 @@ from nexcage.errors import (
     CommandFailed,
     IllegalTransition,
     NexcageError,
+    Unsupported,
     UnsupportedImage,
 )
 from nexcage.names import ImageRef, image
@@ -70,6 +71,9 @@ class Lxc(Inside, Keeps, Monitored):
         saved: Details | None = None
         if image(spec.image).kind == "backup":
             saved = await node.run(pvesm.saved(template))
+            if saved.beside:
+                why = "cannot restore what was made from a bundle: the archive has not the files that its node had beside it"
+                raise Unsupported(ref.id, "create", self.name, why)
         for vmid in candidates(ref.id, node.vmids, node.seen):
             try:
                 if saved is None:

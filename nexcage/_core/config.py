@@ -230,8 +230,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fleet open notices such changes by itself. ``discover``: host strings of
     nodes; the first that answers names the nodes of its cluster. ``pull``: images that a node lacks are downloaded by a create.
     ``images``: alias to image, or to a table of backend to image. ``placement``: ``spread``, the default, ``count``,
-    ``memory``, or the name of a plugin. ``poststart``: what such a hook of a bundle does when it fails: ``fail`` the start and stop the
-    container, or only ``warn``.
+    ``memory``, or the name of a plugin. ``poststart``: what such a hook of a bundle does when it fails: ``fail`` the start, which stops
+    the container and removes one that never ran before, or only ``warn``.
     """
 
     fleet: str = ""

@@ -59,6 +59,8 @@ class Details(msgspec.Struct, frozen=True):
     pending: tuple[str, ...] = ()
     description: str = ""
     snapshots: Mapping[str, Snap] = {}
+    beside: bool = False
+    """Of what was saved: its config names files that a node had beside it, as of one that was made from a bundle."""
 
     @property
     def parent(self) -> str:

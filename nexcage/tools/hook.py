@@ -65,9 +65,10 @@ if (!$pid) {
     $SIG{$_} = "DEFAULT" for qw(CHLD PIPE TERM INT HUP);
     my $root = $ENV{NEXCAGE_NODE_ROOT} // ""; # the processes of a simulated node have no namespaces
     for my $kind (length $one{p} && (!length $root || -e "$root/proc/$one{p}/ns") ? split(/,/, $one{k}) : ()) {
-        open my $space, "<", "$root/proc/$one{p}/ns/$kind" or do { syswrite $tell, "namespace $kind of process $one{p}: $!"; POSIX::_exit(127) };
+        my $no = "namespace $kind of process $one{p}";
+        open my $space, "<", "$root/proc/$one{p}/ns/$kind" or do { syswrite $tell, "$no: $!"; POSIX::_exit(127) };
         my $number = (POSIX::uname())[4] eq "x86_64" ? 308 : 268;
-        syscall($number, fileno $space, 0) == 0 or do { syswrite $tell, "namespace $kind of process $one{p}: $!"; POSIX::_exit(127) };
+        syscall($number, fileno $space, 0) == 0 or do { syswrite $tell, "$no: $!"; POSIX::_exit(127) };
     }
     POSIX::dup2(fileno $stdin, 0); POSIX::dup2(fileno $stdout, 1); POSIX::dup2(fileno $stdout, 2);
     chdir $one{c} or chdir "/";

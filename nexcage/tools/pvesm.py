@@ -10,7 +10,7 @@ import msgspec
 from nexcage._core.command import Command, Result, nothing, shown, text
 from nexcage._core.details import Details
 from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NodeNotUsable, NotFound
-from nexcage.tools import config
+from nexcage.tools import bundling, config
 
 __all__ = ["Storage", "Volume", "classify", "free", "list_", "path", "saved", "status"]
 
@@ -85,7 +85,8 @@ def saved(volume: str) -> Command[Details]:
 
 def _saved(result: Result) -> Details:
     parsed = config.parse(text(result) + "\n")
-    return Details("", parsed.effective(), description=parsed.description)
+    beside = any(f"{bundling.PLACE}/" in value for _, value in parsed.raw)
+    return Details("", parsed.effective(), description=parsed.description, beside=beside)
 
 
 def free(volume: str) -> Command[None]:

@@ -188,3 +188,19 @@ async def test_a_program_is_asked_to_stop_by_the_signal_of_its_image_and_a_syste
     await fleet["web-1"].create(spec_of(path))
 
     assert dict(configured(sim, fleet).raw).get("lxc.signal.halt") == signal
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_backup_has_not_the_files_beside_it_and_is_not_restored(
+    sim: SimCluster, fleet: Fleet, tmp_path: Path
+) -> None:
+    web = fleet["web-1"]
+    await web.create(spec_of(bundle(tmp_path)))
+    volume = await web.backup()
+    before = sim["pve-01"].files.names("/etc/pve/nodes/pve-01/lxc")
+
+    with pytest.raises(nexcage.Unsupported, match="restore what was made from a bundle"):
+        await fleet["web-2"].create(Spec(image=volume, node="pve-01"))
+
+    assert sim["pve-01"].files.names("/etc/pve/nodes/pve-01/lxc") == before
+    assert fleet["web-2"].machine.state is State.ABSENT

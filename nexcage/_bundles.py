@@ -14,13 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nexcage._core.bundle import Config, Decoded, decode_config
 from nexcage._core.bundle.strict import MAX_BYTES
 from nexcage._core.bundle_plan.model import GATE, Root
 from nexcage.errors import InvalidBundle, InvalidPath
 
-__all__ = ["BundleFiles", "read_bundle"]
+__all__ = ["EXCHANGEABLE", "BundleFiles", "read_bundle"]
+
+EXCHANGEABLE = "is, or lies in, a directory that anybody can write to, and so anybody can exchange it"
+"""What is wrong with such a bundle."""
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -39,13 +43,17 @@ class BundleFiles(Struct, frozen=True):
     decoded: Decoded[Config] | None = None
     error: InvalidBundle | None = None
     root: Root | None = None
+    exchangeable: bool = False
 
 
-def read_bundle(path: str | os.PathLike[str], roots: Iterable[str] = (), *, max_bytes: int = MAX_BYTES) -> BundleFiles:
+def read_bundle(
+    path: str | os.PathLike[str], roots: Iterable[str] = (), *, max_bytes: int = MAX_BYTES, judge: bool = True
+) -> BundleFiles:
     """The bundle at ``path``, or the one whose config.json is at ``path``: then its root file system is not looked at.
 
     With ``roots`` the bundle and its root file system must lie below one of these directories; without, it is its own root.
-    Raises InvalidPath for what is not there, not readable or not below a root, and for a bundle that anybody could exchange.
+    Raises InvalidPath for what is not there, not readable or not below a root, and for a bundle that anybody could exchange
+    (without ``judge``, ``exchangeable`` says so).
     """
     named = os.fspath(path)
     try:
@@ -58,12 +66,13 @@ def read_bundle(path: str | os.PathLike[str], roots: Iterable[str] = (), *, max_
                     named,
                     "is not below one of bundle_roots; name it as the bundle (--bundle, Spec.bundle), or add its directory there",
                 )
-            if whole and _exchangeable(directory):
-                said = "is, or lies in, a directory that anybody can write to, and so anybody can exchange it"
-                raise InvalidPath("bundle", named, said)
+            exchangeable = whole and _exchangeable(directory)
+            if exchangeable and judge:
+                raise InvalidPath("bundle", named, EXCHANGEABLE)
             name = "config.json" if whole else os.path.basename(named)
             data = _read(name, directory, max_bytes)
-            return _files(data, directory, allowed, look=whole, max_bytes=max_bytes)
+            found = _files(data, directory, allowed, look=whole, max_bytes=max_bytes)
+            return replace(found, exchangeable=exchangeable)
     except (OSError, ValueError) as error:
         if isinstance(error, InvalidPath):
             raise

@@ -7,10 +7,12 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from nexcage._bundles import BundleFiles, read_bundle
+from msgspec.structs import replace
+
+from nexcage._bundles import EXCHANGEABLE, BundleFiles, read_bundle
 from nexcage._core.bundle import Mount
 from nexcage._core.bundle_plan.decide import plan
-from nexcage._core.bundle_plan.model import Bundle, BundlePlan
+from nexcage._core.bundle_plan.model import Bundle, BundlePlan, Refusal
 from nexcage._core.bundle_plan.runtimes import Runtime
 
 __all__ = ["plan_bundle", "planned"]
@@ -20,9 +22,14 @@ def plan_bundle(path: str | os.PathLike[str], *, backend: str = "lxc", allow: It
     """What would become of the bundle at ``path`` on ``backend`` (lxc, crun or runc).
 
     ``path`` may be a config.json alone: then the root file system is not looked at. ``allow`` are properties that may be dropped.
-    An invalid document is the plan's ``error``. Raises InvalidPath for a path that cannot be read.
+    An invalid document is the plan's ``error``. Raises InvalidPath for a path that cannot be read. A bundle that anybody could
+    exchange is refused as a whole, at the pointer ``""``.
     """
-    return planned(read_bundle(path), backend=backend, allow=allow)
+    files = read_bundle(path, judge=False)
+    made = planned(files, backend=backend, allow=allow)
+    if not files.exchangeable:
+        return made
+    return replace(made, refused=(Refusal("", f"the bundle {EXCHANGEABLE}"), *made.refused))
 
 
 def planned(

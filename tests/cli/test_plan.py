@@ -142,3 +142,17 @@ def test_the_table_names_every_entry_and_nothing_is_written(
     assert [line.split()[:2] for line in ran.out.splitlines() if "/zos" in line] == [["refused", "/zos"]]
     assert "hostname: web" in ran.out
     assert [path for path in sorted(places.rglob("*")) if "bundle" not in path.parts] == before
+
+
+def test_a_bundle_that_anybody_could_exchange_is_refused_as_a_whole(
+    run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    made = bundle()
+    made.chmod(0o777)
+
+    ran = run("plan", str(made), "--output", "json")
+    said: Json = json.loads(ran.out)
+
+    assert (ran.status, said["verdict"], said["error"]) == (1, "reject", None)
+    assert [one["pointer"] for one in said["refused"]] == [""]
+    assert said["applied"]

@@ -174,7 +174,9 @@ class _Check:
     async def creates(self) -> None:
         done = await self.does(Create(self.id, self.spec), "create", State.CREATED)
         guest = await self.guest("a created container")
-        if guest.vmid != done.vmid:
+        if (
+            guest.vmid != done.vmid and guest.kind != "oci"
+        ):  # theirs is a number of the fleet's own, which is told to nobody
             _broken(f"create said VMID {done.vmid}, and the container is {guest.vmid}")
         if guest.running and not guest.waiting:
             _broken("a created container runs before it was started")

@@ -220,7 +220,7 @@ def _usage(error: Usage, streams: Streams, call: Call | None = None) -> int:
             _as_runc(call, text, streams)
         else:
             streams.say(text)
-        return 1
+        return 3 if error.unknown else 1  # as runc has it
     streams.say(f"nexcage: {text}")
     return 2
 

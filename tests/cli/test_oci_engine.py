@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from nexcage._cli.parser import Usage, parse
 from nexcage._cli.streams import Streams
 from nexcage._cli.updates import change
 from nexcage._cli.verbs_exec import prepare
+
+from .conftest import Ran
 
 HELD = Held("x", "runc", ("runc",), "/run/nexcage-oci/f/runc")
 
@@ -174,3 +177,9 @@ def test_what_is_no_interval_is_refused(text: str) -> None:
 )
 def test_an_engine_reads_runcs_words(verb: str, error: Exception, said: str) -> None:
     assert runc_message(parse(["--root", "/r", *verb.split()]), error).startswith(said)
+
+
+def test_a_command_that_no_runtime_has_ends_as_with_runc(run: Callable[..., Ran], tmp_path: Path) -> None:
+    assert run("--root", str(tmp_path), "frobnicate", "x").status == 3
+    assert run("--root", str(tmp_path), "delete", "--frob", "x").status == 1
+    assert run("frobnicate", "x").status == 2

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import nexcage.oci
 from nexcage._cli.oci_features import crun_table, lxc_table, without_ours
 
 from .conftest import Ran
@@ -37,6 +38,14 @@ def test_what_a_build_of_crun_lacks_is_not_listed() -> None:
     bare = crun_table("crun version 1.8.1\nspec: 1.0.0\n+CAP +EBPF\n")["linux"]
     assert bare["seccomp"] == {"enabled": False}
     assert (bare["cgroup"]["systemd"], bare["apparmor"]["enabled"], bare["selinux"]["enabled"]) == (False, False, False)
+
+
+@pytest.mark.parametrize("table", [lxc_table(), crun_table(CRUN), crun_table("crun version 1.8.1\nspec: 1.0.0\n")])
+def test_our_tables_are_documents_of_the_specification(table: Json) -> None:
+    decoded = nexcage.oci.decode_features(json.dumps(table).encode())
+
+    assert decoded.document.oci_version_min == "1.0.0"
+    assert decoded.warnings == ()
 
 
 def test_checkpoints_are_not_ours_to_offer() -> None:

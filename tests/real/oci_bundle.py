@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nexcage._cli.verbs_spec import document
 
-__all__ = ["CRUN", "Cli", "Runc", "bundle", "missing", "until"]
+__all__ = ["CRUN", "Cli", "Runc", "bundle", "forget", "missing", "until"]
 
 ROOT = Path(__file__).parents[2]
 APPLETS = "sh sleep cat echo ls id env true false kill ps tty head stty".split()
@@ -44,6 +45,16 @@ def bundle(where: Path, script: str = SERVE, **process: Any) -> Path:  # Any: wh
     config["annotations"] = {"com.example.k": "v"}
     where.joinpath("config.json").write_text(json.dumps(config))
     return where
+
+
+def forget(fleet: str) -> None:
+    """Remove what containers of a fleet have left on this machine."""
+    for top in ("/run", "/var/lib"):
+        shutil.rmtree(f"{top}/nexcage-oci/{fleet}", ignore_errors=True)
+    for link in Path("/var/lib/nexcage-oci/.numbers").glob("*"):
+        with suppress(FileNotFoundError):
+            if os.readlink(link).startswith(f"{fleet}/"):
+                link.unlink()
 
 
 def until(so: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -93,8 +104,7 @@ class Cli(Runc):
 
     def close(self) -> None:
         super().close()
-        for top in ("/run", "/var/lib"):
-            shutil.rmtree(f"{top}/nexcage-oci/{self.fleet}", ignore_errors=True)
+        forget(self.fleet)
 
 
 def _ran(argv: Sequence[str], *, stdin: int, cwd: Path | None) -> subprocess.CompletedProcess[str]:

@@ -57,8 +57,8 @@ def test_every_byte_and_every_signal_arrives_and_what_ran_is_in_the_journal(runn
     assert began["intent"]["argv"][:2] == ["sh", "-c"]
     assert (ended["event"], ended["exit"]) == ("succeeded", 9)
 
-    argv = [*running.head, "exec", NAME, "sh", "-c", "trap 'exit 5' USR1; echo up; while :; do sleep 0.05; done"]
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=running.env()) as run:
+    waits = [*running.head, "exec", NAME, "sh", "-c", "trap 'exit 5' USR1; echo up; while :; do sleep 0.05; done"]
+    with subprocess.Popen(waits, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=running.env()) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"up\n"
         run.send_signal(signal.SIGUSR1)

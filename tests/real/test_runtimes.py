@@ -20,7 +20,7 @@ import nexcage
 from nexcage import BackendConfig, Config, Container, Create, Defaults, Delete, Fleet, Limits, Look, Spec, Start, State
 from nexcage.testing.real_sshd import RealSshd
 from nexcage.testing.real_sshd import missing as no_sshd
-from tests.real.oci_bundle import CRUN, bundle, missing
+from tests.real.oci_bundle import CRUN, bundle, forget, missing
 
 pytestmark = [
     pytest.mark.skipif(bool(missing("runc", "crun")), reason=missing("runc", "crun")),
@@ -42,8 +42,7 @@ def places(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     known = tmp_path / "state" / "fleet"
     if known.exists():
-        for top in ("/run", "/var/lib"):
-            shutil.rmtree(f"{top}/nexcage-oci/{known.read_text().strip()}", ignore_errors=True)
+        forget(known.read_text().strip())
 
 
 @asynccontextmanager

@@ -104,7 +104,9 @@ for f in "$kept"/* "$kept"/.[!.]*; do
   case ${f##*/} in mark|going) ;; *) rm -rf --one-file-system "$f" || exit ;; esac
 done
 rm -f "$kept/mark"
-rm -rf "$kept"
+rm -rf "$kept" || exit
+rmdir "$root" "${root%/*}" "${kept%/*}" 2>/dev/null # of the last one; a create that comes now makes them again
+exit 0
 """
 )
 

@@ -103,8 +103,8 @@ async def test_looking_at_virtual_machines_costs_no_more_commands(sim, fleet):
     (await fleet.run([Start(f"vm-{n}") for n in range(8)])).raise_for_failures()
     await fleet.look()
     ran = []
-    node = fleet.nodes["pve-01"]
-    call, node.call = node.call, lambda command, env=None: ran.append(command.argv[3]) or call(command, env)
+    link = fleet.nodes["pve-01"]._link
+    call, link.call = link.call, lambda command, env=None: ran.append(command.argv[3]) or call(command, env)
 
     assert len(await fleet.states()) == 8
 

@@ -235,3 +235,16 @@ async def test_the_platform_of_the_node_is_chosen(sim: SimCluster, tmp_path: Pat
         assert configured(sim, fleet).values["entrypoint"] == "/bin/amd"
         with pytest.raises(nexcage.UnsupportedImage, match=r"linux/arm64, linux/amd64|amd64"):
             await fleet["web-2"].create(create(layout.path, arch="riscv64"))
+
+
+@pytest.mark.sim(nodes=2, real_time=True)
+async def test_it_is_copied_and_moved_like_any_container_of_proxmox_ve(sim: SimCluster, tmp_path: Path) -> None:
+    layout = simple(tmp_path / "web", config=SAID)
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(create(layout))
+        await fleet["web-2"].create(Spec.from_container("web-1"))
+        assert configured(sim, fleet, "web-2").values["entrypoint"] == "/bin/hello 'two words'"
+        moved = await fleet["web-2"].migrate("pve-02")
+        assert (moved.node, (await fleet["web-2"].start()).state) == ("pve-02", State.RUNNING)
+        await fleet["web-1"].delete()
+    assert templates(sim) == []

@@ -183,7 +183,7 @@ def test_a_run_ends_as_its_program_does_and_leaves_nothing(cli: Cli, tmp_path: P
 
 
 def test_a_run_reads_its_callers_input_and_forwards_its_signals(cli: Cli, tmp_path: Path) -> None:
-    script = "trap 'exit 7' TERM; cat; while :; do sleep 0.05; done"
+    script = "trap 'echo told' TERM; trap 'exit 7' 37; cat; while :; do sleep 0.05; done"
     argv = [
         *cli.head,
         "run",
@@ -202,6 +202,8 @@ def test_a_run_reads_its_callers_input_and_forwards_its_signals(cli: Cli, tmp_pa
         assert run.stdout.readline() == b"hello\n"
         until((tmp_path / "pid").exists)
         run.send_signal(signal.SIGTERM)
+        assert run.stdout.readline() == b"told\n"
+        run.send_signal(signal.SIGRTMIN + 3)
         assert run.wait(30) == 7
 
     assert status_of(cli, NAME) == "stopped"

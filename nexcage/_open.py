@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,12 +20,9 @@ from nexcage import names
 from nexcage._core import config as _config
 from nexcage._core.config import Config, Limits
 from nexcage._core.hosts import LOCAL, Host, is_pattern, words
-from nexcage._core.layers import Bounds
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
-from nexcage._engine.bundles import Bundles
 from nexcage._engine.bus import Events
-from nexcage._engine.contents import Contents
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
 from nexcage._engine.images import Images
@@ -34,10 +31,8 @@ from nexcage._engine.link import Link
 from nexcage._engine.node import Families, FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.placement import PLACEMENTS
+from nexcage._engine.provisions import Provisions
 from nexcage._engine.recover import Recovery
-from nexcage._engine.store import Store
-from nexcage._engine.supplies import Supplies
-from nexcage._engine.unpacking import Unpacker
 from nexcage._hosts import discovered, expanded
 from nexcage._lease import make_lease
 from nexcage._plugins import hooks_of, placement_of, plugged, sinks_of
@@ -48,6 +43,9 @@ from nexcage._sinks.owners import owner_alive
 from nexcage._sinks.segments import read_journal
 from nexcage.abc import Backend, Journal, Placement, Sink, Transport
 from nexcage.errors import InvalidInput, InvalidPath, InvalidSpec, NexcageError, SinkError
+
+if TYPE_CHECKING:
+    from nexcage._engine.contents import Contents
 
 __all__ = ["Backends", "config_paths", "load_config", "open_fleet", "run_dir_of", "state_dir_of"]
 
@@ -243,12 +241,11 @@ def _connect(config: Config, random: Random) -> Callable[[Host], Transport]:
     return connect
 
 
-def _store(config: Config, where: Path) -> Store:
-    return Store(Path(where) / "contents", config.contents.cache << 30)
+def _contents(config: Config, where: Path, random: Random) -> Contents:
+    from nexcage._engine.contents import Contents
+    from nexcage._engine.store import Store
 
-
-def _bounds(config: Config) -> Bounds:
-    return Bounds(size=config.contents.image_size << 30, entries=config.contents.entries)
+    return Contents(Store(where / "contents", config.contents.cache << 30), _local(config), random)
 
 
 def _local(config: Config) -> Transport:
@@ -378,13 +375,11 @@ async def open_fleet(
             alive=lambda other: owner_alive(where, other),
             random=chance,
         )
-        packer = contents or Contents(_store(settings, where), _local(settings), chance)
-        supplies = Supplies(packer, Unpacker(packer, _bounds(settings)), settings)
-        images = Images(nodes, settings, supplies)
+        provisions = Provisions(settings, lambda: contents or _contents(settings, where, chance))
+        images = Images(nodes, settings, provisions)
         driver = Driver(
             images=images,
-            supplies=supplies,
-            bundles=Bundles(settings, packer, supplies),
+            provisions=provisions,
             fleet=journal.fleet,
             owner=owner,
             journal=journal,

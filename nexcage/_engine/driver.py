@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
@@ -31,7 +31,6 @@ from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.adopting import find
 from nexcage._engine.attempt import Attempt
-from nexcage._engine.bundles import Bundles, Ready
 from nexcage._engine.gate import Gate
 from nexcage._engine.hooks import Around
 from nexcage._engine.images import Images
@@ -39,12 +38,11 @@ from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
 from nexcage._engine.placement import Coming, chosen, open_nodes, takers
+from nexcage._engine.provisions import Provisions
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
-from nexcage._engine.sent import Handed
 from nexcage._engine.steps import Steps
-from nexcage._engine.supplies import Supplies
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
@@ -62,6 +60,10 @@ from nexcage.errors import (
     Uncertain,
     Unsupported,
 )
+
+if TYPE_CHECKING:
+    from nexcage._engine.bundles import Ready
+    from nexcage._engine.sent import Handed
 
 __all__ = ["Driver"]
 
@@ -99,8 +101,7 @@ class Driver:
         random: Random,
         strict_oci: bool,
         images: Images | None = None,
-        supplies: Supplies | None = None,
-        bundles: Bundles | None = None,
+        provisions: Provisions | None = None,
         hooks: Around | None = None,
     ) -> None:
         self._hooks = hooks
@@ -121,8 +122,7 @@ class Driver:
         self._random = random
         self._strict = strict_oci
         self._images = images
-        self._supplies = supplies
-        self._bundles = bundles
+        self._provisions = provisions
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
@@ -367,8 +367,8 @@ class Driver:
             with self._coming.to(node.key, intent.spec):
                 if op.bundle is None:
                     intent, op.bundle = await self._imaged(op.op_id, intent, backend, node)
-                if self._bundles is not None and op.bundle is not None:
-                    await self._bundles.ready(op.bundle, intent.spec, node)
+                if self._provisions is not None and op.bundle is not None:
+                    await self._provisions.bundles.ready(op.bundle, intent.spec, node)
                 if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
                     await self._images.ready(node, wanted)
                 intent = await self._supplied(intent, node, backend)
@@ -384,25 +384,25 @@ class Driver:
 
     async def _read(self, op_id: str, intent: Create, backend: Backend) -> tuple[Create, Ready | None]:
         """The intent with what its bundle says, and the bundle where the backend has to be told of it."""
-        if self._bundles is None:
+        if self._provisions is None or not self._provisions.plans(intent.spec, backend):
             return intent, None
-        spec, ready = await self._bundles.read(intent.id, intent.spec, backend, op_id)
+        spec, ready = await self._provisions.bundles.read(intent.id, intent.spec, backend, op_id)
         return msgspec.structs.replace(intent, spec=spec), ready
 
     async def _imaged(
         self, op_id: str, intent: Create, backend: Backend, node: FleetNode
     ) -> tuple[Create, Ready | Handed | None]:
         """The same for an image of this machine, once it is known where it goes."""
-        if self._bundles is None:
+        if self._provisions is None or not self._provisions.plans(intent.spec, backend):
             return intent, None
-        spec, ready = await self._bundles.image(intent.id, intent.spec, backend, op_id, node)
+        spec, ready = await self._provisions.bundles.image(intent.id, intent.spec, backend, op_id, node)
         return msgspec.structs.replace(intent, spec=spec), ready
 
     async def _supplied(self, intent: Create, node: FleetNode, backend: Backend, *, send: bool = True) -> Create:
         """The intent with its content, which the node has by then, where the backend makes containers from that."""
-        if self._supplies is None or not getattr(backend, "contents", False) or intent.spec.source is not None:
+        if self._provisions is None or not self._provisions.supplied(intent.spec, backend):
             return intent
-        spec = await self._supplies.ready(intent.id, intent.spec, node, backend=backend, send=send)
+        spec = await self._provisions.supplies.ready(intent.id, intent.spec, node, backend=backend, send=send)
         return msgspec.structs.replace(intent, spec=spec)
 
     def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:

@@ -47,7 +47,6 @@ from nexcage._engine.container import Container
 from nexcage._engine.doctor import Doctor
 from nexcage._engine.drain import Cordons
 from nexcage._engine.driver import Driver
-from nexcage._engine.honoured import at_home
 from nexcage._engine.images import Images
 from nexcage._engine.inside import Insider
 from nexcage._engine.node import Families, FleetNode, by_family, in_use
@@ -478,6 +477,8 @@ class Fleet:
         try:
             return await by_family(needed, [node])
         except NodeNotUsable:
+            from nexcage._engine.honoured import at_home
+
             for name in self._families.others() if not needed else ():
                 if await at_home(self.backends[name], node):
                     view = node.of(name)

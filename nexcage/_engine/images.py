@@ -20,8 +20,8 @@ from nexcage._core.config import Config
 from nexcage._core.images import Image, Shelf, Template, closest, volume_of
 from nexcage._core.route import Plan, alias_of
 from nexcage._engine.node import FleetNode
+from nexcage._engine.provisions import Provisions
 from nexcage._engine.shelves import Flights, Shelves, carried
-from nexcage._engine.supplies import Supplies
 from nexcage.errors import CommandFailed, InvalidSpec, NexcageError, NodeError, NotFound, UnsupportedImage
 from nexcage.tools import pveam, pvesh, pvesm, shipping
 
@@ -34,10 +34,10 @@ _log = logging.getLogger("nexcage")
 class Images:
     """What the fleet's nodes have. ``nodes`` by key."""
 
-    def __init__(self, nodes: Mapping[str, FleetNode], config: Config, supplies: Supplies | None = None) -> None:
+    def __init__(self, nodes: Mapping[str, FleetNode], config: Config, provisions: Provisions | None = None) -> None:
         self._nodes = nodes
         self._config = config
-        self._supplies = supplies
+        self._provisions = provisions
         self._shelves = Shelves()
         self._flights = Flights()
         self._locks: dict[str, anyio.Lock] = {}
@@ -125,10 +125,10 @@ class Images:
         if ref.kind == "reference" and (alias := alias_of(ref, self._config.images, "lxc")):
             ref = names.image(alias)
         path = ref.path if ref.kind in ("path", "template") else None
-        if path is None or self._supplies is None:
+        if path is None or self._provisions is None:
             ways = "a layout, an archive or a bundle of this machine (/DIR, ./DIR, oci-archive:/FILE), or an alias of one in [images]"
             raise UnsupportedImage("image", image, ways)
-        supplies, meant = self._supplies, path
+        supplies, meant = self._provisions.supplies, path
 
         async def one(node: FleetNode) -> Image:
             packed = await supplies.template(meant, node, archive=await supplies.reads_images(node))
@@ -163,16 +163,16 @@ class Images:
         paths = [shipping.cached(digest, ending) for ending in (".tar", ".json")]
 
         async def one(node: FleetNode) -> bool:
-            if self._supplies is not None:
-                self._supplies.forget(node, digest)
+            if self._provisions is not None:
+                self._provisions.supplies.forget(node, digest)
             if not (await carried(node, shipping.held(paths))).sizes:
                 return False
             await carried(node, shipping.discard(*paths))
             self._shelves.forget(node.key, "")
             return True
 
-        if self._supplies is not None:
-            await anyio.to_thread.run_sync(self._supplies.contents.store.remove, digest.partition(":")[2])
+        if self._provisions is not None:
+            await anyio.to_thread.run_sync(self._provisions.contents.store.remove, digest.partition(":")[2])
         return await self._each(keys, one)
 
     async def _removed(self, node: FleetNode, volume: str) -> bool:

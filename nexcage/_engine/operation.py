@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 
 from nexcage._core.events import Began, Ended, Failed, Interrupted, Problem, Succeeded
@@ -10,10 +12,12 @@ from nexcage._core.machine import Machine
 from nexcage._core.outcome import Done, Failure
 from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import Op, State
-from nexcage._engine.bundles import Ready
 from nexcage._engine.hurry import Hurry
-from nexcage._engine.sent import Handed
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
+
+if TYPE_CHECKING:
+    from nexcage._engine.bundles import Ready
+    from nexcage._engine.sent import Handed
 
 __all__ = ["Operation", "notes_of", "repeated"]
 

@@ -122,6 +122,7 @@ async def many(bar: list[str]) -> None:
         "debian:12", mounts={"mp0": "local:8,mp=/data"}, features="nesting=1", cpulimit=1.5, protection=True
     )
     assert_type(said.mounts, Mapping[str, str])
+    assert_type(nexcage.Spec("./nginx", backend="lxc", gate=True).gate, bool)
     assert_type(said.nameserver, tuple[str, ...])
     vm = nexcage.Spec(image="local:import/noble.qcow2", backend="vm", vm=nexcage.Vm(user="ada", agent=True, cpu="host"))
     assert_type(vm.vm, nexcage.Vm | None)

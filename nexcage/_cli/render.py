@@ -16,9 +16,18 @@ _WHOLE = 40  # columns of a terminal that one of the first two columns of a tabl
 
 
 def as_json(streams: Streams, value: object, *, indent: int | None = None) -> str:
-    """``value`` as JSON; ASCII only where standard output cannot show more."""
+    """``value`` as JSON; ASCII only where standard output cannot show more, and escapes for what a terminal might obey."""
     separators = (",", ":") if indent is None else None
-    return json.dumps(value, indent=indent, ensure_ascii=not streams.unicode, separators=separators)
+    written = json.dumps(value, indent=indent, ensure_ascii=not streams.unicode, separators=separators)
+    return (
+        "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in written)
+        if _odd(written)
+        else written
+    )
+
+
+def _odd(text: str) -> bool:
+    return not text.replace("\n", "").isprintable()
 
 
 def print_rows(streams: Streams, rows: Iterable[Row], output: str, columns: Sequence[str], *, name: str = "id") -> None:

@@ -62,6 +62,10 @@ class Logs:
         path = call.text("log_file") or environ.get("NEXCAGE_LOG_FILE")
         people = level if not path or call.flag("debug") or call.flag("verbose") else None
         self._add(_ToStreams(streams, quiet=people is None), logging.WARNING if people is None else people)
+        if people is None and not call.oci and _terminal(streams):
+            progress = _ToStreams(streams, quiet=True)
+            progress.addFilter(lambda record: record.name == "nexcage.progress")
+            self._add(progress, logging.INFO)
         if path:
             self._add(_ToFile(path, streams, _Plain()), logging.INFO if level is None else level)
         if oci := call.text("log"):
@@ -92,6 +96,13 @@ class Logs:
             self._logger.removeHandler(handler)
             handler.close()
         self._logger.setLevel(self._before)
+
+
+def _terminal(streams: Streams) -> bool:
+    try:
+        return streams.stderr is not None and streams.stderr.isatty()
+    except (OSError, ValueError):
+        return False
 
 
 class _Plain(logging.Formatter):

@@ -24,6 +24,7 @@ from nexcage._core.hosts import LOCAL
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.shelves import Flights, carried
 from nexcage._engine.store import Store
+from nexcage._engine.telling import Telling
 from nexcage.abc import Transport
 from nexcage.errors import CommandFailed, InvalidPath, NexcageError, NodeTimeout, NodeUnreachable
 from nexcage.tools import shipping, tar
@@ -81,7 +82,8 @@ class Contents:
             raise InvalidPath("directory", str(root), "an existing directory on this machine")
         async with self.store.room() as part, self.store.scratch() as besides:
             added = await anyio.to_thread.run_sync(_targets, root, besides, targets)
-            digest, size = await self._packed(tar.pack(str(root), str(besides), added), part)
+            telling = Telling(f"packing {root}")
+            digest, size = await self._packed(tar.pack(str(root), str(besides), added), part, telling)
             plain = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size, unpacked=size)
             if not compress:
                 await self.store.keep(part, plain.path)
@@ -91,12 +93,12 @@ class Contents:
     async def archive(self, layout: Path) -> Packed:
         """A layout of ours as an oci-archive; the same one gives the same bytes. Raises as `pack` does."""
         async with self.store.room() as part:
-            digest, size = await self._packed(tar.archive(str(layout)), part)
+            digest, size = await self._packed(tar.archive(str(layout)), part, Telling("packing the image"))
             packed = Packed(f"sha256:{digest}", self.store.place(digest, ".tar"), digest, size)
             await self.store.keep(part, packed.path)
             return packed
 
-    async def _packed(self, command: Command[None], part: Path) -> tuple[str, int]:
+    async def _packed(self, command: Command[None], part: Path, telling: Telling) -> tuple[str, int]:
         digest, size, said = hashlib.sha256(), 0, bytearray()
         async with await anyio.open_file(part, "wb") as file, self.local.stream(command) as stream:
             await stream.send_eof()
@@ -107,6 +109,7 @@ class Contents:
                 digest.update(data)
                 size += len(data)
                 await self.store.write(file, data)
+                telling.more(len(data))
             result = await stream.wait()
         _ended(command, msgspec.structs.replace(result, stderr=bytes(said[-8192:]) + result.stderr))
         return digest.hexdigest(), size
@@ -153,7 +156,8 @@ class Contents:
         _log.info("%s: sending %s, %d bytes", node.key, dest.rpartition("/")[2], size)
         nonce = f"{self._random.getrandbits(48):012x}"
         command = shipping.receive(dest, sha256, size, nonce, public=public)
-        result = await self._sent(node, command, source)
+        telling = Telling(f"sending {dest.rpartition('/')[2]} to {node.key}", size)
+        result = await self._sent(node, command, source, telling)
         if result.exit is None:
             if result.lost == "deadline":
                 raise NodeTimeout(node.key, f"{dest} did not arrive in time")
@@ -161,7 +165,7 @@ class Contents:
         answer(command, result, node.key)
         return True
 
-    async def _sent(self, node: FleetNode, command: Command[None], source: Source) -> Result:
+    async def _sent(self, node: FleetNode, command: Command[None], source: Source, telling: Telling) -> Result:
         """How the node took it. Who does not read any more (no room) ends the sending."""
         result: Result | None = None
         failure: Exception | None = None
@@ -173,6 +177,7 @@ class Contents:
                     async with aclosing(_chunks(source)) as chunks:
                         async for chunk in chunks:
                             await stream.send(chunk)
+                            telling.more(len(chunk))
                     await stream.send_eof()
                 except NexcageError as error:
                     failure = error

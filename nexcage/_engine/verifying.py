@@ -17,6 +17,7 @@ from nexcage._core.bundle.image import Descriptor
 from nexcage._core.layers import Bounds, Layer, Tally
 from nexcage._core.layout import Chosen, blob_of
 from nexcage._engine.sources import Source, Window, compressed
+from nexcage._engine.telling import Telling
 from nexcage.abc import Transport
 from nexcage.errors import InvalidImage, NodeNotUsable
 from nexcage.tools import tar, umoci
@@ -69,7 +70,7 @@ class Verifier:
         algorithm, _, wanted = diff_id.partition(":")
         if algorithm not in ("sha256", "sha512"):
             raise InvalidImage("its config", f"diff_id {diff_id[:80]!a} is no digest")
-        digest = hashlib.new(algorithm)
+        digest, telling = hashlib.new(algorithm), Telling(f"checking {descriptor.digest[:19]}")
 
         def take(piece: bytes) -> None:
             digest.update(piece)
@@ -79,6 +80,7 @@ class Verifier:
             async with aclosing(self._plain(window, kind, place)) as pieces:
                 async for piece in pieces:
                     await anyio.to_thread.run_sync(take, piece)
+                    telling.more(len(piece))
             judge.end()
         except BadArchive as error:
             raise InvalidImage(descriptor.digest, error.reason) from None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 
 import pytest
 
 from nexcage import Done, Failure, InvalidInput, NexcageError, NodeUnreachable, NotFound, Outcome, Start, State
+from nexcage._cli.log import Logs
 from nexcage._cli.outcomes import print_outcomes, row, status_of
+from nexcage._cli.parser import parse
 from nexcage._cli.progress import Progress
 from nexcage._cli.render import print_rows
 from nexcage._cli.streams import Streams
@@ -144,3 +147,24 @@ def test_a_container_without_a_number_shows_none() -> None:
     out = io.StringIO()
     print_rows(Streams(None, out, None), [{"id": "web-1", "vmid": 0, "pid": 0}], "table", ("id", "vmid", "pid"))
     assert out.getvalue().splitlines()[1].split() == ["web-1", "-", "0"]
+
+
+@pytest.mark.parametrize(
+    ("stderr", "words", "told"),
+    [
+        (Terminal, ["list"], "nexcage: packing /srv: 9 MiB\n"),
+        (io.StringIO, ["list"], ""),
+        (Terminal, ["--root", "/r", "list"], ""),
+    ],
+)
+def test_long_work_is_told_to_people_at_a_terminal(
+    stderr: type[io.StringIO], words: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NEXCAGE_LOG_LEVEL", "NEXCAGE_LOG_FILE", "NEXCAGE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    err = stderr()
+    with Logs(parse(words), Streams(None, None, err)):
+        logging.getLogger("nexcage.progress").info("packing /srv: 9 MiB")
+        logging.getLogger("nexcage.command").info("not for people")
+
+    assert err.getvalue() == told

@@ -210,7 +210,8 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
         ended = self._in(event, event.state, pid=event.pid, running=None, unresolved=None, **kept)
         if isinstance(event, Failed) and event.op not in (Op.DELETE, Op.START):
             return ended
-        if isinstance(event, Failed):  # the container may be gone: something is left beside it, or a hook of its start failed
+        if isinstance(event, Failed):
+            # The container may be gone: something is left beside it, or a hook of its start failed.
             return msgspec.structs.replace(ended, wanted=State.ABSENT) if event.state is State.ABSENT else ended
         if event.state is State.ABSENT:
             return msgspec.structs.replace(ended, wanted=State.ABSENT)

@@ -33,7 +33,9 @@ def test_the_runtime_gets_the_callers_descriptors_and_options() -> None:
     reads, writes = os.pipe()
     with open(os.open("/proc/version", os.O_RDONLY), "rb") as given, open("/dev/null", "rb") as nothing:
         third = given.fileno()
-        with Handover({"create": Given(("--debug",), ("--no-pivot",))}, (nothing.fileno(), writes, writes, third)) as handed:
+        with Handover(
+            {"create": Given(("--debug",), ("--no-pivot",))}, (nothing.fileno(), writes, writes, third)
+        ) as handed:
             answer = ran([*handed.in_front_of(SHOW), "--root", "/r", "create", "--bundle", "/b", "x"])
     os.close(writes)
     with open(reads, encoding="utf-8") as said:

@@ -264,9 +264,11 @@ def test_an_engines_root_is_a_fleet_of_its_own(run: Run, tmp_path: Path) -> None
     assert (tmp_path / "r" / ".nexcage" / "journal").is_dir()
 
 
-def test_a_machine_without_pve_is_told_about_the_simulated_cluster(run: Run) -> None:
+def test_a_machine_without_pve_is_told_about_the_simulated_cluster(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "none.toml"  # nor with a runtime, whatever is installed here
+    config.write_text("".join(f'[backends.{name}]\ncommand = ["{tmp_path}/{name}"]\n' for name in ("crun", "runc")))
     for argv in (["list"], ["create", "web-1", "--image", IMAGE]):
-        ran = run(*argv)
+        ran = run("--config", str(config), *argv)
 
         assert (ran.status, ran.out) == (3, "")
         assert "nexcage sim up" in ran.err

@@ -30,7 +30,8 @@ def bare(tmp_path: Path) -> Iterator[RealSshd]:
 
 @pytest.mark.skipif(Path("/etc/pve").exists(), reason="this machine is a PVE node")
 async def test_a_machine_with_nothing_installed_is_named_and_what_to_do(bare: RealSshd, tmp_path: Path) -> None:
-    config = nexcage.Config(ssh_config="none")
+    missing = {name: nexcage.BackendConfig(command=(f"{tmp_path}/{name}",)) for name in ("crun", "runc")}
+    config = nexcage.Config(ssh_config="none", backends=missing)
     async with nexcage.open_fleet([bare.host], config=config, state_dir=tmp_path / "state") as fleet:
         with pytest.raises(NodeNotUsable) as refused:
             await fleet["web-1"].create(SPEC)

@@ -15,10 +15,14 @@ _SHOWN = 100  # warnings of one document
 
 
 class Notice(Struct, frozen=True):
-    """A warning: the document is valid, but ``reason`` is worth knowing about the place ``pointer``."""
+    """A warning: the document is valid, but ``reason`` is worth knowing about the place ``pointer``.
+
+    ``misread_by`` is the backend whose program would read another document because of it.
+    """
 
     pointer: str
     reason: str
+    misread_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.pointer}: {self.reason}" if self.pointer else self.reason
@@ -35,6 +39,7 @@ class Flaw(Struct, frozen=True):
     reason: str
     fatal: bool = True
     legal: bool = False
+    misread_by: str = ""
 
 
 def at(pointer: str, *parts: str | int) -> str:
@@ -59,7 +64,7 @@ def judged(document: str, flaws: Iterable[Flaw], untaken: list[Notice] | None = 
         elif flaw.fatal:
             fatal.append(flaw)
         elif len(notices) < _SHOWN:
-            notices.append(Notice(flaw.pointer, flaw.reason))
+            notices.append(Notice(flaw.pointer, flaw.reason, flaw.misread_by))
         else:
             more += 1
         if len(fatal) > _SHOWN:

@@ -1,7 +1,7 @@
 """Property names that look like known ones: unknown properties are no error, but these are rarely meant to be ignored.
 
 Programs written in Go (runc) read names in any case, and take the long s (U+017F) for s and the Kelvin sign for k. So ``Process``
-beside ``process`` is a property named twice for them; alone it is one that they see and others do not.
+beside ``process`` is a property named twice for them, and a plan for runc refuses it; alone it is one that they see and others do not.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ _BLANK = re.compile(r"[\s_.\-\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff
 
 
 def lookalikes(kind: type[Struct], value: object, names: Iterable[str]) -> Iterator[Flaw]:
-    """Look-alikes in ``value``, a document of this kind; ``names`` are all names in it, which makes the usual answer quick."""
+    """Look-alikes in ``value``, a document of this kind; ``names`` are all names in it, which makes the usual answer quick.
+
+    Those that a program misreads come first: of very many warnings only the first are kept.
+    """
     known = _known(kind)
     if any(name not in known.names and _drawn(name) in known.drawn for name in names):
-        yield from _walk(kind, value, "")
+        yield from sorted(_walk(kind, value, ""), key=lambda flaw: not flaw.misread_by)
 
 
 class _Known(Struct, frozen=True):
@@ -101,6 +104,7 @@ def _among(members: Mapping[str, object], known: Iterable[str], pointer: str) ->
         if _folded(name) != _folded(meant):
             yield Flaw(place, f"unknown property {escaped(name)} looks like {meant} and is ignored", fatal=False)
         elif meant in members:
-            yield Flaw(place, f"names {meant} a second time for programs that read names in any case")
+            said = f"names {meant} a second time for runc, which reads names in any case; others ignore it"
+            yield Flaw(place, said, fatal=False, misread_by="runc")
         else:
             yield Flaw(place, f"is ignored: the name is {meant}, but runc reads names in any case", fatal=False)

@@ -46,7 +46,7 @@ def plan(
     if isinstance(decoded, Problem):
         return draft.done(oci_version="", annotations=(), allowed=(), error=decoded)
     document = decoded.document
-    draft.warnings += [str(notice) for notice in decoded.warnings]
+    draft.warnings += [str(notice) for notice in decoded.warnings if notice.misread_by != backend]
     if backend == "lxc":
         _lxc(draft, document)
     else:
@@ -57,6 +57,9 @@ def plan(
         for pointer in sorted(bundle.root.links):
             if not pointer.startswith("/mounts/"):
                 draft.overrule(pointer, STANDS if pointer == GATE else LINKED)
+    for notice in decoded.warnings:
+        if notice.misread_by == backend:
+            draft.refuse(notice.pointer, notice.reason)
     for notice in decoded.untaken:
         draft.overrule(notice.pointer, notice.reason)
     return draft.done(

@@ -147,16 +147,24 @@ def test_a_huge_number_is_an_error_only_where_somebody_reads_it(digits):
     ("name", "meant"),
     [("Process", "process"), ("proceſs", "process"), ("HOOKS", "hooks"), ("hooKs", "hooks")],
 )
-def test_a_name_that_go_takes_for_another_is_noted_alone_and_refused_beside_it(name, meant):
+def test_a_name_that_go_takes_for_another_is_noted_alone_and_beside_it(name, meant):
     value = {"process": {"cwd": "/"}, "hooks": {}}[meant]
 
     alone = oci.decode_config(json.dumps({**MINIMAL, name: value})).warnings
-    both = refused(json.dumps({**MINIMAL, name: value, meant: value}))
+    both = oci.decode_config(json.dumps({**MINIMAL, name: value, meant: value})).warnings
 
-    assert [note.pointer for note in alone] == [f"/{name}"]
+    assert [note.pointer for note in alone] == [note.pointer for note in both] == [f"/{name}"]
     assert "runc" in alone[0].reason
-    assert both.pointer == f"/{name}"
-    assert "a second time" in both.reason
+    assert (alone[0].misread_by, both[0].misread_by) == ("", "runc")
+
+
+def test_a_name_that_a_program_misreads_is_not_lost_among_very_many_warnings():
+    many = {"oci" + "_" * n + "Version": 1 for n in range(1, 60)}
+    many |= {"host" + "_" * n + "name": 1 for n in range(1, 60)}
+    notes = oci.decode_config(json.dumps({**MINIMAL, **many, "Root": {}})).warnings
+
+    assert notes[0].pointer == "/Root"
+    assert "warnings more" in notes[-1].reason
 
 
 @pytest.mark.parametrize("name", ["prосess", "oci_version", "proc\u200bess", "ｐrocess", "host-name"])

@@ -137,3 +137,14 @@ def test_what_a_version_would_drop_without_a_word_is_refused(backend: str, versi
     made = planned(backend, Runtime(backend, version), domainname="x.test")
 
     assert [one.pointer for one in made.refused] == (["/domainname"] if refused else [])
+
+
+@pytest.mark.parametrize("name", ["Linux", "LINUX"])
+def test_a_property_that_differs_by_case_only_is_ignored_except_by_runc(name: str) -> None:
+    made = {backend: planned(backend, linux={}, **{name: {}}) for backend in ("lxc", "crun", "runc")}
+
+    for backend in ("lxc", "crun"):
+        assert made[backend].accepted
+        assert any(text.startswith(f"/{name}: ") for text in made[backend].warnings)
+    assert [one.pointer for one in made["runc"].refused] == [f"/{name}"]
+    assert "in any case" in made["runc"].refused[0].reason

@@ -53,7 +53,7 @@ def read_bundle(
 
     With ``roots`` the bundle and its root file system must lie below one of these directories; without, it is its own root.
     Raises InvalidPath for what is not there, not readable or not below a root, and for a bundle that anybody could exchange
-    (without ``judge``, ``exchangeable`` says so).
+    (without ``judge``, ``exchangeable`` says so, and ``error`` what is wrong with a config.json that cannot be read).
     """
     named = os.fspath(path)
     try:
@@ -70,7 +70,12 @@ def read_bundle(
             if exchangeable and judge:
                 raise InvalidPath("bundle", named, EXCHANGEABLE)
             name = "config.json" if whole else os.path.basename(named)
-            data = _read(name, directory, max_bytes)
+            try:
+                data = _read(name, directory, max_bytes)
+            except (OSError, ValueError) as error:
+                if judge:
+                    raise
+                return _without_document(_name(directory), _said(error), exchangeable=exchangeable)
             found = _files(data, directory, allowed, look=whole, max_bytes=max_bytes)
             return replace(found, exchangeable=exchangeable)
     except (OSError, ValueError) as error:
@@ -88,6 +93,10 @@ def _files(data: bytes, directory: int, allowed: set[Place], *, look: bool, max_
     root = decoded.document.root
     seen = _root(root.path, directory, allowed, _inside(decoded.document)) if look and root else None
     return BundleFiles(path, data, decoded, root=seen)
+
+
+def _without_document(path: str, reason: str, *, exchangeable: bool) -> BundleFiles:
+    return BundleFiles(path, b"", error=InvalidBundle("config.json", "", reason), exchangeable=exchangeable)
 
 
 def _inside(document: Config) -> dict[str, str]:

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from nexcage._bundles import EXCHANGEABLE, BundleFiles, read_bundle
 from nexcage._core.bundle import Mount
 from nexcage._core.bundle_plan.decide import plan
-from nexcage._core.bundle_plan.model import Bundle, BundlePlan, Refusal
+from nexcage._core.bundle_plan.model import Bundle, BundlePlan, Problem, Refusal
 from nexcage._core.bundle_plan.runtimes import Runtime
+from nexcage.errors import InvalidBundle
 
 __all__ = ["plan_bundle", "planned"]
 
@@ -22,8 +23,8 @@ def plan_bundle(path: str | os.PathLike[str], *, backend: str = "lxc", allow: It
     """What would become of the bundle at ``path`` on ``backend`` (lxc, crun or runc).
 
     ``path`` may be a config.json alone: then the root file system is not looked at. ``allow`` are properties that may be dropped.
-    An invalid document is the plan's ``error``. Raises InvalidPath for a path that cannot be read. A bundle that anybody could
-    exchange is refused as a whole, at the pointer ``""``.
+    An invalid document, or none that can be read, is the plan's ``error``. Raises InvalidPath for a path that is not there. A bundle that
+    anybody could exchange is refused as a whole, at the pointer ``""``.
     """
     files = read_bundle(path, judge=False)
     made = planned(files, backend=backend, allow=allow)
@@ -37,9 +38,14 @@ def planned(
 ) -> BundlePlan:
     """The plan for a bundle that was read already; ``runtime`` where the program's version is known."""
     if files.decoded is None:
-        return plan(files.config, Bundle(files.path), backend=backend)
+        made = plan(files.config, Bundle(files.path), backend=backend)
+        return replace(made, error=_problem(files.error)) if files.error is not None else made
     bundle = Bundle(files.path, files.root, _kinds(files.decoded.document.mounts))
     return plan(files.decoded, bundle, backend=backend, allow=allow, runtime=runtime)
+
+
+def _problem(error: InvalidBundle) -> Problem:
+    return Problem(error.pointer, error.reason)
 
 
 def _kinds(mounts: Iterable[Mount]) -> frozenset[tuple[str, str]]:

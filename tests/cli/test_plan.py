@@ -126,10 +126,34 @@ def test_usage_exits_2(
     assert (ran.status, ran.out) == (2, "")
 
 
-def test_a_fifo_in_place_of_the_document_does_not_hang(run: Callable[..., Ran], tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "config.json")
+def _nothing(place: Path) -> None:
+    pass
 
-    assert run("plan", str(tmp_path)).status == 2
+
+def _link(place: Path) -> None:
+    place.with_name("other.json").write_text(json.dumps(MINIMAL))
+    place.symlink_to("other.json")
+
+
+@pytest.mark.parametrize(
+    ("put", "reason"),
+    [
+        (_nothing, "No such file"),
+        (os.mkfifo, "not a regular file"),
+        (Path.mkdir, "not a regular file"),
+        (_link, "is a link"),
+    ],
+)
+def test_a_bundle_without_a_document_that_can_be_read_is_rejected_at_its_whole(
+    put: Callable[[Path], None], reason: str, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    put(tmp_path / "config.json")
+
+    ran = run("plan", str(tmp_path), "--output", "json")
+    said: Json = json.loads(ran.out)
+
+    assert (ran.status, said["verdict"], said["error"]["pointer"]) == (1, "reject", "")
+    assert reason in said["error"]["reason"]
 
 
 def test_the_table_names_every_entry_and_nothing_is_written(

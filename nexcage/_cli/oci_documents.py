@@ -12,6 +12,7 @@ import msgspec
 
 from nexcage import Machine, OciState
 from nexcage._cli.streams import one_line
+from nexcage._core.oci import theirs
 
 __all__ = ["as_listed", "as_state", "has_terminal", "said_of", "table"]
 
@@ -79,7 +80,7 @@ def said_of(bundle: str) -> tuple[str | None, dict[str, str]]:
         annotations = msgspec.convert(notes or {}, dict[str, str])
     except msgspec.ValidationError:
         annotations = {}
-    return (version or None) if isinstance(version, str) else None, annotations
+    return (version or None) if isinstance(version, str) else None, theirs(annotations)
 
 
 def _rootfs(bundle: str) -> str:

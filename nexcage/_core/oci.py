@@ -10,9 +10,11 @@ from nexcage._core.machine import Machine
 from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import Op, State
 
-__all__ = ["OCI_VERSION", "OciState", "oci_state", "oci_status", "same_state"]
+__all__ = ["OCI_VERSION", "OURS", "OciState", "oci_state", "oci_status", "same_state", "theirs"]
 
 OCI_VERSION = "1.3.0"
+OURS = "org.nexcage."
+"""How the annotations begin that only we make."""
 
 _STATUS: dict[State, str] = {
     State.CREATING: "creating",
@@ -69,7 +71,7 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         "stale": "true" if stale else "",
         "gate": _without_process(machine),
     }
-    annotations |= {f"org.nexcage.{key}": value for key, value in ours.items() if value}
+    annotations |= {f"{OURS}{key}": value for key, value in ours.items() if value}
     where = machine.was if machine.state in (State.UNKNOWN, State.DELETING) else machine.state
     alive = where in _ALIVE or (where in _WAITING and machine.state is not State.DELETING)
     return OciState(
@@ -80,6 +82,11 @@ def oci_state(machine: Machine, *, run_dir: str, stale: bool = False) -> OciStat
         bundle=(spec.bundle if spec and spec.bundle else f"{run_dir.rstrip('/')}/{machine.id}"),
         annotations=annotations,
     )
+
+
+def theirs(annotations: Mapping[str, str]) -> dict[str, str]:
+    """What state.json takes of a bundle's annotations: none that begin as ours do, since they would be believed."""
+    return {key: value for key, value in annotations.items() if not key.startswith(OURS)}
 
 
 def _without_process(machine: Machine) -> str:

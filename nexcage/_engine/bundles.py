@@ -21,7 +21,7 @@ from nexcage._core.bundle_plan.model import BundlePlan, Root
 from nexcage._core.config import Config
 from nexcage._core.contents import Content, gibibytes
 from nexcage._core.handing import wish, wrong_for_pve
-from nexcage._core.oci import OCI_VERSION
+from nexcage._core.oci import OCI_VERSION, theirs
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
 from nexcage._engine.node import FleetNode
@@ -173,7 +173,7 @@ def _accepted(path: str, plan: BundlePlan, backend: str) -> None:
 
 def _described(spec: Spec, path: str, plan: BundlePlan) -> Spec:
     """With what state.json says of a bundle; annotations of the spec itself win."""
-    said: Mapping[str, str] = {**dict(plan.annotations), **spec.annotations}
+    said: Mapping[str, str] = {**theirs(dict(plan.annotations)), **spec.annotations}
     return msgspec.structs.replace(spec, bundle=path, annotations=said, oci_version=plan.oci_version or None)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nexcage import Machine, OciState
-from nexcage._cli.oci_documents import as_listed, as_state, table
+from nexcage._cli.oci_documents import as_listed, as_state, said_of, table
 
 from .conftest import Ran
 
@@ -64,3 +64,10 @@ def test_an_empty_list_is_said_as_runc_says_it(run: Callable[..., Ran], pve: obj
     assert run("--root", root, "list", "--format", "json").out == "null\n"
     assert run("--root", root, "list", "-q").out == ""
     assert run("--root", root, "list").out == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+
+
+def test_a_bundle_cannot_say_what_only_nexcage_says(tmp_path: Path) -> None:
+    noted = {"org.nexcage.stale": "true", "org.nexcage.op": "a-lie", "org.nexcagex": "a", "com.example.k": "v"}
+    tmp_path.joinpath("config.json").write_text(json.dumps({"ociVersion": "1.2.0", "annotations": noted}))
+
+    assert said_of(str(tmp_path)) == ("1.2.0", {"org.nexcagex": "a", "com.example.k": "v"})

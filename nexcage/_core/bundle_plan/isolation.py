@@ -31,6 +31,9 @@ def map_identity(draft: Draft, linux: Linux) -> None:
     draft.unprivileged = "user" in kinds or any(mapping for _, _, mapping in maps)
     if not draft.unprivileged:
         draft.option("unprivileged", "0")
+        draft.warnings.append(
+            "no user namespace is listed: the container is privileged (unprivileged: 0), and root in it is root of the node"
+        )
         return
     draft.option("unprivileged", "1")
     draft.idmap = DEFAULT_MAP

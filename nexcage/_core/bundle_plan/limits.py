@@ -19,6 +19,7 @@ __all__ = ["map_resources"]
 
 _BASE = "/linux/resources"
 _LEAST = 16  # MiB, pct's own limit
+_SWAP = 512  # MiB, what a create sends when nobody says anything
 _PERIOD = 100_000  # microseconds; PVE's, and the kernel's default
 _FILE = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_-]+)+")
 _LIST = re.compile(r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*")
@@ -70,7 +71,7 @@ def _spelled(name: str, value: str) -> bool:
 def _memory(draft: Draft, memory: Memory) -> None:
     base = f"{_BASE}/memory"
     if memory.limit is not UNSET:
-        _limit(draft, f"{base}/limit", memory.limit)
+        _limit(draft, f"{base}/limit", memory.limit, swapless=not memory.swap)
     if memory.swap is not UNSET:
         _swap(draft, f"{base}/swap", memory.swap, memory.limit if memory.limit is not UNSET else 0)
     if memory.reservation is not UNSET:
@@ -101,7 +102,8 @@ def _switches(draft: Draft, memory: Memory, base: str) -> None:
         draft.apply(f"{base}/checkBeforeUpdate", "the default")
 
 
-def _limit(draft: Draft, pointer: str, limit: int) -> None:
+def _limit(draft: Draft, pointer: str, limit: int, *, swapless: bool) -> None:
+    """``swapless``: the document sets no bound to swap."""
     if limit < 0:
         draft.line("lxc.cgroup2.memory.max", "max")
         how = "pct shows its default for `memory`; the lines in the file win at start"
@@ -111,7 +113,10 @@ def _limit(draft: Draft, pointer: str, limit: int) -> None:
     else:
         size = max(_LEAST, mebibytes(limit))
         rounded = "" if size << 20 == limit else f"{limit} bytes become {size} MiB; "
-        draft.near(pointer, draft.option("memory", str(size)), rounded + "PVE throttles at 99.2 % of it (memory.high)")
+        told = rounded + "PVE throttles at 99.2 % of it (memory.high)"
+        if swapless:
+            told += f"; beside it swap: {_SWAP} MiB, nexcage's default, unless --swap says otherwise"
+        draft.near(pointer, draft.option("memory", str(size)), told)
 
 
 def _swap(draft: Draft, pointer: str, swap: int, limit: int) -> None:

@@ -11,7 +11,10 @@ from nexcage._core.bundle_plan.decide import plan
 from nexcage._core.bundle_plan.model import Bundle, BundlePlan
 from nexcage._core.bundle_plan.runtimes import Runtime
 from nexcage._core.bundle_plan.weights import weight
+from nexcage._core.spec import Spec
 
+NEW = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+MAPPED = (*NEW, "user")
 Json = dict[str, Any]  # Any: whatever JSON can say
 
 
@@ -141,10 +144,30 @@ def test_what_a_version_would_drop_without_a_word_is_refused(backend: str, versi
 
 @pytest.mark.parametrize("name", ["Linux", "LINUX"])
 def test_a_property_that_differs_by_case_only_is_ignored_except_by_runc(name: str) -> None:
-    made = {backend: planned(backend, linux={}, **{name: {}}) for backend in ("lxc", "crun", "runc")}
+    other: Json = {name: {}}
+    made = {backend: planned(backend, linux={}, **other) for backend in ("lxc", "crun", "runc")}
 
     for backend in ("lxc", "crun"):
         assert made[backend].accepted
         assert any(text.startswith(f"/{name}: ") for text in made[backend].warnings)
     assert [one.pointer for one in made["runc"].refused] == [f"/{name}"]
     assert "in any case" in made["runc"].refused[0].reason
+
+
+def test_a_container_without_a_user_namespace_is_privileged_and_the_plan_warns() -> None:
+    made = {kinds: planned(linux={"namespaces": [{"type": kind} for kind in kinds]}) for kinds in (NEW, MAPPED)}
+
+    assert dict(made[NEW].options)["unprivileged"] == "0"
+    assert [text for text in made[NEW].warnings if "privileged" in text]
+    assert dict(made[MAPPED].options)["unprivileged"] == "1"
+    assert not [text for text in made[MAPPED].warnings if "privileged" in text]
+
+
+@pytest.mark.parametrize(("memory", "told"), [({}, True), ({"swap": 0}, True), ({"swap": 64 << 20}, False)])
+def test_a_memory_limit_says_what_swap_comes_with_it(memory: dict[str, int], told: bool) -> None:
+    made = resources(memory={"limit": 64 << 20, **memory})
+    default = dict(zip(reversed(Spec.__struct_fields__), reversed(Spec.__struct_defaults__), strict=False))["swap"]
+
+    (how,) = [one.how for one in made.approximated if one.pointer == "/linux/resources/memory/limit"]
+    assert (f"swap: {default} MiB" in how) is told
+    assert ("swap" in dict(made.options)) is not told

@@ -100,7 +100,7 @@ def mapped(config: Config) -> Config:
     ids = (IDMapping(container_id=0, host_id=100_000, size=65_536),)
     linux = msgspec.structs.replace(
         config.linux,
-        namespaces=(*config.linux.namespaces, Namespace(type="user")),
+        namespaces=(*(config.linux.namespaces or ()), Namespace(type="user")),
         uid_mappings=ids,
         gid_mappings=ids,
     )

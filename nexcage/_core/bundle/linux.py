@@ -91,9 +91,12 @@ class TimeOffsets(Section, frozen=True, kw_only=True):
 
 
 class Linux(Section, frozen=True, kw_only=True):
-    """A namespace type that is not listed means the runtime's own one; ``seccomp`` and the sections after it are `UNSET` if left out."""
+    """A namespace type that is not listed means the runtime's own one; ``seccomp`` and the sections after it are `UNSET` if left out.
 
-    namespaces: tuple[Namespace, ...] = ()
+    So are ``namespaces``: an empty list asks for all of the runtime's own.
+    """
+
+    namespaces: tuple[Namespace, ...] | UnsetType = UNSET
     uid_mappings: tuple[IDMapping, ...] = ()
     gid_mappings: tuple[IDMapping, ...] = ()
     devices: tuple[Device, ...] = ()

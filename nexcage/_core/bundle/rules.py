@@ -33,7 +33,7 @@ def config_flaws(config: Config) -> Iterator[Flaw]:
     yield from version_flaws(config.oci_version, "/ociVersion")
     yield from _root(config)
     yield from _names(config)
-    mapped = any(one.type == "user" for one in config.linux.namespaces)
+    mapped = any(one.type == "user" for one in config.linux.namespaces or ())
     for index, mount in enumerate(config.mounts):
         yield from _mount(mount, at("/mounts", index), mapped=mapped)
     if config.process:

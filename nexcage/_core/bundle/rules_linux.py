@@ -32,7 +32,7 @@ _SYSCTL = re.compile(r"[!-~]+")
 
 def linux_flaws(linux: Linux) -> Iterator[Flaw]:
     """``linux`` of a document."""
-    yield from _namespaces(linux.namespaces)
+    yield from _namespaces(linux.namespaces or ())
     yield from mapping_flaws(linux.uid_mappings, linux.gid_mappings, "/linux", alone=True)
     yield from _needing_namespaces(linux)
     yield from _devices(linux.devices)
@@ -69,7 +69,7 @@ def _namespaces(given: tuple[Namespace, ...]) -> Iterator[Flaw]:
 
 def _needing_namespaces(linux: Linux) -> Iterator[Flaw]:
     """What acts on a namespace that the container does not get."""
-    types = {one.type for one in linux.namespaces}
+    types = {one.type for one in linux.namespaces or ()}
     for pointer, given, type_ in (
         ("/linux/uidMappings", linux.uid_mappings, "user"),
         ("/linux/timeOffsets", linux.time_offsets, "time"),

@@ -18,6 +18,7 @@ __all__ = ["DEFAULT_MAP", "map_identity", "map_isolation"]
 DEFAULT_MAP = (IdMap("u", 0, 100000, 65536), IdMap("g", 0, 100000, 65536))
 """What PVE gives an unprivileged container."""
 _ALWAYS_NEW = frozenset(("mount", "pid", "network", "uts", "ipc", "cgroup"))
+_JOINED = "PVE cannot put a container into an existing namespace"
 _SYSCTL = re.compile(r"[a-z0-9_-]+(?:/[A-Za-z0-9_.:@-]+)+")
 _IPC = frozenset(f"kernel/{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split())
 _SECOND = 10**9  # nanoseconds
@@ -27,7 +28,7 @@ _PROC_MIXED = frozenset(("proc/sys", "proc/sysrq-trigger"))
 def map_identity(draft: Draft, linux: Linux) -> None:
     """Sets what a user namespace and its maps make of the container; before everything that has ids."""
     maps = [("u", "uidMappings", linux.uid_mappings), ("g", "gidMappings", linux.gid_mappings)]
-    kinds = {one.type for one in linux.namespaces}
+    kinds = {one.type for one in linux.namespaces or ()}
     draft.unprivileged = "user" in kinds or any(mapping for _, _, mapping in maps)
     if not draft.unprivileged:
         draft.option("unprivileged", "0")
@@ -82,25 +83,25 @@ def map_isolation(draft: Draft, linux: Linux) -> None:
 
 
 def _namespaces(draft: Draft, linux: Linux) -> None:
-    for index, one in enumerate(linux.namespaces):
-        _namespace(draft, f"/linux/namespaces/{index}", one, linux)
-    kinds = {one.type for one in linux.namespaces}
-    if not kinds:
+    if linux.namespaces is UNSET:
         draft.warnings.append("no namespaces are listed: PVE makes new ones of every kind but user and time")
         return
+    kinds = {one.type for one in linux.namespaces}
     missing = sorted(_ALWAYS_NEW - kinds - {"cgroup"})
     if missing:
-        draft.refuse(
-            "/linux/namespaces/-",
-            f"{', '.join(missing)}: left out means the node's own, and PVE always makes a new one",
-        )
+        said = f"{', '.join(missing)}: left out means the node's own, and PVE always makes a new one"
+        joined = [f"{one.type}: {_JOINED}" for one in linux.namespaces if one.path]
+        draft.refuse("/linux/namespaces", "; ".join((said, *joined)))
+    else:
+        for index, one in enumerate(linux.namespaces):
+            _namespace(draft, f"/linux/namespaces/{index}", one, linux)
     if "cgroup" not in kinds:
         draft.warnings.append("no cgroup namespace is listed: PVE makes one all the same")
 
 
 def _namespace(draft: Draft, pointer: str, one: Namespace, linux: Linux) -> None:
     if one.path:
-        draft.refuse(pointer, f"PVE cannot put a container into an existing {one.type} namespace")
+        draft.refuse(pointer, f"{one.type}: {_JOINED}")
     elif one.type == "user":
         draft.apply(pointer, "unprivileged: 1")
     elif one.type != "time":

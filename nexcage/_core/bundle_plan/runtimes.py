@@ -82,7 +82,7 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
     draft.readonly = config.root is not UNSET and config.root.readonly is True
     draft.startable = config.process is not UNSET and bool(config.process.args)
     draft.terminal = config.process is not UNSET and config.process.terminal is True
-    draft.unprivileged = any(one.type == "user" for one in config.linux.namespaces)
+    draft.unprivileged = any(one.type == "user" for one in config.linux.namespaces or ())
     if not draft.startable:
         draft.warnings.append("there is no process to start: the container can be created, not started")
     if draft.terminal:
@@ -165,7 +165,7 @@ def _by_value(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, st
     """Values that the program's version does not take although it has the property."""
     version = numbers(runtime.version or OLDEST[runtime.name])
     if leaf.startswith("/linux/namespaces/"):
-        timed = config.linux.namespaces[int(leaf.split("/")[3])].type == "time"
+        timed = (config.linux.namespaces or ())[int(leaf.split("/")[3])].type == "time"
         if timed and version < numbers(_TIME[runtime.name]):
             return "refused", f"{runtime.name} has time namespaces from {_TIME[runtime.name]} on", ""
     elif leaf.startswith("/mounts/") and "/options/" in leaf:

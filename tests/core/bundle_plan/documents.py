@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from nexcage._core.bundle import Config
+from nexcage._core.bundle import Config, Namespace
 
 __all__ = ["configs", "drawn", "leaf_values"]
 
@@ -44,12 +44,22 @@ _FORMED = ["RLIMIT_NOFILE", "RLIMIT_CORE", "RLIMIT_STRANGE", "2MB", "1GB", "64KB
 
 
 def configs() -> st.SearchStrategy[Config]:
-    return _value(inspect.type_info(Config)).map(lambda made: msgspec.convert(made, Config))
+    return _value(inspect.type_info(Config)).map(lambda made: _completed(msgspec.convert(made, Config)))
 
 
 def drawn(chance: random.Random) -> Config:
     """One config.json with about two of three properties set; the same for the same ``chance``."""
-    return msgspec.convert(_draw(inspect.type_info(Config), chance), Config)
+    return _completed(msgspec.convert(_draw(inspect.type_info(Config), chance), Config))
+
+
+def _completed(config: Config) -> Config:
+    """Lists of namespaces with an odd number of them get the rest: short ones alone would leave something out, all of them."""
+    listed = config.linux.namespaces or ()
+    if len(listed) % 2 == 0:
+        return config
+    rest = {"mount", "pid", "network", "uts", "ipc", "cgroup"} - {one.type for one in listed}
+    more = tuple(msgspec.convert({"type": kind}, Namespace) for kind in sorted(rest))
+    return msgspec.structs.replace(config, linux=msgspec.structs.replace(config.linux, namespaces=(*listed, *more)))
 
 
 def _draw(kind: inspect.Type, chance: random.Random) -> object:

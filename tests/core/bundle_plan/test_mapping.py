@@ -171,3 +171,19 @@ def test_a_memory_limit_says_what_swap_comes_with_it(memory: dict[str, int], tol
     (how,) = [one.how for one in made.approximated if one.pointer == "/linux/resources/memory/limit"]
     assert (f"swap: {default} MiB" in how) is told
     assert ("swap" in dict(made.options)) is not told
+
+
+@pytest.mark.parametrize("kinds", [(), ("pid",), NEW[1:]])
+def test_a_list_of_namespaces_that_leaves_one_out_is_refused_as_a_whole(kinds: tuple[str, ...]) -> None:
+    made = planned(linux={"namespaces": [{"type": kind} for kind in kinds]})
+
+    assert [one.pointer for one in made.refused] == ["/linux/namespaces"]
+    assert all(kind in made.refused[0].reason for kind in {*NEW} - {*kinds} - {"cgroup"})
+
+
+@pytest.mark.parametrize("more", [{}, {"linux": {}}])
+def test_a_document_without_a_list_of_namespaces_gets_new_ones_and_a_warning(more: Json) -> None:
+    made = planned(**more)
+
+    assert made.accepted
+    assert any("no namespaces are listed" in text for text in made.warnings)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from msgspec import UNSET
+
 from nexcage._core.bundle.config import Config, Hook, Mount, Root
 from nexcage._core.bundle.flaws import Flaw, at
 from nexcage._core.bundle.rules_linux import linux_flaws
 from nexcage._core.bundle.rules_process import environment_flaws, process_flaws
-from nexcage._core.bundle.shapes import mapping_flaws, not_absolute
+from nexcage._core.bundle.shapes import leads_out, mapping_flaws, names_type, not_absolute
 from nexcage.errors import escaped
 
 __all__ = ["config_flaws", "version_flaws"]
@@ -26,6 +28,12 @@ _SEMVER = re.compile(
 _MAJOR, _MINOR = 1, 3  # of the specification that is implemented
 _HOST_NAME = 64  # bytes that a kernel keeps
 _TIMEOUT = 2**63 - 1
+_KNOWN_TYPES = frozenset(
+    """9p autofs bcachefs binder binfmt_misc bpf btrfs ceph cgroup cgroup2 cifs configfs cramfs debugfs devpts devtmpfs ecryptfs
+    efivarfs erofs exfat ext2 ext3 ext4 f2fs fuse fuseblk fusectl hfs hfsplus hugetlbfs iso9660 jfs minix mqueue nfs nfs4 nfsd
+    nilfs2 ntfs ntfs3 overlay proc pstore ramfs resctrl romfs rpc_pipefs securityfs selinuxfs smb3 squashfs sysfs tmpfs tracefs
+    ubifs udf ufs vfat virtiofs xfs zfs""".split()
+)
 
 
 def config_flaws(config: Config) -> Iterator[Flaw]:
@@ -66,19 +74,10 @@ def _root(config: Config) -> Iterator[Flaw]:
     if isinstance(root, Root):
         if not root.path:
             yield Flaw("/root/path", "must not be empty")
-        elif _leads_out(root.path):
+        elif leads_out(root.path):
             yield Flaw("/root/path", f"{escaped(root.path)} leads out of the bundle", fatal=False)
     elif not config.windows:
         yield Flaw("/root", "is required")
-
-
-def _leads_out(path: str) -> bool:
-    depth = 0
-    for part in path.split("/"):
-        depth += (part not in ("", ".", "..")) - (part == "..")
-        if depth < 0:
-            return not path.startswith("/")
-    return False
 
 
 def _names(config: Config) -> Iterator[Flaw]:
@@ -97,11 +96,27 @@ def _mount(mount: Mount, pointer: str, *, mapped: bool) -> Iterator[Flaw]:
     bind = mount.type == "bind" or not {"bind", "rbind"}.isdisjoint(mount.options)
     if bind and not mount.source:
         yield Flaw(at(pointer, "source"), "is required for a bind mount")
+    elif bind and mount.source and leads_out(mount.source):
+        yield Flaw(at(pointer, "source"), f"{escaped(mount.source)} leads out of the bundle", fatal=False)
+    if not bind:
+        yield from _file_system(mount, pointer)
     yield from mapping_flaws(mount.uid_mappings, mount.gid_mappings, pointer)
     if not mapped and not mount.uid_mappings:
         for index, option in enumerate(mount.options):
             if option in ("idmap", "ridmap"):
                 yield Flaw(at(pointer, "options", index), f"{option} needs uidMappings or a user namespace")
+
+
+def _file_system(mount: Mount, pointer: str) -> Iterator[Flaw]:
+    """The empty type is left alone: crun 1.8.1 skips such a mount."""
+    kind = "none" if mount.type is UNSET else mount.type
+    if kind == "none" and "remount" not in mount.options:
+        yield Flaw(pointer, "it is no bind mount, and without a type no kernel mounts anything", legal=True)
+    elif kind not in ("", "none") and not names_type(kind):
+        yield Flaw(pointer, f"{escaped(kind)} cannot be the name of a file system", legal=True)
+    elif kind not in ("", "none") and kind.partition(".")[0] not in _KNOWN_TYPES:
+        said = f"{escaped(kind)} is no usual file system: the node's kernel has to know it"
+        yield Flaw(at(pointer, "type"), said, fatal=False)
 
 
 def _hooks(config: Config) -> Iterator[Flaw]:

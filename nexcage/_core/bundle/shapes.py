@@ -10,10 +10,11 @@ from nexcage._core.bundle.flaws import Flaw, at
 from nexcage._core.bundle.kinds import IDMapping
 from nexcage.errors import escaped
 
-__all__ = ["mapping_flaws", "not_absolute", "not_cpus", "unknown_words"]
+__all__ = ["leads_out", "mapping_flaws", "names_type", "not_absolute", "not_cpus", "unknown_words"]
 
 _IDS = 2**32
 _LINES = 340  # of an id map, since Linux 4.15
+_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::[0-9]{1,9}/[0-9]{1,9})?)?")
 
 
@@ -72,3 +73,18 @@ def _map(maps: tuple[IDMapping, ...], pointer: str) -> Iterator[Flaw]:
         for (start, size, _), (following, _, index) in pairwise(ordered):
             if start + size > following:
                 yield Flaw(at(pointer, index, name), "overlaps another entry")
+
+
+def names_type(kind: str) -> bool:
+    """Whether a kernel could have a file system called so."""
+    return bool(_TYPE.fullmatch(kind))
+
+
+def leads_out(path: str) -> bool:
+    """Whether a relative ``path`` climbs above where it begins, taken by its letters."""
+    depth = 0
+    for part in path.split("/"):
+        depth += (part not in ("", ".", "..")) - (part == "..")
+        if depth < 0:
+            return not path.startswith("/")
+    return False

@@ -6,11 +6,15 @@ What LXC mounts by itself (/proc, /sys, /dev, /dev/pts, /sys/fs/cgroup) is recog
 
 from __future__ import annotations
 
+from posixpath import normpath
+
 from msgspec import UNSET
 
 from nexcage._core.bundle import Mount
+from nexcage._core.bundle.shapes import leads_out, names_type
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.words import entry_word
+from nexcage.errors import escaped
 
 __all__ = ["LINKED", "inside", "map_mounts"]
 
@@ -79,6 +83,10 @@ def _problem(target: str | None, kind: str, mount: Mount, *, bind: bool) -> str:
         return "the root file system itself cannot be mounted over"
     if "remount" in mount.options:
         return "LXC has no step in which a mount could be changed again"
+    if kind == "none" and not bind:
+        return "it is no bind mount, and without a type no kernel mounts anything"
+    if not bind and not names_type(kind):
+        return "the type cannot be the name of a file system"
     if kind in ("cgroup", "cgroup2") and f"/{target}" != "/sys/fs/cgroup" and not bind:
         return "LXC mounts the cgroup at /sys/fs/cgroup only"
     return ""
@@ -100,18 +108,24 @@ def _entry(draft: Draft, pointer: str, mount: Mount, target: str, *, bind: bool)
     if source.startswith("/"):
         draft.need(pointer, "path", source)
     text = draft.line("lxc.mount.entry", line)
-    _told(draft, pointer, mount, text, refused)
+    outside = _outside(source) if bind and leads_out(mount.source or "") else ""
+    _told(draft, pointer, mount, text, refused, outside)
 
 
-def _told(draft: Draft, pointer: str, mount: Mount, text: str, refused: dict[int, str]) -> None:
-    """One entry for the mount; one for each property when some of them cannot be had."""
+def _outside(source: str) -> str:
+    return f"the source is {escaped(normpath(source))} of the node, outside of the bundle"
+
+
+def _told(draft: Draft, pointer: str, mount: Mount, text: str, refused: dict[int, str], how: str) -> None:
+    """One entry for the mount; one for each property when some of them cannot be had. ``how``: what is to be said of the source."""
     maps = {"uidMappings": mount.uid_mappings, "gidMappings": mount.gid_mappings}
     if not refused and not any(maps.values()):
-        draft.apply(pointer, text)
+        draft.near(pointer, text, how) if how else draft.apply(pointer, text)
         return
     given = {"destination": True, "type": mount.type is not UNSET, "source": mount.source is not UNSET}
     for name in (name for name, there in given.items() if there):
-        draft.apply(f"{pointer}/{name}", text)
+        place = f"{pointer}/{name}"
+        draft.near(place, text, how) if how and name == "source" else draft.apply(place, text)
     for index in range(len(mount.options)):
         place = f"{pointer}/options/{index}"
         draft.refuse(place, refused[index]) if index in refused else draft.apply(place, text)

@@ -187,3 +187,29 @@ def test_a_document_without_a_list_of_namespaces_gets_new_ones_and_a_warning(mor
 
     assert made.accepted
     assert any("no namespaces are listed" in text for text in made.warnings)
+
+
+@pytest.mark.parametrize("backend", ["lxc", "crun", "runc"])
+@pytest.mark.parametrize("more", [{}, {"source": "/etc"}, {"type": "none", "options": ["shared"]}, {"type": "a b"}])
+def test_a_mount_that_no_kernel_can_make_is_refused(more: Json, backend: str) -> None:
+    made = planned(backend, mounts=[{"destination": "/x", **more}])
+
+    assert [one.pointer for one in made.refused] == ["/mounts/0"]
+    assert "lxc.mount.entry" not in dict(made.raw)
+
+
+def test_a_file_system_that_is_not_usual_is_a_warning() -> None:
+    made = planned(mounts=[{"destination": f"/{kind}", "type": kind, "source": "x"} for kind in ("tmpfs", "lustre")])
+
+    assert made.accepted
+    assert [text for text in made.warnings if text.startswith("/mounts/1/type") and "lustre" in text]
+    assert not [text for text in made.warnings if text.startswith("/mounts/0")]
+
+
+@pytest.mark.parametrize(("options", "place"), [(["ro"], "/mounts/0"), (["ro", "rro"], "/mounts/0/source")])
+def test_a_bind_source_that_climbs_out_of_the_bundle_names_the_path_of_the_node(options: list[str], place: str) -> None:
+    made = planned(mounts=[{"destination": "/x", "type": "bind", "source": "../../etc", "options": options}])
+
+    (how,) = [one.how for one in made.approximated if one.pointer == place]
+    assert "'/etc' of the node" in how
+    assert any(text.startswith("/mounts/0/source: ") for text in made.warnings)

@@ -101,13 +101,14 @@ def test_what_it_cannot_have_is_refused_with_its_place_until_it_is_allowed_to_go
     pve: PveNode, run: Run, tmp_path: Path
 ) -> None:
     path = bundle(tmp_path, domainname="x" * 80)
-    namespaces = {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/x"}]}
+    new = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")]
+    namespaces = {"namespaces": [*new, {"type": "network", "path": "/run/netns/x"}]}
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "linux": namespaces}))
 
     refused = run("create", "web-1", "--bundle", str(path))
 
-    assert (refused.status, "/linux/namespaces/1" in refused.err) == (1, True)
+    assert (refused.status, "/linux/namespaces/5" in refused.err) == (1, True)
     assert (pve.tool("pct", "list"), left(pve)) == ("", [])
 
 

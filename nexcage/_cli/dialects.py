@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nexcage import Net, Spec, Vm, names
 from nexcage._cli.creating import asked, is_machines
+from nexcage._cli.oci_words import Spoken, spoken
 from nexcage._cli.parser import Call
 from nexcage.errors import AlreadyExists, IllegalTransition, InvalidInput, InvalidPath, InvalidSpec, NotFound
 
@@ -269,9 +270,11 @@ def _keys(text: str) -> tuple[str, ...]:
 
 def runc_message(call: Call, error: Exception) -> str:
     """What runc says in this situation, where engines read its words; our own line for everything else."""
-    said = _runc_words(call.name, error)
+    own = spoken(error)
+    said = _runc_words(call.name, error, own)
     if said is None:
-        return str(error)
+        text = own.text if own is not None else str(error)
+        return text.replace("runc create failed: ", "runc run failed: ", 1) if call.name == "run" else text
     if call.name == "exec":
         return f"exec failed: {said}"
     return (
@@ -281,8 +284,12 @@ def runc_message(call: Call, error: Exception) -> str:
     )
 
 
-def _runc_words(verb: str, error: Exception) -> str | None:
+def _runc_words(verb: str, error: Exception, own: Spoken | None) -> str | None:
     match error:
+        case InvalidPath(field="pid-file"):
+            return f"open {ascii(error.value)[1:-1]}: no such file or directory"
+        case InvalidSpec(field="process.terminal"):
+            return "cannot allocate tty if runc will detach without setting console socket"
         case NotFound(what="container"):
             return "container does not exist"
         case AlreadyExists(what="container"):
@@ -291,7 +298,7 @@ def _runc_words(verb: str, error: Exception) -> str | None:
             return "container id cannot be empty" if error.value == "" else "invalid container ID format"
         case InvalidInput(field="signal"):
             return f'unknown signal "{ascii(error.value)[1:-1]}"'
-        case InvalidPath():
+        case InvalidPath() if own is None:
             return _bundle_words(error)
         case IllegalTransition(state=state):
             return _refused(verb, state, error.id)

@@ -16,7 +16,7 @@ from nexcage._cli.commands import COMMANDS
 from nexcage._cli.parser import Call, Usage, parse
 from nexcage._cli.streams import Streams, hold_standard_descriptors, one_line
 
-__all__ = ["exit_status", "main", "tell"]
+__all__ = ["bare", "exit_status", "main", "tell"]
 
 INTERRUPTED = 130
 
@@ -91,6 +91,10 @@ def _logged(call: Call, streams: Streams) -> int:
 
 def _dispatch(call: Call, streams: Streams) -> int:
     """The function of each command, imported when it is wanted."""
+    if call.oci:
+        from nexcage._cli.oci_words import check_arguments
+
+        check_arguments(call)
     match call.name:
         case "version":
             from nexcage._cli.verbs_local import version
@@ -169,7 +173,7 @@ def tell(call: Call, error: BaseException, streams: Streams) -> int:
     """One line that says what was tried and what is so, the notes below it; the exit status it means."""
     from nexcage.errors import NexcageError
 
-    error = _bare(error)
+    error = bare(error)
     if call.oci:
         from nexcage._cli.dialects import runc_message
 
@@ -188,7 +192,8 @@ def tell(call: Call, error: BaseException, streams: Streams) -> int:
     return 1 if call.oci else exit_status(error)
 
 
-def _bare(error: BaseException) -> BaseException:
+def bare(error: BaseException) -> BaseException:
+    """The one error in groups of one."""
     while isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         if len(group.exceptions) != 1:
@@ -230,7 +235,10 @@ def _as_runc(call: Call, message: str, streams: Streams) -> None:
     from nexcage._cli.log import runc_line
 
     format = call.text("log_format") or "text"
-    if streams.tell_engine is not None and streams.tell_engine(message, format):
+    told = streams.tell_engine is not None and streams.tell_engine(message, format)
+    if streams.heard:
+        return
+    if told:
         streams.say(one_line(message))
     else:
         streams.say(runc_line(message, "error", format))

@@ -13,9 +13,11 @@ from nexcage import BackendConfig, InvalidInput, Unsupported
 from nexcage._cli.console import console_socket
 from nexcage._cli.dialects import creation, number, oci_refusals
 from nexcage._cli.handover import Given, Handover
+from nexcage._cli.main import bare
 from nexcage._cli.oci_documents import has_terminal
 from nexcage._cli.oci_ground import RUNTIMES, Ground, ground
 from nexcage._cli.oci_run import foreground
+from nexcage._cli.oci_words import spoken
 from nexcage._cli.parser import Call
 from nexcage._cli.settings import fleet_options
 from nexcage._cli.streams import Streams
@@ -47,7 +49,11 @@ def launch(call: Call, streams: Streams) -> int:
         if stays:
             verb = foreground(call, streams, terminal)
         fleet = fleet_options(call) | {"config": _in_front(at.config, handed)}
-        return drive(call, streams, _on_a_runtime(call, verb), fleet, interruptible=not stays)
+        try:
+            return drive(call, streams, _on_a_runtime(call, verb), fleet, interruptible=not stays)
+        except Exception as error:
+            streams.heard = handed.taken and _heard(error)
+            raise
 
 
 def kill(call: Call, streams: Streams) -> int:
@@ -59,6 +65,12 @@ def kill(call: Call, streams: Streams) -> int:
     with Handover({"kill": Given(behind=("--all",))}, ()) as handed:
         fleet = fleet_options(call) | ({"config": _in_front(at.config, handed)} if at.here else {})
         return drive(call, streams, verb, fleet)
+
+
+def _heard(error: BaseException) -> bool:
+    """Whether a runtime that was given the caller's standard error has said it there."""
+    own = spoken(bare(error))
+    return own is not None and own.command == "create"
 
 
 def _refuse(call: Call, at: Ground, *, stays: bool) -> None:

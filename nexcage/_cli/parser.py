@@ -261,8 +261,10 @@ def _check_choices(call: Call) -> None:
         for value in (*((single,) if single is not None else ()), *call.many(option.name)):
             if value not in choices:
                 flag = option.flags[-1]
+                if call.oci and option.name == "format" and call.name == "list":
+                    continue  # runc's words for it go into the log that is open by then
                 if call.oci and option.name == "format":
-                    raise call.usage("invalid format option")
+                    raise Usage("invalid format option", oci=True)
                 raise call.usage(f"{flag} takes {_either(choices)}, not {value!a}", close_to(value, choices))
 
 

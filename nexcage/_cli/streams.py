@@ -44,6 +44,8 @@ class Streams:
         """Why results could not be written, empty while they could."""
         self.tell_engine: Callable[[str, str], bool] | None = None
         """Writes an error to the log file that an OCI engine reads, in a format; False when there is none."""
+        self.heard: bool = False
+        """Whether a runtime that was given our standard error has said there what is wrong."""
         for stream in (stdout, stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:

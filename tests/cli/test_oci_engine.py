@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from nexcage import IllegalTransition, InvalidInput, InvalidPath, NotFound, Stats, Update
+from nexcage import (
+    CommandFailed,
+    IllegalTransition,
+    InvalidInput,
+    InvalidPath,
+    InvalidSpec,
+    NotFound,
+    Stats,
+    Update,
+)
 from nexcage._cli.dialects import runc_message
 from nexcage._cli.oci_events import as_event, duration
 from nexcage._cli.oci_pass import Held, command_line
@@ -183,3 +192,57 @@ def test_a_command_that_no_runtime_has_ends_as_with_runc(run: Callable[..., Ran]
     assert run("--root", str(tmp_path), "frobnicate", "x").status == 3
     assert run("--root", str(tmp_path), "delete", "--frob", "x").status == 1
     assert run("frobnicate", "x").status == 2
+
+
+# ---- the words of the runtime ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv, wanted",
+    [
+        ("kill", 'runc: "kill" requires a minimum of 1 argument(s)'),
+        ("kill a b c", 'runc: "kill" requires a maximum of 2 argument(s)'),
+        ("delete", 'runc: "delete" requires exactly 1 argument(s)'),
+        ("delete a b", 'runc: "delete" requires exactly 1 argument(s)'),
+        ("create", 'runc: "create" requires exactly 1 argument(s)'),
+        ("exec", 'runc: "exec" requires a minimum of 1 argument(s)'),
+        ("ps", 'runc: "ps" requires a minimum of 1 argument(s)'),
+        ("list --format xml", "invalid format option"),
+    ],
+)
+def test_a_command_line_that_is_none_is_answered_as_runc_does(
+    argv: str, wanted: str, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    ran = run("--root", "/r", "--log", str(log), "--log-format", "json", *argv.split())
+
+    assert (ran.status, ran.err) == (1, f"{wanted}\n")
+    assert json.loads(log.read_text())["msg"] == wanted
+
+
+def test_the_words_of_a_runtime_come_bare() -> None:
+    no_program = 'unable to start container process: exec: "/no": stat /no: no such file or directory'
+    create, run = (parse(["--root", "/r", verb, "x"]) for verb in ("create", "run"))
+    failed = CommandFailed("local", ("runc", "create", "x"), 1, f"runc create failed: {no_program}")
+    no_root = InvalidPath("root.path", "/b/rootfs", "a directory that exists").noted(
+        "runc create on local failed: runc create failed: invalid rootfs: stat /b/rootfs: no such file or directory"
+    )
+
+    assert runc_message(create, failed) == f"runc create failed: {no_program}"
+    assert runc_message(run, failed) == f"runc run failed: {no_program}"
+    assert runc_message(create, no_root).endswith("failed: invalid rootfs: stat /b/rootfs: no such file or directory")
+    assert (
+        runc_message(parse(["--root", "/r", "update", "x"]), CommandFailed("n", ("runc", "update"), 1, "EOF")) == "EOF"
+    )
+
+
+def test_a_terminal_without_a_socket_and_a_pid_file_without_a_directory_are_named_as_runc_names_them() -> None:
+    create = parse(["--root", "/r", "create", "x"])
+    terminal = InvalidSpec("process.terminal", "true", "false in config.json, or --console-socket")
+    pid_file = InvalidPath("pid-file", "/nonexist/p", "a file in a directory that exists")
+
+    assert runc_message(create, terminal) == (
+        "runc create failed: cannot allocate tty if runc will detach without setting console socket"
+    )
+    assert runc_message(create, pid_file) == "runc create failed: open /nonexist/p: no such file or directory"

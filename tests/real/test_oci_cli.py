@@ -126,6 +126,18 @@ def life(runtime: Runc, where: Path) -> dict[str, tuple[int, Json, str]]:
     return found
 
 
+def test_what_a_runtime_says_of_a_create_is_said_once_and_logged_bare(both: tuple[Runc, Cli], tmp_path: Path) -> None:
+    made, said = bundle(tmp_path / "bundle", args=["/no/such"]), []
+    for runtime in both:
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        failed = runtime("--log", str(log), "--log-format", "json", "create", "--bundle", str(made), f"{NAME}-once")
+        said.append((failed.returncode, failed.stderr, json.loads(log.read_text())["msg"]))
+
+    assert said[1] == said[0]
+    assert "unable to start container process" in said[0][2]
+
+
 @pytest.mark.timeout(300)
 def test_a_life_says_and_does_what_it_does_with_runc_itself(both: tuple[Runc, Cli], tmp_path: Path) -> None:
     theirs, ours = life(both[0], tmp_path / "one"), life(both[1], tmp_path / "two")

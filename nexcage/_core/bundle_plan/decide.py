@@ -13,7 +13,7 @@ from nexcage._core.bundle_plan.model import GATE, Bundle, BundlePlan, Problem
 from nexcage._core.bundle_plan.mounts import LINKED, map_mounts
 from nexcage._core.bundle_plan.program import map_process
 from nexcage._core.bundle_plan.rootfs import calls, map_document, map_foreign, map_hooks, map_names, map_root
-from nexcage._core.bundle_plan.runtimes import Runtime, map_runtime
+from nexcage._core.bundle_plan.runtimes import Runtime, map_runtime, split_flaws
 from nexcage._core.bundle_plan.seccomp import map_seccomp
 from nexcage._core.bundle_plan.walk import leaves
 from nexcage.errors import BundleRefused, InvalidBundle, InvalidInput
@@ -60,6 +60,8 @@ def plan(
     for notice in decoded.warnings:
         if notice.misread_by == backend:
             draft.refuse(notice.pointer, notice.reason)
+    if backend != "lxc" and decoded.untaken:
+        split_flaws(draft, document, decoded.untaken)
     for notice in decoded.untaken:
         draft.overrule(notice.pointer, notice.reason)
     return draft.done(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import msgspec
+
 from nexcage._core.bundle_plan.model import (
     Applied,
     Approximated,
@@ -70,6 +74,21 @@ class Draft:
         if not isinstance(self.entries.get(place), Refusal):
             self.entries[place or pointer] = Refusal(place or pointer, said)
 
+    def split(self, pointer: str, leaves: Iterable[str]) -> None:
+        """Gives ``pointer`` an entry of its own where one holds more than it; what is beside it keeps what was said, in its place."""
+        place = pointer.rpartition("/")[0]
+        while place and place not in self.entries:
+            place = place.rpartition("/")[0]
+        held = self.entries.get(place)
+        if pointer in self.entries or held is None or isinstance(held, Refusal):
+            return
+        parts = {_branch(leaf, pointer): None for leaf in leaves if leaf.startswith(f"{place}/")}
+        made = {one: msgspec.structs.replace(held, pointer=one) for one in parts}
+        found = self.entries.items()
+        self.entries = dict(
+            pair for name, entry in found for pair in (made.items() if name == place else ((name, entry),))
+        )
+
     def refusals(self) -> tuple[str, ...]:
         return tuple(pointer for pointer, entry in self.entries.items() if isinstance(entry, Refusal))
 
@@ -135,3 +154,13 @@ class Draft:
             hooks=self.hooks,
             needs=tuple(self.needs),
         )
+
+
+def _branch(leaf: str, pointer: str) -> str:
+    """``pointer`` when ``leaf`` is at or below it, else as much of ``leaf`` as is the first that lies beside the way to ``pointer``."""
+    if leaf == pointer or leaf.startswith(f"{pointer}/"):
+        return pointer
+    place = leaf
+    while not pointer.startswith(f"{place.rpartition('/')[0]}/"):
+        place = place.rpartition("/")[0]
+    return place

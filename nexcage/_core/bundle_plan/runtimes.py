@@ -7,19 +7,20 @@ Where the version is not known it is that of Debian 12, the oldest that nexcage 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import msgspec
 from msgspec import UNSET
 
 from nexcage._core.bundle import Config
+from nexcage._core.bundle.flaws import Notice
 from nexcage._core.bundle_plan.capabilities import KNOWN
 from nexcage._core.bundle_plan.draft import Draft
 from nexcage._core.bundle_plan.rootfs import FOREIGN, root_problem, rootfs_of
 from nexcage._core.bundle_plan.walk import gathered, leaves
 
-__all__ = ["OLDEST", "SINCE", "Runtime", "map_runtime"]
+__all__ = ["OLDEST", "SINCE", "Runtime", "map_runtime", "split_flaws"]
 
 OLDEST: Mapping[str, str] = {"crun": "1.8.1", "runc": "1.1.5"}
 
@@ -83,8 +84,7 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
     draft.startable = config.process is not UNSET and bool(config.process.args)
     draft.terminal = config.process is not UNSET and config.process.terminal is True
     draft.unprivileged = any(one.type == "user" for one in config.linux.namespaces or ())
-    if not draft.startable:
-        draft.warnings.append("there is no process to start: the container can be created, not started")
+    _program(draft, config)
     if draft.terminal:
         draft.warnings.append("/process/terminal: a terminal has to be asked for by --console-socket (docs/oci-cli.md)")
     problem = root_problem(draft, config)
@@ -101,6 +101,29 @@ def map_runtime(draft: Draft, config: Config, runtime: Runtime) -> None:
         else:
             draft.apply(pointer, text)
     _unknown_capabilities(draft, config)
+
+
+def _program(draft: Draft, config: Config) -> None:
+    """The specification lets a create do without a process; these programs do not (crun takes one without args, and cannot start it)."""
+    if config.process is UNSET:
+        draft.refuse("/process", f"{draft.backend} creates no container without a process")
+    elif not config.process.args and draft.backend == "runc":
+        draft.refuse("/process/args", "runc creates no container without a program")
+    elif not config.process.args:
+        draft.warnings.append("there is no process to start: the container can be created, not started")
+
+
+_WHOLE = re.compile(
+    r"/process/(?:consoleSize|scheduler)|/(?:mounts|linux/(?:seccomp/syscalls|namespaces|[ug]idMappings))/[0-9]+"
+)
+
+
+def split_flaws(draft: Draft, config: Config, flaws: Iterable[Notice]) -> None:
+    """Each of ``flaws`` has an entry where lxc has one too: only what is of use as a whole is refused as a whole."""
+    listed = leaves(config)
+    for flaw in flaws:
+        whole = _WHOLE.match(flaw.pointer)
+        draft.split(whole[0] if whole else flaw.pointer, listed)
 
 
 def _verdict(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, str]:

@@ -213,3 +213,39 @@ def test_a_bind_source_that_climbs_out_of_the_bundle_names_the_path_of_the_node(
     (how,) = [one.how for one in made.approximated if one.pointer == place]
     assert "'/etc' of the node" in how
     assert any(text.startswith("/mounts/0/source: ") for text in made.warnings)
+
+
+@pytest.mark.parametrize("backend", ["crun", "runc"])
+def test_a_flaw_in_a_section_is_refused_alone_and_at_the_place_of_lxc(backend: str) -> None:
+    rules = [{"names": ["chmod"], "action": "SCMP_ACT_ERRNO", "errnoRet": number} for number in (5000, 1)]
+    notify = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+    more: Json = {
+        "process": {"cwd": "/", "args": ["sh"], "user": {"uid": 1, "gid": 2, "umask": 512}},
+        "linux": {
+            "resources": {"pids": {"limit": -2}, "cpu": {"quota": 5, "shares": 2}},
+            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [*rules, notify]},
+        },
+    }
+    made = planned(backend, **more)
+    refused = {one.pointer for one in made.refused}
+    others = {one.pointer for one in (*made.applied, *made.approximated)}
+
+    assert refused == {one.pointer for one in planned(**more).refused}
+    assert refused == {
+        "/process/user/umask",
+        "/linux/resources/pids/limit",
+        "/linux/resources/cpu/quota",
+        "/linux/seccomp/syscalls/0",
+        "/linux/seccomp/syscalls/2",
+    }
+    assert {"/process/user/uid", "/process/user/gid", "/linux/seccomp/syscalls/1"} <= others
+
+
+@pytest.mark.parametrize("backend", ["crun", "runc"])
+def test_a_document_without_a_process_is_refused_by_programs_that_create_none_without(backend: str) -> None:
+    made = plan(b'{"ociVersion": "1.0.2", "root": {"path": "rootfs"}}', Bundle("/srv/b"), backend=backend)
+    empty = planned(backend, process={"cwd": "/"})
+
+    assert (made.error, made.accepted) == (None, False)
+    assert [one.pointer for one in made.refused] == ["/process"]
+    assert [one.pointer for one in empty.refused] == (["/process/args"] if backend == "runc" else [])

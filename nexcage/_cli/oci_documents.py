@@ -12,7 +12,6 @@ import msgspec
 
 from nexcage import Machine, OciState
 from nexcage._cli.streams import one_line
-from nexcage._core.oci import theirs
 
 __all__ = ["as_listed", "as_state", "has_terminal", "said_of", "table"]
 
@@ -74,13 +73,17 @@ def has_terminal(bundle: str) -> bool:
 
 
 def said_of(bundle: str) -> tuple[str | None, dict[str, str]]:
-    """The version and the annotations of a bundle, as far as they are such; whether it is valid is said by whoever takes it."""
+    """The version and the annotations of a bundle, as far as they are such; whether it is valid is said by whoever takes it.
+
+    Annotations that begin as ours do are left out: they would be believed.
+    """
     version, notes = _said(bundle, "ociVersion"), _said(bundle, "annotations")
     try:
         annotations = msgspec.convert(notes or {}, dict[str, str])
     except msgspec.ValidationError:
         annotations = {}
-    return (version or None) if isinstance(version, str) else None, theirs(annotations)
+    theirs = {key: text for key, text in annotations.items() if not key.startswith("org.nexcage.")}
+    return (version or None) if isinstance(version, str) else None, theirs
 
 
 def _rootfs(bundle: str) -> str:

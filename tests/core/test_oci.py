@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT4
 
 from nexcage import OCI_VERSION, Machine, Spec, State
 from nexcage._core.events import Began
-from nexcage._core.oci import oci_state, oci_status, same_state
+from nexcage._core.oci import oci_state, oci_status, same_state, theirs
 from nexcage._core.states import OBSERVABLE
 
 OCI = Path(__file__).parent.parent / "data" / "oci"
@@ -143,3 +143,10 @@ def _create() -> Any:
     from nexcage import Create
 
     return Create("web-1", SPEC)
+
+
+def test_of_a_bundle_no_annotation_is_taken_that_looks_like_ours() -> None:
+    assert theirs({"org.nexcage.stale": "true", "org.nexcagex": "a", "com.example.k": "v"}) == {
+        "org.nexcagex": "a",
+        "com.example.k": "v",
+    }

@@ -197,6 +197,9 @@ def _by_value(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, st
         since = _OPTIONS.get(name, {}).get(runtime.name, "0")
         if version < numbers(since):
             return "refused", f"{runtime.name} has the mount option {name} from {since} on", ""
+    elif leaf.startswith("/hooks/poststart/"):
+        how = _poststart(runtime.name, version)
+        return ("applied", runtime.name, how) if how else None
     elif leaf == "/linux/resources/cpu/shares":
         return (
             "applied",
@@ -204,6 +207,14 @@ def _by_value(leaf: str, config: Config, runtime: Runtime) -> tuple[str, str, st
             "a weight on nodes with version 2 of cgroups, by the formula of the program's version",
         )
     return None
+
+
+def _poststart(name: str, version: tuple[int, ...]) -> str:
+    if name == "crun":
+        return "one that fails changes nothing: crun goes on"
+    if version < numbers("1.2.0"):
+        return "runc before 1.2.0 runs it during create, before the program; one that fails fails the create"
+    return ""
 
 
 _TIME = {"runc": "1.2.0", "crun": "0.20"}

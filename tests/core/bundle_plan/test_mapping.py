@@ -249,3 +249,15 @@ def test_a_document_without_a_process_is_refused_by_programs_that_create_none_wi
     assert (made.error, made.accepted) == (None, False)
     assert [one.pointer for one in made.refused] == ["/process"]
     assert [one.pointer for one in empty.refused] == (["/process/args"] if backend == "runc" else [])
+
+
+@pytest.mark.parametrize(
+    ("backend", "version", "told"),
+    [("runc", "1.1.5+ds1", "during create"), ("runc", "1.2.0", ""), ("crun", "1.8.1", "crun goes on")],
+)
+def test_a_plan_says_when_a_program_runs_poststart_hooks_otherwise(backend: str, version: str, told: str) -> None:
+    made = planned(backend, Runtime(backend, version), hooks={"poststart": [{"path": "/bin/true"}]})
+
+    near = [one.how for one in made.approximated if one.pointer.startswith("/hooks/poststart")]
+    assert len(near) == bool(told)
+    assert told in "".join(near)

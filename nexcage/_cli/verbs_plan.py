@@ -91,4 +91,7 @@ def _table(streams: Streams, made: BundlePlan) -> None:
 
 
 def _refused(made: BundlePlan, pointer: str) -> str:
-    return "dropped" if pointer in made.allowed else "refused"
+    """What crun and runc get is the file as it stands: what becomes of an allowed field is theirs."""
+    if pointer not in made.allowed:
+        return "refused"
+    return "dropped" if made.backend == "lxc" else "unchanged"

@@ -67,6 +67,15 @@ def test_allowed_fields_may_be_dropped(
     assert (ran.status, json.loads(ran.out)["verdict"]) == (0, "accept")
 
 
+@pytest.mark.parametrize(("backend", "word"), [("lxc", "dropped"), ("crun", "unchanged"), ("runc", "unchanged")])
+def test_the_table_says_whether_an_allowed_field_is_dropped_or_handed_over(
+    backend: str, word: str, run: Callable[..., Ran], bundle: Callable[..., Path]
+) -> None:
+    ran = run("plan", str(bundle(zos={})), "--backend", backend, "--allow", "/zos")
+
+    assert (ran.status, [line.split()[0] for line in ran.out.splitlines() if "/zos" in line]) == (0, [word])
+
+
 def test_who_reads_a_refusal_reads_how_to_do_without(run: Callable[..., Ran], bundle: Callable[..., Path]) -> None:
     made = str(bundle(zos={}, linux={"cgroupsPath": "/x"}))
 

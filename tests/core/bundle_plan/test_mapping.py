@@ -228,7 +228,7 @@ def test_a_flaw_in_a_section_is_refused_alone_and_at_the_place_of_lxc(backend: s
     }
     made = planned(backend, **more)
     refused = {one.pointer for one in made.refused}
-    others = {one.pointer for one in (*made.applied, *made.approximated)}
+    others = {one.pointer for one in made.applied} | {one.pointer for one in made.approximated}
 
     assert refused == {one.pointer for one in planned(**more).refused}
     assert refused == {

@@ -29,7 +29,8 @@ class Spoken(NamedTuple):
 def spoken(error: BaseException) -> Spoken | None:
     """The words of crun or runc in an error, which has them itself or, where they meant something more precise, in its notes."""
     for text in (str(error), *map(str, getattr(error, "__notes__", ()))):
-        if match := _FAILED.fullmatch(text):
+        match = _FAILED.fullmatch(text)
+        if match and any(map(str.isalpha, match[2])):  # crun's parser ends with a line that has a backquote alone
             return Spoken(match[1], match[2])
     return None
 

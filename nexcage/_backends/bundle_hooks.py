@@ -10,11 +10,10 @@ removed, hooks of a start that it lacks are made up for, and a ``poststart`` or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 import msgspec
 
-from nexcage._core.bundle_plan.model import BundlePlan, Call, Hooks
+from nexcage._core.bundle_plan.model import BundlePlan, Hooks
 from nexcage._core.seen import Mark
 from nexcage.abc import Node
 from nexcage.errors import CommandFailed
@@ -90,12 +89,8 @@ async def after_start(node: Node, mark: Mark, known: Kept, pid: int) -> None:
 
 async def after_stop(node: Node, mark: Mark, known: Kept) -> None:
     """``poststop``: one that fails is a warning, and the others run."""
-    await _all(node, mark, known, enumerate(known.hooks.poststop))
-
-
-async def _all(node: Node, mark: Mark, known: Kept, calls: Iterable[tuple[int, Call]]) -> None:
     told = known.told("stopped")
-    for index, call in calls:
+    for index, call in enumerate(known.hooks.poststop):
         try:
             once = gate.once(mark, f"poststop.{index}")
             await node.run(hook.run("poststop", index, call, told, cwd=known.bundle, once=once))

@@ -14,7 +14,7 @@ from nexcage._core.command import Command
 from nexcage._core.contents import gibibytes
 from nexcage._core.seen import Mark
 from nexcage._core.settings import OSTYPES
-from nexcage._core.spec import Spec
+from nexcage._core.spec import UNSAID, Spec
 from nexcage.abc import Node
 from nexcage.errors import InvalidName, NotFound
 from nexcage.names import signal
@@ -88,7 +88,7 @@ def with_plan(spec: Spec, prepared: Prepared) -> Spec:
     plan, changes = prepared.plan, dict[str, object]()
     known = dict(plan.options)
     for field, value in _fields(known):
-        if getattr(spec, field) == _default(field):
+        if getattr(spec, field) == UNSAID[field]:
             changes[field] = value
     mounts = {key: text for key, text in known.items() if key.startswith("mp")}
     devices = {key: text for key, text in known.items() if key.startswith("dev")}
@@ -170,11 +170,6 @@ def _fields(known: Mapping[str, str]) -> Iterator[tuple[str, object]]:
     for key in ("searchdomain", "nameserver"):
         if key in known:
             yield key, tuple(known[key].split(" "))
-
-
-def _default(field: str) -> object:
-    values = dict(zip(reversed(Spec.__struct_fields__), reversed(Spec.__struct_defaults__), strict=False))
-    return values[field]
 
 
 def _beside(wanted: Mapping[str, str], given: Mapping[str, str], label: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from nexcage._core.inside import Process, Stats
 from nexcage._core.seen import Mark
 from nexcage.tools.attach import refused
 
-__all__ = ["PROCESSES", "USAGE", "processes", "running", "usage", "used"]
+__all__ = ["PROCESSES", "SHOWN", "USAGE", "processes", "running", "usage", "used"]
 
 USAGE = r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
@@ -33,7 +33,17 @@ cd "$R/sys/fs/cgroup/pids/lxc" && grep -Hs '' [0-9]*/pids.current
 echo '@nexcage end'
 """
 
-PROCESSES = r"""R=${NEXCAGE_NODE_ROOT-}
+SHOWN = r"""cd "$R/proc" || exit
+echo '@nexcage status'; printf '%s/status\n' $pids | xargs -r grep -aHsE '^(Name|State|PPid|Uid|VmRSS|NSpid):'
+echo '@nexcage stat'; printf '%s/stat\n' $pids | xargs -r grep -aHs ''
+echo '@nexcage end'
+printf '%s/cmdline\n' $pids | xargs -r grep -azHs ''
+exit 0
+"""
+"""The end of a script: what `running` reads of the processes ``$pids``."""
+
+PROCESSES = (
+    r"""R=${NEXCAGE_NODE_ROOT-}
 sed '/^\[/q' "$R/etc/pve/lxc/$2.conf" 2>/dev/null | grep -qxF -e "#$1" || {
   echo 'nexcage: the container does not carry our mark' >&2
   exit 9
@@ -41,13 +51,9 @@ sed '/^\[/q' "$R/etc/pve/lxc/$2.conf" 2>/dev/null | grep -qxF -e "#$1" || {
 exec 2>/dev/null
 set -- "$R/sys/fs/cgroup/lxc/$2" "$R/sys/fs/cgroup/pids/lxc/$2" "$R/sys/fs/cgroup/memory/lxc/$2"
 pids=$(find "$@" -name cgroup.procs -exec cat {} + | sort -nu)
-cd "$R/proc" || exit
-echo '@nexcage status'; printf '%s/status\n' $pids | xargs -r grep -aHsE '^(Name|State|PPid|Uid|VmRSS|NSpid):'
-echo '@nexcage stat'; printf '%s/stat\n' $pids | xargs -r grep -aHs ''
-echo '@nexcage end'
-printf '%s/cmdline\n' $pids | xargs -r grep -azHs ''
-exit 0
 """
+    + SHOWN
+)
 
 _LINE = re.compile(rb"^([1-9][0-9]{2,8})/([a-z_.]+):(.*)$", re.MULTILINE)
 _OF_PROCESS = re.compile(rb"^([0-9]{1,10})/(status|stat):(.*)$", re.MULTILINE)

@@ -26,13 +26,8 @@ PROCESSES = (
 rm -f "$log"
 exec 2>/dev/null
 pids=$(printf '%s\n' "$said" | tr -cs 0-9 '\n')
-cd "$R/proc" || exit
-echo '@nexcage status'; printf '%s/status\n' $pids | xargs -r grep -aHsE '^(Name|State|PPid|Uid|VmRSS|NSpid):'
-echo '@nexcage stat'; printf '%s/stat\n' $pids | xargs -r grep -aHs ''
-echo '@nexcage end'
-printf '%s/cmdline\n' $pids | xargs -r grep -azHs ''
-exit 0
 """
+    + cgroup.SHOWN
 )
 
 # The init's own cgroups, and only those that its runtime says that it made: a pid may have been given away again.

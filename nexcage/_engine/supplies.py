@@ -25,6 +25,7 @@ from nexcage._core.config import Config
 from nexcage._core.contents import Content
 from nexcage._core.handing import reads_images
 from nexcage._core.layout import Wanted
+from nexcage._core.oci import theirs
 from nexcage._core.spec import Spec
 from nexcage._engine.contents import Contents, Packed
 from nexcage._engine.honoured import demanded
@@ -161,7 +162,7 @@ class Supplies:
         if backend is not None:
             await demanded(files, spec.allow, backend, node)
         document, where = files.decoded.document, files.path
-        said = {**document.annotations, **spec.annotations}
+        said = {**theirs(document.annotations), **spec.annotations}
         spec = msgspec.structs.replace(spec, bundle=where, annotations=said)
         if node.host.local:
             return spec
@@ -208,7 +209,9 @@ def is_bundle(path: str) -> bool:
 def _noted(spec: Spec, path: Path, tag: str, made: Made) -> Spec:
     """With what state.json says of its image; annotations of the spec itself win."""
     noted = {_SOURCE: f"{path}{':' if tag else ''}{tag}", _DIGEST: made.digest}
-    return msgspec.structs.replace(spec, annotations={**image_config.told(made.image), **noted, **spec.annotations})
+    return msgspec.structs.replace(
+        spec, annotations={**theirs(image_config.told(made.image)), **noted, **spec.annotations}
+    )
 
 
 def _moved(config: bytes) -> bytes:

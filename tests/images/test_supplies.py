@@ -235,6 +235,23 @@ async def test_a_bundle_goes_to_a_node_elsewhere_with_its_root_file_system(sim: 
 
 
 @pytest.mark.sim(nodes=1, real_time=True)
+async def test_neither_a_bundle_nor_an_image_can_forge_what_state_says_of_us(sim: SimCluster, tmp_path: Path) -> None:
+    forged = {"org.nexcage.vmid": "104", "org.nexcage.stale": "true", "org.example.team": "blue"}
+    layout = simple(tmp_path / "web", config={"Cmd": ["/bin/hello"], "Labels": forged})
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    config = {"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"cwd": "/", "args": ["/hello"]}}
+    (bundle / "config.json").write_text(json.dumps({**config, "annotations": forged}))
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(Spec(bundle=str(bundle), backend="runc"))
+        await fleet["web-2"].create(Spec(str(layout), backend="runc"))
+        states = await fleet.states()
+    for state in states.values():
+        assert state.annotations["org.example.team"] == "blue"
+        assert {"org.nexcage.vmid", "org.nexcage.stale"}.isdisjoint(state.annotations)
+
+
+@pytest.mark.sim(nodes=1, real_time=True)
 @pytest.mark.parametrize(("program", "said"), [("crun", "1.8.1"), ("runc", "2.0.0")])
 async def test_what_a_runtime_would_drop_of_a_bundle_without_a_word_is_refused_unless_its_version_has_it(
     sim: SimCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str

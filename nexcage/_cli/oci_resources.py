@@ -19,7 +19,6 @@ __all__ = ["fields_of", "read_resources", "read_text", "refuse_others", "weight"
 
 Json = dict[str, Any]  # Any: whatever JSON can say
 
-_LARGEST = 1 << 20
 _MIB = 1 << 20
 _KNOWN = {"memory": ("limit", "swap"), "cpu": ("shares", "quota", "period")}
 _CANNOT = (
@@ -41,10 +40,7 @@ def refuse_others(call: Call) -> None:
 def read_text(path: str, streams: Streams) -> str:
     """The document as it is written; ``-`` is standard input."""
     try:
-        if path == "-":
-            return streams.stdin.read(_LARGEST) if streams.stdin is not None else ""
-        with open(path, encoding="utf-8") as file:
-            return file.read(_LARGEST)
+        return streams.document(path)
     except OSError as error:
         raise InvalidPath("resources", path, f"a readable file ({error.strerror})") from None
     except ValueError as error:

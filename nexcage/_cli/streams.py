@@ -14,6 +14,8 @@ from typing import TextIO
 
 __all__ = ["Guarded", "Streams", "hold_standard_descriptors", "one_line"]
 
+_LARGEST = 1 << 20  # characters of a document that a command line names
+
 
 def hold_standard_descriptors() -> None:
     """Put /dev/null behind closed descriptors 0, 1 and 2, so that no journal is ever opened as one of them."""
@@ -61,6 +63,13 @@ class Streams:
         """Whether standard output can show any letter."""
         encoding: str | None = getattr(self.stdout, "encoding", None)
         return (encoding or "utf-8").lower().replace("-", "") == "utf8"
+
+    def document(self, path: str) -> str:
+        """What a file says, up to a million characters; ``-`` is standard input. Raises OSError, and ValueError for what is no text."""
+        if path == "-":
+            return self.stdin.read(_LARGEST) if self.stdin is not None else ""
+        with open(path, encoding="utf-8") as file:
+            return file.read(_LARGEST)
 
     def write(self, text: str) -> None:
         """A result, as it is."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare", "wanted", "write_pid"]
 
-_LONGEST = 1 << 20  # of a file with SSH keys
-
 
 def prepare(call: Call, streams: Streams) -> Verb:
     """Read everything from the command line; raises before anything is opened."""
@@ -78,10 +76,7 @@ async def _start(call: Call, fleet: Fleet, id: str, op_id: str | None) -> Done:
 
 def _read(path: str, streams: Streams) -> str:
     try:
-        if path == "-":
-            return streams.stdin.read(_LONGEST) if streams.stdin is not None else ""
-        with open(path, encoding="utf-8") as file:
-            return file.read(_LONGEST)
+        return streams.document(path)
     except OSError as error:
         raise InvalidPath("ssh-public-keys", path, f"a readable file ({error.strerror})") from None
     except ValueError:

@@ -57,6 +57,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 def shown(data: bytes, limit: int = 4096) -> str:
     """Bytes of a node as text for people: UTF-8 where it is, every control character but newline and tab visibly escaped."""
     decoded = data[-limit:].decode("utf-8", "backslashreplace")
+    if decoded.isprintable():
+        return decoded
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in decoded)
 
 

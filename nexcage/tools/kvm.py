@@ -28,11 +28,11 @@ for f in "$R"/run/qemu-server/*.pid; do
   case $s in *' (kvm) '*) echo "${id%.pid} $p ${s##*) }" ;; esac
 done
 cd "$R/etc/pve/qemu-server" && {
-  echo '@nexcage vmconfigs'; printf '%s\n' *.conf
-  echo '@nexcage vmtexts'
   set -- *.conf
-  [ ! -e "$1" ] || {
-    grep -aH '' /dev/null *.conf
+  echo '@nexcage vmconfigs'; printf '%s\n' "$@"
+  echo '@nexcage vmtexts'
+  [ "$1" = '*.conf' ] || {
+    grep -aH '' /dev/null "$@"
     set --
     for f in $(grep -ls '^#nexcage fleet=' *.conf); do
       f=$R/run/qemu-server/${f%.conf}.qmp

@@ -22,26 +22,43 @@ from nexcage.tools import config, ha, kvm
 
 __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "unfreeze"]
 
+# Starting a process costs a node more than everything else here. So the shell reads by itself what is one line; but it takes a system
+# call for each byte, so what may be long is read by one program for all of it.
 LOOK = (
     r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
-echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
-echo '@nexcage uptime'; cat /proc/uptime
-echo '@nexcage name'; readlink "$R/etc/pve/local" ||
+m= p=
+read -r m < "$R/proc/sys/kernel/random/boot_id"
+read -r p < /proc/uptime
+printf '@nexcage %s\n%s\n' boot "$m" uptime "$p"
+echo '@nexcage name'
+{ [ -L "$R/etc/pve/local" ] && cd -P "$R/etc/pve/local" && printf '%s\n' "${PWD##*/}"; } || readlink "$R/etc/pve/local" ||
   { echo '@nexcage why'; id -u; PATH=$PATH:/usr/sbin command -v pct || ls -d "$R/etc/pve"; }
-echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
-echo '@nexcage members'; cat "$R/etc/pve/.members"
-m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n' "$m"
-echo '@nexcage vmlist'; cat "$R/etc/pve/.vmlist"
-echo '@nexcage running'
-waiting=
-for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/net/unix" | sort -nu); do
+echo '@nexcage memory'
+while read -r m p || [ "$m" ]; do
+  case $m in MemAvailable:) printf '%s\n' "$p"; break ;; esac
+done < "$R/proc/meminfo"
+m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n@nexcage members\n' "$m"
+cat "$R/etc/pve/.members" - "$R/etc/pve/.vmlist" <<'EOF'
+
+@nexcage vmlist
+EOF
+printf '\n@nexcage running\n'
+set -f
+found=$(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p; s/^\(UPID:[^ ]*\) *[^ ]* *$/\1/p' \
+  "$R/proc/net/unix" "$R/var/log/pve/tasks/active")
+waiting= frozen=
+for id in $found; do
+  case $id in *[!0-9]*) continue ;; esac
+  # Whoever talks to a container has a socket of the same name.
+  eval "m=\${shown_$id-} shown_$id=yes"
+  [ -z "$m" ] || continue
   m= p= s=
   read -r m < "$R/sys/fs/cgroup/lxc.monitor/$id/cgroup.procs" && read -r p s < "$R/proc/$m/task/$m/children"
   case $p in ''|*[!0-9]*) p=$(lxc-info -n "$id" -p -H) ;; esac
   s=
   read -r s < "$R/proc/$p/stat"
-  echo "$id ${p:-0} ${s##*) }"
+  printf '%s\n' "$id ${p:-0} ${s##*) }"
   m=
   read -r m < "$R/proc/$p/comm"
   # Only the node's own copy of the init is believed when it says that it waits.
@@ -49,28 +66,43 @@ for id in $(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p' "$R/proc/n
     m=$(sed -n '/^\[/q; s#^lxc[.]mount[.]entry: \(/[^ ]*/inside\) [.]nexcage none bind.*#\1#p' "$R/etc/pve/lxc/$id.conf")
     [ "$R/proc/$p/exe" -ef "$R$m/init" ] && waiting="$waiting $id"
   fi
+  m= s=
+  read -r m < "$R/sys/fs/cgroup/lxc/$id/cgroup.freeze"
+  case $m in 1*) frozen="$frozen $id/cgroup.freeze" ;; esac
+  [ -d "$R/sys/fs/cgroup/freezer/lxc" ] && read -r s < "$R/sys/fs/cgroup/freezer/lxc/$id/freezer.state"
+  case $s in *FROZEN*) frozen="$frozen $id/freezer.state" ;; esac
 done
-echo '@nexcage waiting'; echo $waiting
-echo '@nexcage frozen'
-cd "$R/sys/fs/cgroup/lxc" && grep -ls '^1' */cgroup.freeze
-cd "$R/sys/fs/cgroup/freezer/lxc" && grep -ls FROZEN */freezer.state
+printf '@nexcage waiting\n%s\n@nexcage frozen\n' "${waiting# }"
+[ -z "$frozen" ] || printf '%s\n' $frozen
 echo '@nexcage tasks'
-while read -r u saved ended rest; do
-  [ -z "$ended" ] || continue
+for u in $found; do
   p=${u#UPID:*:} p=${p%%:*}
+  case $u in UPID:*) ;; *) continue ;; esac
   case $p in ''|*[!0-9A-F]*) continue ;; esac
-  [ -d "$R/proc/$((0x$p))" ] && echo "$u"
-done < "$R/var/log/pve/tasks/active"
+  [ -d "$R/proc/$((0x$p))" ] && printf '%s\n' "$u"
+done
+set +f
 echo '@nexcage ops'
 for op in "$@"; do
+  m= s=$op
+  while :; do
+    case $s in *.*) m="$m${s%%.*}[.]" s=${s#*.} ;; *) break ;; esac
+  done
   # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
   # A simulated node on this machine runs its tools as real processes: those are in the real /proc, which is only read.
   # The whole id: order-1 is not order-17.
-  printf '%s\n' "$op" | sed 's/[.]/[.]/g; s/.*/NEXCAGE_OP_ID=&([^A-Za-z0-9_.-]|$)/' |
-    grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && echo "$op"
+  grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline <<EOF && printf '%s\n' "$op"
+NEXCAGE_OP_ID=$m$s([^A-Za-z0-9_.-]|\$)
+EOF
 done
 echo '@nexcage configs'
-cd "$R/etc/pve/lxc" && { ls; echo '@nexcage texts'; grep -aH '' /dev/null *.conf; }
+cd "$R/etc/pve/lxc" && {
+  set -- *.conf
+  [ "$1" != '*.conf' ] || shift
+  [ $# -eq 0 ] || printf '%s\n' "$@"
+  echo '@nexcage texts'
+  [ $# -eq 0 ] || grep -aH '' /dev/null "$@"
+}
 """
     + kvm.VMS
     + "echo '@nexcage end'\n"
@@ -97,13 +129,12 @@ env kill "-$3" "$pid" && echo "$pid"
 """
 
 _UPID = re.compile(r"UPID:([^:]+):([0-9A-F]{8,9}):([0-9A-F]{8,9}):([0-9A-F]{8}):([a-z0-9_]+):([^:]*):([^:]*):")
-_SECTIONS = (
-    "boot uptime name memory members lrm vmlist running waiting frozen tasks ops configs texts vms vmconfigs vmtexts vmstates"
-).split()
-_OPTIONAL = ("uptime", "vmstates", "lrm", "waiting")
+_SECTIONS = b"boot name memory members vmlist running frozen tasks ops configs texts vms vmconfigs vmtexts".split()
+_NEEDED = frozenset(_SECTIONS)
 _GATED = re.compile(r"/\S+/inside \.nexcage none bind.*")
 _UPTIME = re.compile(rb"[0-9]{1,12}(?:[.][0-9]{1,6})?")
-_CONF = re.compile(rb"^([1-9][0-9]{2,8})\.conf$", re.MULTILINE)
+_CONF = re.compile(rb"[1-9][0-9]{2,8}\.conf")
+_FROZEN = re.compile(rb"^([0-9]{1,9})/", re.MULTILINE)
 _FILE = re.compile(rb"^([1-9][0-9]{2,8})\.conf:.*(?:\n\1\.conf:.*)*", re.MULTILINE)  # grep prints its lines together
 
 
@@ -199,30 +230,30 @@ def _pid(result: Result) -> int:
 def _look(node: str, result: Result) -> Look:
     if result.dropped:
         raise ValueError(f"the look at {node} is longer than {len(result.stdout)} bytes")
-    parts, seen = _sections(result.stdout)
-    if "end" not in seen:
+    parts = _sections(result.stdout)
+    if b"end" not in parts:
         raise ValueError("the look ended early")
-    pve = shown(parts["name"].strip()).rsplit("/", 1)[-1]
+    pve = shown(parts.get(b"name", b"").strip()).rpartition("/")[2]
     if not pve:
-        raise NodeNotUsable(node, _no_pve(parts.get("why", b"")))
-    lacks = [name for name in _SECTIONS if name not in seen and name not in _OPTIONAL]
-    if lacks:  # an empty list of configs and one that could not be read are not the same
-        raise ValueError(f"the look lacks {', '.join(lacks)}")
-    if not (parts["vmlist"].lstrip().startswith(b"{") and parts["vmlist"].rstrip().endswith(b"}")):
+        raise NodeNotUsable(node, _no_pve(parts.get(b"why", b"")))
+    if not parts.keys() >= _NEEDED:  # an empty list of configs and one that could not be read are not the same
+        raise ValueError(f"the look lacks {', '.join(name.decode() for name in _SECTIONS if name not in parts)}")
+    vmlist = parts[b"vmlist"].strip()
+    if not (vmlist.startswith(b"{") and vmlist.endswith(b"}")):
         raise ValueError("the cluster's list of guests cannot be read")
     return Look(
         node=node,
         pve=pve,
-        boot_id=shown(parts["boot"].strip()),
+        boot_id=shown(parts[b"boot"].strip()),
         guests=_guests(parts),
-        vmids=_Vmids(parts["vmlist"]),
-        tasks=tuple(_tasks(parts["tasks"])),
-        ops=tuple(shown(parts["ops"]).split()),
-        quorate=_quorate(parts["members"]),
-        memory=_kib(parts["memory"]) // 1024,
-        uptime=_seconds(parts["uptime"]),
-        details=_AllDetails(parts["texts"], parts["vmtexts"]),
-        maintenance=ha.maintained(parts["lrm"]),
+        vmids=_Vmids(vmlist),
+        tasks=_tasks(parts[b"tasks"]),
+        ops=tuple(shown(parts[b"ops"]).split()),
+        quorate=_quorate(parts[b"members"]),
+        memory=_kib(parts[b"memory"]) // 1024,
+        uptime=_seconds(parts.get(b"uptime", b"")),
+        details=_AllDetails(parts),
+        maintenance=ha.maintained(parts.get(b"lrm", b"")),
     )
 
 
@@ -236,16 +267,14 @@ def _no_pve(why: bytes) -> str:
     return "pmxcfs is down, /etc/pve is empty: see `systemctl status pve-cluster` there"
 
 
-def _sections(stdout: bytes) -> tuple[dict[str, bytes], set[str]]:
-    parts: dict[str, bytes] = dict.fromkeys(_SECTIONS, b"")
-    seen: set[str] = set()
+def _sections(stdout: bytes) -> dict[bytes, bytes]:
+    """The parts by their names. The first of a name counts, so what a config says later cannot replace it."""
+    parts: dict[bytes, bytes] = {}
     for block in (b"\n" + stdout).split(b"\n@nexcage ")[1:]:
         name, _, body = block.partition(b"\n")
-        word = name.decode("ascii", "replace")
-        if word not in seen:  # what a config says later cannot replace it
-            seen.add(word)
-            parts[word] = body
-    return parts, seen
+        if name not in parts:
+            parts[name] = body
+    return parts
 
 
 class _Cluster(msgspec.Struct):
@@ -259,6 +288,7 @@ class _Members(msgspec.Struct):
 _MEMBERS = msgspec.json.Decoder(_Members)
 
 
+@lru_cache(maxsize=256)
 def _quorate(members: bytes) -> bool:
     """`.members` says so; a stand-alone node has no cluster there and is its own quorum."""
     try:
@@ -320,35 +350,32 @@ def _vmids(text: bytes) -> dict[int, str]:
     }
 
 
-def _tasks(data: bytes) -> Iterator[Task]:
-    for match in map(_UPID.match, data.decode("utf-8", "replace").splitlines()):
-        if match and match[6].isdigit() and len(match[6]) < 10:
-            yield Task(match[0], match[5], int(match[6]), int(match[2], 16))
+def _tasks(data: bytes) -> tuple[Task, ...]:
+    found = map(_UPID.match, data.decode("utf-8", "replace").splitlines()) if data else ()
+    return tuple(
+        Task(match[0], match[5], int(match[6]), int(match[2], 16))
+        for match in found
+        if match and match[6].isdigit() and len(match[6]) < 10
+    )
 
 
-def _guests(parts: Mapping[str, bytes]) -> dict[int, Guest]:
-    guests = dict(_configured(parts["configs"], parts["texts"], "lxc"))
-    if vms := _configured(parts["vmconfigs"], parts["vmtexts"], "vm"):
-        guests |= kvm.alive(vms, parts["vms"], parts["vmstates"])
-    frozen = {int(word) for word in re.findall(rb"^([0-9]{1,9})/", parts["frozen"], re.MULTILINE)}
-    waiting = {int(word) for word in parts["waiting"].split() if _is_number(word)}
-    for line in parts["running"].splitlines():
-        words = line.split(None, 22)
+def _guests(parts: Mapping[bytes, bytes]) -> dict[int, Guest]:
+    texts = _files(parts[b"configs"], parts[b"texts"])
+    guests = {vmid: _known(vmid, text, "lxc") for vmid, text in texts.items()}
+    if vms := _files(parts[b"vmconfigs"], parts[b"vmtexts"]):
+        known = {vmid: _known(vmid, text, "vm") for vmid, text in vms.items()}
+        guests |= kvm.alive(known, parts[b"vms"], parts.get(b"vmstates", b""))
+    frozen = {int(word) for word in _FROZEN.findall(parts[b"frozen"])}
+    waiting = {int(word) for word in parts.get(b"waiting", b"").split() if _is_number(word)}
+    for line in parts[b"running"].split(b"\n"):
+        words = line.split(b" ", 22)
         if len(words) < 2 or not (_is_number(words[0]) and _is_number(words[1])):
             continue
         vmid = int(words[0])
-        known = guests.get(vmid)
-        if known is not None and known.kind == "lxc":
+        if vmid in texts and vmid not in vms:
             # What follows is /proc/PID/stat from its third field on; the start time is the 22nd (proc(5)).
             started = int(words[21]) if len(words) > 21 and _is_number(words[21]) else 0
-            guests[vmid] = msgspec.structs.replace(
-                known,
-                running=True,
-                frozen=vmid in frozen,
-                pid=int(words[1]),
-                started=started,
-                waiting=vmid in waiting,
-            )
+            guests[vmid] = _running(vmid, texts[vmid], int(words[1]), started, vmid in frozen, vmid in waiting)
     return guests
 
 
@@ -357,15 +384,42 @@ def _is_number(word: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _files(texts: bytes) -> Mapping[bytes, bytes]:
-    return {match[1]: match[0] for match in _FILE.finditer(texts)}
+def _files(configs: bytes, texts: bytes) -> Mapping[int, bytes]:
+    """The lines of each config file, each line behind the file's name; cached, because mostly no config has changed."""
+    names = configs.removesuffix(b"\n").split(b"\n")
+    found = _in_order(names, texts)
+    if found is None:
+        found = {match[1] + b".conf": match[0] for match in _FILE.finditer(texts)}
+    return {vmid: found.get(name, b"") for name in names if (vmid := _vmid(name))}
 
 
-@lru_cache(maxsize=256)
-def _configured(configs: bytes, texts: bytes, kind: Literal["lxc", "vm"]) -> Mapping[int, Guest]:
-    """What the config files of a node say; cached whole, because between two looks it is mostly the running ones that change."""
-    lines = _files(texts)
-    return {int(vmid): _known(int(vmid), lines.get(vmid, b""), kind) for vmid in _CONF.findall(configs)}
+@lru_cache(maxsize=20_000)
+def _vmid(name: bytes) -> int:
+    """Whose config a file is, by its name; 0 for none."""
+    return int(name[:-5]) if _CONF.fullmatch(name) else 0
+
+
+def _in_order(names: list[bytes], texts: bytes) -> dict[bytes, bytes] | None:
+    """The same, if each file has lines and they stand in the order of ``names``: then only the first line of each is searched."""
+    if not texts.startswith(names[0] + b":"):
+        return None
+    found: dict[bytes, bytes] = {}
+    last, start = names[0], 0
+    for name in names[1:]:
+        end = texts.find(b"\n%b:" % name, start)
+        if end < 0:
+            return None
+        found[last] = texts[start:end]
+        last, start = name, end + 1
+    found[last] = texts[start:].removesuffix(b"\n")
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _running(vmid: int, text: bytes, pid: int, started: int, frozen: bool, waiting: bool) -> Guest:
+    """The same container while it runs; cached, so that one of which nothing has changed costs next to nothing."""
+    known = _known(vmid, text, "lxc")
+    return msgspec.structs.replace(known, running=True, frozen=frozen, pid=pid, started=started, waiting=waiting)
 
 
 @lru_cache(maxsize=20_000)
@@ -398,21 +452,22 @@ def _bare(vmid: int, text: bytes) -> bytes:
 class _AllDetails(Mapping[int, Details]):
     """Read when somebody asks: most looks are about states."""
 
-    def __init__(self, texts: bytes, vmtexts: bytes) -> None:
-        self._texts = texts
-        self._vmtexts = vmtexts
+    def __init__(self, parts: Mapping[bytes, bytes]) -> None:
+        self._texts = parts[b"configs"], parts[b"texts"]
+        self._vmtexts = parts[b"vmconfigs"], parts[b"vmtexts"]
 
     def __getitem__(self, vmid: int) -> Details:
-        name = b"%d" % vmid
-        if (text := _files(self._texts).get(name)) is not None:
+        if text := _files(*self._texts).get(vmid):
             return _details(vmid, text, "lxc")
-        return _details(vmid, _files(self._vmtexts)[name], "vm")
+        if text := _files(*self._vmtexts).get(vmid):
+            return _details(vmid, text, "vm")
+        raise KeyError(vmid)
 
     def __iter__(self) -> Iterator[int]:
-        return map(int, (*_files(self._texts), *_files(self._vmtexts)))
+        return (vmid for texts in (self._texts, self._vmtexts) for vmid, text in _files(*texts).items() if text)
 
     def __len__(self) -> int:
-        return len(_files(self._texts)) + len(_files(self._vmtexts))
+        return sum(1 for _ in self)
 
 
 @lru_cache(maxsize=1000)

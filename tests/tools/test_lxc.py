@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -257,7 +258,7 @@ async def disk(tmp_path: Path) -> AsyncIterator[OnDisk]:
         yield OnDisk(sim, tmp_path / "sim")
 
 
-def timeless(look):
+def timeless(look: Look) -> Look:
     """Without the uptime: a simulated node on disk runs its scripts on this machine."""
     return msgspec.structs.replace(look, uptime=0.0)
 
@@ -295,6 +296,140 @@ async def test_a_node_without_containers_is_seen_too(disk: OnDisk, shell: str) -
     look = command.parse(await disk.real(shell, command))
     assert timeless(look) == timeless(command.parse(await disk.twin(command)))
     assert (dict(look.guests), look.pve) == ({}, "pve-01")
+
+
+class Counted:
+    """Every program on PATH, each of which writes down that it was started and by which process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "started"
+        self.bin = directory / "counted"
+        self.bin.mkdir()
+        wrapper = self.bin / "..wrapper"
+        path = shlex.quote(os.environ["PATH"])
+        wrapper.write_text(
+            f'#!/bin/sh\necho "${{0##*/}} $PPID" >>{shlex.quote(str(self.log))}\nPATH={path}\nexec "${{0##*/}}" "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        for name in {
+            name for place in os.environ["PATH"].split(":") if os.path.isdir(place) for name in os.listdir(place)
+        }:
+            (self.bin / name).symlink_to(wrapper)
+
+    async def run(
+        self, shell: str, command: Command[Any], env: Mapping[str, str]
+    ) -> tuple[Result, list[str], set[int]]:
+        """What it says, the programs that it started, and the processes that did it: the shell, and those that it divided into."""
+        self.log.write_text("")
+        async with await anyio.open_process(
+            [shutil.which(shell) or shell, *command.argv[1:]], env={**env, "PATH": str(self.bin)}, stderr=None
+        ) as process:
+            assert process.stdout is not None
+            said = b"".join([chunk async for chunk in process.stdout])
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return (
+            Result(process.returncode, said),
+            sorted(name for name, _ in lines),
+            {int(by) for _, by in lines} - {process.pid},
+        )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_look_starts_three_programs_however_many_containers_run(
+    disk: OnDisk, shell: str, tmp_path: Path
+) -> None:
+    counted = Counted(tmp_path)
+    command = lxc.look("pve-01")
+    idle, programs, divided = await counted.run(shell, command, disk.environ)
+    assert (len(command.parse(idle).guests), programs, divided) == (0, ["cat", "sed"], set())
+
+    for vmid in range(100, 150):
+        await disk.create(Mark("f1", f"web-{vmid}", vmid, f"op-{vmid}"))
+        await disk.pct("start", str(vmid))
+    await disk.node.run(["lxc-freeze", "-n", "105"])
+    busy, programs, divided = await counted.run(shell, command, disk.environ)
+
+    assert (programs, divided) == (["cat", "grep", "sed"], set())
+    guests = command.parse(busy).guests.values()
+    assert [(g.running, g.frozen) for g in guests] == [(True, vmid == 105) for vmid in range(100, 150)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_a_look_for_operations_starts_one_program_for_each(disk: OnDisk, shell: str, tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    _, programs, divided = await counted.run(shell, lxc.look("pve-01", ("op-1", "op.2")), disk.environ)
+    assert (programs, divided) == (["cat", "grep", "grep", "sed"], set())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_whoever_talks_to_a_container_does_not_make_it_two(disk: OnDisk, shell: str) -> None:
+    for vmid in (104, 105):
+        await disk.create(Mark("f1", f"web-{vmid}", vmid, "op-1"))
+        await disk.pct("start", str(vmid))
+    sockets = disk.root / "proc/net/unix"
+    sockets.write_text(sockets.read_text() * 3)
+
+    result = await disk.real(shell, lxc.look("pve-01"))
+
+    running = result.stdout.partition(b"@nexcage running\n")[2].partition(b"@nexcage")[0]
+    assert [line.split()[0] for line in running.splitlines()] == [b"104", b"105"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_files_without_a_last_newline_and_files_that_are_missing_do_not_hide_others(
+    disk: OnDisk, shell: str
+) -> None:
+    await disk.create(MARK)
+    await disk.pct("start", "104")
+    command = lxc.look("pve-01")
+    whole = command.parse(await disk.real(shell, command))
+    for name in (
+        "proc/sys/kernel/random/boot_id proc/meminfo proc/net/unix etc/pve/.members etc/pve/.vmlist etc/pve/lxc/104.conf "
+        "sys/fs/cgroup/lxc/104/cgroup.freeze"
+    ).split():
+        path = disk.root / name
+        path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert timeless(command.parse(await disk.real(shell, command))) == timeless(whole)
+
+    (disk.root / "etc/pve/.members").unlink()
+    (disk.root / "proc/meminfo").unlink()
+    (disk.root / "sys/fs/cgroup/lxc/104/cgroup.freeze").unlink()
+    less = command.parse(await disk.real(shell, command))
+    assert (less.memory, less.pve, dict(less.guests)) == (0, "pve-01", dict(whole.guests))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_the_name_of_a_node_whose_own_directory_is_gone_is_seen(disk: OnDisk, shell: str) -> None:
+    local = disk.root / "etc/pve/local"
+    local.unlink()
+    local.symlink_to("nodes/pve-07")
+    look = lxc.look("pve-01")
+    assert look.parse(await disk.real(shell, look)).pve == "pve-07"
+
+    local.unlink()
+    local.mkdir()
+    with pytest.raises(NodeNotUsable):  # a plain directory is not pmxcfs
+        look.parse(await disk.real(shell, look))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+async def test_tasks_that_have_ended_or_died_are_not_seen(disk: OnDisk, shell: str) -> None:
+    begins = f"UPID:pve-01:{os.getpid():08X}:00001234:66666666"
+    (disk.root / f"proc/{os.getpid()}").mkdir(parents=True)
+    active = disk.root / "var/log/pve/tasks/active"
+    active.parent.mkdir(parents=True, exist_ok=True)
+    active.write_text(
+        f"{begins}:vzstop:104:root@pam: 1 66666670 OK\n{begins}:vzstart:*:root@pam: 0\n{begins}:vzdump:105:root@pam:\n"
+        f"{begins.replace(f'{os.getpid():08X}', '0FFFFFFF')}:vzstart:106:root@pam: 0\nrubbish\n:\n{begins}:vzcreate:107:a@pam: 0"
+    )
+    result = await disk.real(shell, lxc.look("pve-01"))
+
+    tasks = result.stdout.partition(b"@nexcage tasks\n")[2].partition(b"@nexcage")[0].decode()
+    assert [line.split(":")[5:7] for line in tasks.splitlines()] == [
+        ["vzstart", "*"],
+        ["vzdump", "105"],
+        ["vzcreate", "107"],
+    ]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -18,27 +18,21 @@ from nexcage._core.command import Command, Result, nothing, shown
 from nexcage._core.details import Details, Snap
 from nexcage._core.seen import Guest, Look, Mark, Task
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeNotUsable, NotOurs
-from nexcage.tools import config, ha, kvm
+from nexcage.tools import config, ha, kvm, looking
 
 __all__ = ["GUARD", "LOOK", "SIGNAL", "freeze", "guarded", "look", "signal", "unfreeze"]
 
-# Starting a process costs a node more than everything else here. So the shell reads by itself what is one line; but it takes a system
-# call for each byte, so what may be long is read by one program for all of it.
 LOOK = (
     r"""R=${NEXCAGE_NODE_ROOT-}
 exec 2>/dev/null
-m= p=
-read -r m < "$R/proc/sys/kernel/random/boot_id"
-read -r p < /proc/uptime
-printf '@nexcage %s\n%s\n' boot "$m" uptime "$p"
-echo '@nexcage name'
+"""
+    + looking.BOOT
+    + r"""echo '@nexcage name'
 { [ -L "$R/etc/pve/local" ] && cd -P "$R/etc/pve/local" && printf '%s\n' "${PWD##*/}"; } || readlink "$R/etc/pve/local" ||
   { echo '@nexcage why'; id -u; PATH=$PATH:/usr/sbin command -v pct || ls -d "$R/etc/pve"; }
-echo '@nexcage memory'
-while read -r m p || [ "$m" ]; do
-  case $m in MemAvailable:) printf '%s\n' "$p"; break ;; esac
-done < "$R/proc/meminfo"
-m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n@nexcage members\n' "$m"
+"""
+    + looking.MEMORY
+    + r"""m=; read -r m < "$R/etc/pve/local/lrm_status"; printf '@nexcage lrm\n%s\n@nexcage members\n' "$m"
 cat "$R/etc/pve/.members" - "$R/etc/pve/.vmlist" <<'EOF'
 
 @nexcage vmlist
@@ -82,20 +76,9 @@ for u in $found; do
   [ -d "$R/proc/$((0x$p))" ] && printf '%s\n' "$u"
 done
 set +f
-echo '@nexcage ops'
-for op in "$@"; do
-  m= s=$op
-  while :; do
-    case $s in *.*) m="$m${s%%.*}[.]" s=${s#*.} ;; *) break ;; esac
-  done
-  # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
-  # A simulated node on this machine runs its tools as real processes: those are in the real /proc, which is only read.
-  # The whole id: order-1 is not order-17.
-  grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline <<EOF && printf '%s\n' "$op"
-NEXCAGE_OP_ID=$m$s([^A-Za-z0-9_.-]|\$)
-EOF
-done
-echo '@nexcage configs'
+"""
+    + looking.OPS
+    + r"""echo '@nexcage configs'
 cd "$R/etc/pve/lxc" && {
   set -- *.conf
   [ "$1" != '*.conf' ] || shift

@@ -31,6 +31,7 @@ from nexcage import (
 )
 from nexcage.tools import runtime
 from nexcage.tools.runtime import Runtime, answers
+from tests.tools.counting import Counted
 
 CASES = Path(__file__).parent.parent / "cases" / "runtime"
 MARK = Mark("f1", "a", 104, "made-1")
@@ -387,6 +388,16 @@ def test_a_missing_program_is_an_error_only_where_it_has_containers(ground: Grou
 
     with pytest.raises(NodeNotUsable, match="there is no `crun`"):
         command.parse(Result(0, head.encode()))
+
+
+async def test_a_look_at_a_node_without_containers_starts_no_program(ground: Ground, tmp_path: Path) -> None:
+    ground.put("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:    4096 kB\n")
+    command = runtime.look("n1")
+    seen, programs, divided = await Counted(tmp_path).run("sh", command, {"NEXCAGE_NODE_ROOT": str(ground.root)})
+
+    assert (programs, divided) == ([], set())
+    look = command.parse(seen)
+    assert (look.boot_id, look.pve, look.memory, look.uptime > 0) == (BOOT, "n1", 4, True)
 
 
 @given(st.binary(max_size=400))

@@ -15,6 +15,7 @@ import msgspec
 from nexcage._core.command import Command, Result, shown
 from nexcage._core.seen import Guest, Look, Mark
 from nexcage.errors import NodeNotUsable
+from nexcage.tools import looking
 from nexcage.tools.runtime.answers import Listed, listed, state
 from nexcage.tools.runtime.call import Runtime
 
@@ -23,14 +24,17 @@ __all__ = ["LOOK", "look"]
 FOREIGN = 2_000_000_000
 """Numbers from here on stand for containers that have none of ours."""
 
-LOOK = r"""R=${NEXCAGE_NODE_ROOT-} crun=$1 runc=$2
+LOOK = (
+    r"""R=${NEXCAGE_NODE_ROOT-} crun=$1 runc=$2
 shift 2
 exec 2>/dev/null
-echo '@nexcage boot'; cat "$R/proc/sys/kernel/random/boot_id"
-echo '@nexcage uptime'; cat /proc/uptime
-echo '@nexcage name'; cat "$R/proc/sys/kernel/hostname" || uname -n
-echo '@nexcage memory'; sed -n 's/^MemAvailable: *//p' "$R/proc/meminfo"
-plain() { case $1 in ''|*[!A-Za-z0-9_.+-]*) return 1 ;; esac; }
+"""
+    + looking.BOOT
+    + r"""m=; read -r m < "$R/proc/sys/kernel/hostname"
+echo '@nexcage name'; { [ "$m" ] && printf '%s\n' "$m"; } || uname -n
+"""
+    + looking.MEMORY
+    + r"""plain() { case $1 in ''|*[!A-Za-z0-9_.+-]*) return 1 ;; esac; }
 stats() { # of the processes that a list names
   for p in $(printf '%s\n' "$1" | tr ',' '\n' | sed -n 's/.*"pid": *\([1-9][0-9]*\)[^0-9]*$/\1/p'); do
     s=
@@ -51,7 +55,9 @@ for root in "$R"/run/nexcage-oci/*/crun "$R"/run/nexcage-oci/*/runc; do
   x=$?
   echo "@nexcage list $name $fleet $x"
   if [ $x -eq 0 ]; then
-    printf '%s\n' "$said" | sed 's/^/ /'
+    sed 's/^/ /' <<EOF
+$said
+EOF
     echo "@nexcage stats $name $fleet"
     stats "$said"
   elif [ $x -ne 127 ]; then # one that breaks the list costs only itself
@@ -76,13 +82,10 @@ for d in "$R"/var/lib/nexcage-oci/*/*; do
   [ ! -d "$R/run/nexcage-oci/${fleet##*/}/$r/${d##*/}" ] || t=there
   printf ' %s %s %s %s %s %s %s\n' "${fleet##*/}" "${d##*/}" "${r:--}" "${b:--}" "${g:--}" "${t:--}" "$m"
 done
-echo '@nexcage ops'
-for op in "$@"; do
-  printf '%s\n' "$op" | sed 's/[.]/[.]/g; s/.*/NEXCAGE_OP_ID=&([^A-Za-z0-9_.-]|$)/' |
-    grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && echo "$op"
-done
-echo '@nexcage end'
 """
+    + looking.OPS
+    + "echo '@nexcage end'\n"
+)
 
 _PART = re.compile(rb"^@nexcage ([a-z]+)((?: [A-Za-z0-9_.+-]+)*)$")
 _MARK = re.compile(rb"^ (\S+) (\S+) (crun|runc) ([0-9A-Za-z-]+) (going|-) (there|-) (nexcage fleet=.*)$", re.MULTILINE)

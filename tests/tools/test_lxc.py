@@ -162,6 +162,39 @@ def test_the_first_of_two_equal_parts_counts() -> None:
     assert read(WHOLE + WHOLE.replace(b"8123", b"1").replace(b"0b9e", b"ffff")) == read(WHOLE)
 
 
+@pytest.mark.parametrize("empty", [(), (104,), (105,), (106,), (104, 105, 106)])
+@pytest.mark.parametrize("stray", [None, "10-old", "104-old", "105-old", "999-old"])
+def test_each_config_has_its_own_lines_whatever_else_lies_there(empty: tuple[int, ...], stray: str | None) -> None:
+    names = sorted([*(f"{vmid}.conf" for vmid in (104, 105, 106)), *([] if stray is None else [f"{stray}.conf"])])
+    lines = [
+        f"{name}:{line}\n"
+        for name in names
+        if not any(name == f"{vmid}.conf" for vmid in empty)
+        for line in (f"hostname: of-{name}", "memory: 64", "[s1]", "hostname: before")
+    ]
+    start, end = WHOLE.index(b"104.conf\n105.conf\n"), WHOLE.index(b"@nexcage vms\n")
+    part = "".join(f"{name}\n" for name in names) + "@nexcage texts\n" + "".join(lines)
+
+    look = read(WHOLE[:start] + part.encode() + WHOLE[end:])
+
+    guests = [look.guests[vmid] for vmid in (104, 105, 106)]
+    assert [vmid for vmid, guest in look.guests.items() if guest.kind == "lxc"] == [104, 105, 106]
+    assert [g.name for g in guests] == [f"CT{v}" if v in empty else f"of-{v}.conf" for v in (104, 105, 106)]
+    assert not any(guest.broken for guest in guests)
+    assert [vmid for vmid in (104, 105, 106) if vmid in look.details] == [v for v in (104, 105, 106) if v not in empty]
+    assert {**look.details}.keys() == {200, 201, 202, 104, 105, 106} - set(empty)
+
+
+def test_a_container_of_which_nothing_has_changed_is_the_same_object() -> None:
+    first = read(WHOLE)
+    again = read(WHOLE.replace(b"-1 4194560 0 0 0", b"-1 4194560 7 8 9").replace(b"2048 kB", b"1024 kB"))
+    assert again.guests[104] is first.guests[104]
+    assert read(WHOLE.replace(b"104 8123", b"104 8124")).guests[104].pid == 8124
+    assert read(WHOLE.replace(b"104/cgroup.freeze\n", b"")).guests[104] == msgspec.structs.replace(
+        first.guests[104], frozen=False
+    )
+
+
 def test_a_virtual_machine_that_does_not_answer_is_silent_and_one_that_never_ran_does_not_run() -> None:
     silent = read(WHOLE.replace(b"200 paused\n", b"")).guests[200]
     backed_up = read(WHOLE.replace(b"200 paused", b"200 prelaunch")).guests[200]

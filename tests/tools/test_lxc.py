@@ -25,6 +25,7 @@ from tests.tools.counting import Counted
 ROOT = Path(__file__).parents[2]
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
+LOOKING = [*SHELLS, *(["busybox sh"] if shutil.which("busybox") else [])]
 MARK = Mark("f1", "web+1.x", 104, "op.1")
 VM = Mark("f1", "db", 200, "op.2")
 WHOLE = f"""@nexcage boot
@@ -262,7 +263,9 @@ class OnDisk:
 
     async def real(self, shell: str, command: Command[Any], env: Mapping[str, str] | None = None) -> Result:
         assert command.argv[0] == "sh"
-        done = await anyio.run_process([shell, *command.argv[1:]], env={**self.environ, **(env or {})}, check=False)
+        done = await anyio.run_process(
+            [*shell.split(), *command.argv[1:]], env={**self.environ, **(env or {})}, check=False
+        )
         return Result(done.returncode, done.stdout, done.stderr)
 
     async def create(self, mark: Mark, *options: str) -> None:
@@ -323,7 +326,7 @@ async def test_a_real_shell_sees_what_the_twin_sees(disk: OnDisk, shell: str) ->
     assert look.guests[104].mark == MARK
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_a_node_without_containers_is_seen_too(disk: OnDisk, shell: str) -> None:
     command = lxc.look("pve-01")
     look = command.parse(await disk.real(shell, command))
@@ -358,7 +361,7 @@ async def test_a_look_for_operations_starts_one_program_for_each(disk: OnDisk, s
     assert (programs, divided) == (["cat", "grep", "grep", "sed"], set())
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_whoever_talks_to_a_container_does_not_make_it_two(disk: OnDisk, shell: str) -> None:
     for vmid in (104, 105):
         await disk.create(Mark("f1", f"web-{vmid}", vmid, "op-1"))
@@ -372,7 +375,7 @@ async def test_whoever_talks_to_a_container_does_not_make_it_two(disk: OnDisk, s
     assert [line.split()[0] for line in running.splitlines()] == [b"104", b"105"]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_files_without_a_last_newline_and_files_that_are_missing_do_not_hide_others(
     disk: OnDisk, shell: str
 ) -> None:
@@ -395,7 +398,7 @@ async def test_files_without_a_last_newline_and_files_that_are_missing_do_not_hi
     assert (less.memory, less.pve, dict(less.guests)) == (0, "pve-01", dict(whole.guests))
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_the_name_of_a_node_whose_own_directory_is_gone_is_seen(disk: OnDisk, shell: str) -> None:
     local = disk.root / "etc/pve/local"
     local.unlink()
@@ -409,7 +412,7 @@ async def test_the_name_of_a_node_whose_own_directory_is_gone_is_seen(disk: OnDi
         look.parse(await disk.real(shell, look))
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_tasks_that_have_ended_or_died_are_not_seen(disk: OnDisk, shell: str) -> None:
     begins = f"UPID:pve-01:{os.getpid():08X}:00001234:66666666"
     (disk.root / f"proc/{os.getpid()}").mkdir(parents=True)
@@ -429,7 +432,7 @@ async def test_tasks_that_have_ended_or_died_are_not_seen(disk: OnDisk, shell: s
     ]
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_a_directory_of_configs_that_cannot_be_read_is_not_an_empty_one(disk: OnDisk, shell: str) -> None:
     (disk.root / "etc/pve/lxc").unlink()
     command = lxc.look("pve-01")
@@ -437,7 +440,7 @@ async def test_a_directory_of_configs_that_cannot_be_read_is_not_an_empty_one(di
         command.parse(await disk.real(shell, command))
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_an_operation_is_found_by_its_whole_id(disk: OnDisk, shell: str) -> None:
     asked = ("order-1", "order-17", "order.17", "rder-17", "order-17.x")
     command = lxc.look("pve-01", asked)

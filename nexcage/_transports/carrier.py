@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import logging
 from random import Random
 from typing import Any
 
@@ -36,6 +36,7 @@ async def start_runner(key: str, link: Link, settings: SshSettings, random: Rand
                 await carrier.opening_over.wait()
                 if carrier.sent:
                     await carrier.runner.greeted()
+                    carrier.watched_by_runner()
                     return carrier.runner
         except NexcageError as error:
             if link.lost and carrier.failure is not None:
@@ -80,6 +81,7 @@ class Carrier:
             heartbeat=settings.keepalive,
         )
         self._link = link
+        self._keepalive = settings.keepalive
         self._status: int | None = None
         self._said = b""
         self._channel: Any = None  # Any: asyncssh's client channel; it is imported when first used
@@ -87,8 +89,10 @@ class Carrier:
     def write(self, data: bytes) -> None:
         """Send. What a channel that is closing takes no more is lost with it."""
         if self._channel is not None:
-            with suppress(OSError):
+            try:
                 self._channel.write(data)
+            except OSError:
+                pass
 
     def close(self) -> None:
         """Close the channel, now or as soon as it opens: the runner reads the end of its input."""
@@ -96,10 +100,16 @@ class Carrier:
         if self._channel is not None:
             self._channel.close()
 
+    def watched_by_runner(self) -> None:
+        """The runner's heartbeat looks after the link from here on; asyncssh's own would set its timer again with every packet."""
+        if not self.runner.over:
+            self._link.conn.set_keepalive(0)
+
     def _abort(self) -> None:
         """The runner is over and the channel with it; nobody is to find it on this connection."""
         if self.runner.hello is not None:
             self._link.note_lost()
+            self._link.conn.set_keepalive(self._keepalive)  # a dead link never says that the channel is closed
         self.close()
 
     def explained(self, error: NexcageError) -> NexcageError:
@@ -121,6 +131,8 @@ class Carrier:
             chan.close()
             raise ConnectionAbortedError("nobody waits for this channel any more")
         self._channel = chan
+        if not logging.getLogger("asyncssh").isEnabledFor(logging.DEBUG):
+            chan.log_sent_packet = chan.log_received_packet = _unlogged  # they prepare a line even when nobody reads it
         self.sent = True
         self.opening_over.set()
 
@@ -163,3 +175,6 @@ class Carrier:
             self.failure = failure
             self.opening_over.set()
             self.runner.lost(plain(failure))
+
+
+def _unlogged(*packet: object) -> None: ...

@@ -89,7 +89,7 @@ class Carrier:
     def write(self, data: bytes) -> None:
         """Send. What a channel that is closing takes no more is lost with it."""
         if self._channel is not None:
-            try:
+            try:  # noqa: SIM105 - once for every packet, where a context manager is felt
                 self._channel.write(data)
             except OSError:
                 pass

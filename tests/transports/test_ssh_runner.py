@@ -245,6 +245,23 @@ async def test_a_half_open_link_is_noticed(serve):
     assert (result.exit, result.lost) == (None, "link")
 
 
+async def test_a_link_that_a_runner_watches_has_no_second_heartbeat_until_the_runner_is_over(serve):
+    def act(shell, number, run):
+        shell.chan.get_connection()._transport.pause_reading()
+
+    node, ssh = await serve(settings={"keepalive": 0.1})
+    await ssh.run(TRUE)
+    conn = ssh._link.conn
+    watched = conn._keepalive_timer
+    node.act = act
+
+    with anyio.fail_after(20):
+        lost = (await ssh.run(command("sleep", "600"))).lost
+        await conn.wait_closed()  # a half-open connection does not end by itself
+
+    assert (watched, lost) == (None, "link")
+
+
 async def test_a_runner_that_falls_silent_is_noticed_though_its_server_answers(serve):
     node, ssh = await serve(settings={"keepalive": 0.1}, act=lambda *_: None)
 

@@ -84,6 +84,9 @@ class Instant:
             "ops": "",
             "configs": names,
             "texts": texts,
+            "vms": "",
+            "vmconfigs": "",
+            "vmtexts": "",
             "end": "",
         }
         return "".join(f"@nexcage {name}\n{text}" for name, text in parts.items()).encode()

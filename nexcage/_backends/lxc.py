@@ -43,6 +43,7 @@ class Lxc(Inside, Keeps, Monitored):
     templates: bool = True  # made from what lies on the node's storages: the engine sees to it that it is there
     plans: bool = True  # bundles: the engine hands their plan to `create`, with the node
     poststart: str = "fail"  # or "warn": what a poststart hook that fails does to the start
+    only_commands: bool = True
     holds_created: bool = False  # a PVE container that was created has no process, so there is nothing to signal
 
     def accepts(self, image: ImageRef) -> bool:

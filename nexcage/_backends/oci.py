@@ -37,6 +37,7 @@ class Oci:
     """What both backends are. ``programs``: both of them, because one look shows the containers of both."""
 
     family: str = "oci"
+    only_commands: bool = True
     restarts: bool = False
     contents: bool = True  # what does not lie on its node as a bundle is sent there by the engine
 

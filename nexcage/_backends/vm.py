@@ -32,6 +32,7 @@ class Vm:
 
     name: str = "vm"
     family: str = "pve"
+    only_commands: bool = True
     holds_created: bool = False
 
     def accepts(self, image: ImageRef) -> bool:

@@ -87,6 +87,17 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         return {"create": "half-made", "destroyed": "half-deleted"}.get(self.lock, "")
 
+    def says(self, fleet: str, id: str, op: str = "") -> bool:
+        """Whether it is ``id`` of ``fleet`` (made by create ``op``, if given) by its mark, and no copy of that."""
+        mark = self.mark
+        return (
+            mark is not None
+            and mark.id == id
+            and mark.fleet == fleet
+            and mark.vmid == self.vmid
+            and (not op or mark.op == op)
+        )
+
     @property
     def copy(self) -> bool:
         """Whether its mark names another VMID: clone and restore copy the description."""
@@ -140,13 +151,14 @@ class Look(msgspec.Struct, frozen=True):
     details: Mapping[int, Details] = {}
     maintenance: bool = False
 
-    def find(self, fleet: str, id: str, op: str = "") -> Guest | None:
-        """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count."""
-        for guest in self.guests.values():
-            mark = guest.mark
-            if mark and not guest.copy and mark.fleet == fleet and mark.id == id and op in ("", mark.op):
-                return guest
-        return None
+    def find(self, fleet: str, id: str, op: str = "", *, vmid: int = 0) -> Guest | None:
+        """The container that says it is ``id`` of ``fleet`` (made by create ``op``, if given); copies do not count. ``vmid``: where it is
+        looked for first.
+        """
+        first = self.guests.get(vmid)
+        if first is not None and first.says(fleet, id, op):
+            return first
+        return next((guest for guest in self.guests.values() if guest.says(fleet, id, op)), None)
 
 
 def observed(guest: Guest | None, machine: Machine) -> State:

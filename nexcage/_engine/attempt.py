@@ -23,7 +23,7 @@ from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation
 from nexcage._engine.recover import Recovery
 from nexcage._engine.retry import pause
-from nexcage._engine.steps import Steps
+from nexcage._engine.steps import Raced, Steps
 from nexcage._engine.tidying import completed, leaves, tidied
 from nexcage._engine.verbs import perform
 from nexcage.abc import Backend, Ref
@@ -48,7 +48,6 @@ class Attempt:
     def __init__(
         self,
         op: Operation,
-        began: Began,
         cell: Rule,
         steps: Steps,
         node: FleetNode,
@@ -62,7 +61,6 @@ class Attempt:
         may_retry: Callable[[int], bool],
     ) -> None:
         self._op = op
-        self._began = began
         self._cell = cell
         self._steps = steps
         self._node = node
@@ -79,9 +77,10 @@ class Attempt:
         """The event that ends the operation, and the error to raise with it. Raises JournalError when a step cannot
         be recorded.
         """
-        op, began = self._op, self._began
+        op = self._op
         for attempt in itertools.count():
             error, lost = await self._verb()
+            began = await self._steps.begun()
             blind = began.op is Op.UPDATE and hasattr(self._backend, "limits")  # its settings do not show in a look
             if (began.op is Op.KILL or blind) and (
                 error is None or lost
@@ -203,17 +202,22 @@ class Attempt:
         raise AssertionError
 
     @property
+    def _began(self) -> Began:
+        return self._steps.began
+
+    @property
     def _machine(self) -> Machine:
         return self._observer.machine(self._began.id)
 
     async def _verb(self) -> tuple[NexcageError | None, bool]:
         """Run the backend's verb; its error, and whether an answer was lost."""
-        backend, steps, began, machine = self._backend, self._steps, self._began, self._machine
+        backend, steps, began = self._backend, self._steps, self._began
+        machine = steps.begins or self._machine
         try:
             self._made = await perform(backend, steps, began, machine) or self._made
         except Lost as answer:
             return Uncertain(self._op.op_id, str(answer)), True
-        except JournalError:
+        except (JournalError, Raced):
             raise
         except NexcageError as error:
             return error, False
@@ -239,7 +243,7 @@ class Attempt:
             machine = self._machine
             verdict = probe(began, machine, look, self._fleet) if over else "wait"
             if verdict != "wait" and not (verdict == "not" and certain and spent < self._patience):
-                guest = look.find(self._fleet, began.id, began.mark)
+                guest = look.find(self._fleet, began.id, began.mark, vmid=machine.vmid)
                 state = unchanged(began, guest, machine, look) if verdict == "not" else observed(guest, machine)
                 return verdict, state, guest.pid if guest else 0
             await anyio.sleep(min(0.05 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))

@@ -42,7 +42,7 @@ from nexcage._engine.provisions import Provisions
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
 from nexcage._engine.retry import Budget, again, pause
-from nexcage._engine.steps import Steps
+from nexcage._engine.steps import Raced, Steps
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
@@ -71,10 +71,6 @@ _log = logging.getLogger("nexcage")
 _SUPERSEDED = frozenset({Op.START, Op.PAUSE, Op.RESUME})
 _ROUNDS = 16
 FRESH = 1.0  # seconds that a look is good enough to decide by
-
-
-class _Raced(NexcageError):
-    """The journal moved between deciding and beginning; decide again."""
 
 
 class Driver:
@@ -130,8 +126,11 @@ class Driver:
 
     def _holders_has(self, id: str) -> bool:
         holder = self._turns.holder(id)
+        if holder is None:
+            return False
+        running = self._observer.machine(id).running
         # Before it began, it may be what asks about the one before it.
-        return holder is not None and holder.began is not None
+        return holder.began is not None or (running is not None and running.op_id == holder.op_id)
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 
@@ -224,8 +223,7 @@ class Driver:
         intent = op.intent
         for round_ in range(_ROUNDS):
             machine = self._observer.machine(intent.id)
-            ended = machine.outcome(op.op_id)
-            if ended is not None:
+            if intent.op_id is not None and (ended := machine.outcome(intent.op_id)) is not None:
                 return repeated(op, machine, ended)
             if machine.running is not None and not await self._free(machine, intent, wait):
                 continue
@@ -264,7 +262,7 @@ class Driver:
             case _:
                 try:
                     return await self._perform(op, machine, cell)
-                except _Raced:
+                except Raced:
                     return None
 
     async def _free(self, machine: Machine, intent: Intent, wait: bool) -> bool:
@@ -449,7 +447,7 @@ class Driver:
             await self._journal.refresh()
             machine = self._observer.machine(id)
             if machine.running is not None or machine.state is not State.ABSENT:
-                raise _Raced  # another process has begun or made it since we decided
+                raise Raced  # another process has begun or made it since we decided
             raise AlreadyExists(
                 "container", id, f"already exists as {vmid} on {node.key}, and this journal does not know it"
             )
@@ -481,29 +479,20 @@ class Driver:
                 intent = wanted
             if self._hooks is not None and await self._hooks.before(op, intent, machine):
                 return None  # that took its time: decide and look again
-            began = await self._begin(op, intent, machine, node, backend, look)
-            steps = self._recovery.steps(node, began, look, hurry=op.hurry)
-            steps.bundle = op.bundle
+            steps = await self._begin(op, intent, machine, node, backend, look)
             node.at_work += 1
             try:
-                return await self._carry_out(op, began, cell, steps, node, backend)
+                return await self._carry_out(op, cell, steps, node, backend)
             finally:
                 node.at_work -= 1
 
     async def _begin(
         self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
-    ) -> Began:
+    ) -> Steps:
+        """Its way to the node. `Began` is durable by then, or will be with the first step where nothing can happen before that."""
         epoch = await self._lease.hold()
 
-        def draft(machines: Mapping[str, Machine]) -> Event:
-            now = machines.get(intent.id) or Machine(intent.id)
-            if now.running is not None or (now.state, now.node, now.mark, now.vmid) != (
-                machine.state,
-                machine.node,
-                machine.mark,
-                machine.vmid,
-            ):
-                raise _Raced
+        def begin(now: Machine) -> Began:
             return now.begin(
                 intent,
                 op_id=op.op_id,
@@ -516,19 +505,33 @@ class Driver:
                 strict_oci=self._strict,
             )
 
-        (began,) = await self._journal.append(draft)
-        assert isinstance(began, Began)
-        op.began = began
-        return began
+        def draft(machines: Mapping[str, Machine]) -> Event:
+            now = machines.get(intent.id) or Machine(intent.id)
+            if now.running is not None or (now.state, now.node, now.mark, now.vmid) != (
+                machine.state,
+                machine.node,
+                machine.mark,
+                machine.vmid,
+            ):
+                raise Raced
+            return begin(now)
+
+        def told(began: Began) -> None:
+            op.began = began
+
+        began = begin(machine)
+        steps = self._recovery.steps(node, began, look, hurry=op.hurry)
+        steps.begin_with(draft, machine.apply(began), told)
+        steps.bundle = op.bundle
+        if not getattr(backend, "only_commands", False):
+            await steps.begun()
+        return steps
 
     # ---- doing -------------------------------------------------------------------------------------------------------------
 
-    async def _carry_out(
-        self, op: Operation, began: Began, cell: Rule, steps: Steps, node: FleetNode, backend: Backend
-    ) -> Done:
+    async def _carry_out(self, op: Operation, cell: Rule, steps: Steps, node: FleetNode, backend: Backend) -> Done:
         attempt = Attempt(
             op,
-            began,
             cell,
             steps,
             node,
@@ -545,7 +548,12 @@ class Driver:
         except JournalError as trouble:  # a step could not be written down, so that step did not run; earlier ones did
             trouble.uncertain = steps.count > 1
             raise
+        except Raced:
+            raise
         except BaseException as cause:
+            if op.began is None and not isinstance(cause, Exception):
+                raise  # it has not begun
+            began = await steps.begun()
             problem = Problem.of(Uncertain(op.op_id, f"{began.op} was cancelled"))
             if isinstance(cause, Exception):  # a defect of a backend or of ours: what it did is not known
                 _log.exception("%s of %s broke", began.op, began.id)
@@ -559,6 +567,7 @@ class Driver:
             if isinstance(cause, Exception):
                 raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
             raise
+        began = steps.began
         with anyio.CancelScope(shield=True):  # it is known now: a cancel must not turn it into UNKNOWN
             try:
                 await self._journal.append(ended)

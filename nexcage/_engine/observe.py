@@ -193,7 +193,7 @@ class Observer:
             do = f"`{half.tool} unlock {half.vmid}` and `{half.tool} destroy {half.vmid}` there finish it"
             raise Blocked(f"container '{machine.id}'", f"its half-deleted {half.vmid} on {look.node}; {do}")
         op = machine.unresolved.op_id if machine.unresolved and not machine.mark else machine.mark
-        guest = look.find(self._fleet, machine.id, op)
+        guest = look.find(self._fleet, machine.id, op, vmid=machine.vmid)
         if guest is not None and machine.unresolved is None and guest.vmid != machine.vmid:
             guest = None  # a copy whose mark was edited: ours has the VMID that its create was given
         if guest is not None:

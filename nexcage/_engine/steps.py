@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from nexcage._core.command import Claim, Command, Result
 from nexcage._core.config import Limits
 from nexcage._core.events import Attempted, Began
 from nexcage._core.evidence import rebooted
+from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Look, Mark
 from nexcage._core.states import Op
 from nexcage._engine.hurry import Hurry
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
-from nexcage.abc import Journal, Lease
+from nexcage.abc import Draft, Journal, Lease
 from nexcage.errors import Fenced, IllegalTransition, NexcageError, NodeError, NodeUnreachable, NotOurs
 from nexcage.tools.ha import was_asked
 
-__all__ = ["Steps"]
+__all__ = ["Raced", "Steps"]
 
 T = TypeVar("T")
+
+
+class Raced(NexcageError):
+    """The journal moved between deciding and beginning; decide again."""
 
 
 class Steps:
@@ -60,6 +67,8 @@ class Steps:
         """Whether the tool said that it only asked the HA manager, who comes round when it comes round."""
         self.bundle: object = None
         """What the engine has made ready for a create from a bundle."""
+        self.begins: Machine | None = None
+        """The machine as the operation will have made it by beginning, as long as that is not written."""
         self._node = node
         self._began = began
         self._journal = journal
@@ -68,11 +77,37 @@ class Steps:
         self._lease = lease
         self._limits = limits
         self._random = random
+        self._draft: Draft | None = None  # of its Began, as long as that is not written
+        self._told: Callable[[Began], None] = lambda _: None
         self._open: tuple[Claim, ...] = ()  # of commands that may run, or begin later: their answer was lost
 
     @property
     def name(self) -> str:
         return self._node.key
+
+    @property
+    def began(self) -> Began:
+        """How the operation began, or will when its first step is written."""
+        return self._began
+
+    def begin_with(self, draft: Draft, machine: Machine, told: Callable[[Began], None]) -> None:
+        """Write its `Began` together with the first step: one wait for the disk instead of two. ``told`` hears of it once it is durable;
+        until then ``machine`` is what it will be.
+
+        Only for verbs whose every effect is a command of this node, so that nothing can happen before.
+        """
+        self._draft, self._told, self.begins = draft, told, machine
+
+    async def begun(self) -> Began:
+        """Its `Began`, written now if no step has been. Raises what the draft raises, and JournalError."""
+        if self._draft is not None:
+            self._has_begun(*await self._journal.append(self._draft))
+        return self._began
+
+    def _has_begun(self, began: Event) -> None:
+        assert isinstance(began, Began)
+        self._began, self._draft, self.begins = began, None, None
+        self._told(began)
 
     def mark(self, id: str, vmid: int) -> Mark:
         return Mark(self._fleet, id, vmid, self._began.mark)
@@ -111,18 +146,23 @@ class Steps:
         """The next step, journaled, and the command with its claim."""
         began, self.count = self._began, self.count + 1
         seen = self._node.seen or self.seen
-        tool = next((word for word in command.argv if word in _TOOLS), command.argv[0])
         step = Attempted(
             id=began.id,
             op=began.op,
             op_id=began.op_id,
             step=self.count,
-            tool=tool,
+            tool=_tool(command.argv),
             tries=dict(command.tries),
             boot_id=seen.boot_id,
             uptime=seen.uptime,
         )
-        await self._journal.append(step)
+        if self._draft is None:
+            await self._journal.append(step)
+        else:
+            self._has_begun(*(await self._journal.append(self._draft, step))[:1])
+            began = self._began
+            # What was cancelled or overtaken just then has not run anything, and is to say so.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         env = {
             **command.env,
             "NEXCAGE_OP_ID": began.op_id,
@@ -191,6 +231,14 @@ class Steps:
             else:
                 return True
         return False
+
+
+def _tool(argv: tuple[str, ...]) -> str:
+    """The program that an operator would name, behind the shell that checks whose the container is."""
+    for word in argv:
+        if word in _TOOLS:
+            return word
+    return argv[0]
 
 
 _TOOLS = frozenset(

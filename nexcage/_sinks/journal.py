@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -19,7 +20,6 @@ from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from nexcage._core.machine import Event, Machine
 from nexcage._sinks.disk import Disk
@@ -27,6 +27,7 @@ from nexcage._sinks.holder import begin_anew
 from nexcage._sinks.owners import Ownership, fleet_id, sweep_owners
 from nexcage._sinks.statefile import StateFiles
 from nexcage._sinks.store import Call, News, Sizes, Store
+from nexcage._sinks.writer import Writer
 from nexcage.abc import Draft
 from nexcage.errors import JournalError
 
@@ -62,8 +63,9 @@ class FileJournal:
         self._store = store
         self._inline = inline
         self._on_events = on_events
-        self._limiter = anyio.CapacityLimiter(1)
+        self._writer = Writer()
         self._machines: dict[str, Machine] = {}
+        self._shown: Mapping[str, Machine] = MappingProxyType(self._machines)
         self._seq = 0
         self._waiting: list[_Append] = []
         self._led = False
@@ -73,7 +75,7 @@ class FileJournal:
     @property
     def machines(self) -> Mapping[str, Machine]:
         """Every machine as the last durable record left it; a live view."""
-        return MappingProxyType(self._machines)
+        return self._shown
 
     @property
     def seq(self) -> int:
@@ -98,22 +100,24 @@ class FileJournal:
     async def append(self, *drafts: Draft) -> tuple[Event, ...]:
         """Number the events and make them durable, all or none; they are published before it returns.
 
-        A cancellation that arrives before it begins writes nothing; later ones wait until the disk has answered (asyncio's
+        A cancellation that arrives before the disk is asked writes nothing; later ones wait until it has answered (asyncio's
         ``Task.cancel`` does not wait, the records may then stand). Drafts that are functions are called in a worker thread.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if self._closed:
-            raise JournalError(f"the journal in {self.path} is closed")
+        self._usable()
         if not drafts:
             return ()
         if self.own is not None:
+            await anyio.lowlevel.checkpoint_if_cancelled()
             await self._owned()
         call = _Append(drafts)
-        with anyio.CancelScope(shield=True):
-            await self._serve(call)
+        await self._serve(call)
         if call.error is not None:
             raise call.error
         return call.events
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise JournalError(f"the journal in {self.path} is closed")
 
     async def _owned(self) -> None:
         problems: list[OSError | JournalError] = []
@@ -132,12 +136,9 @@ class FileJournal:
 
     async def refresh(self) -> None:
         """Read what other processes have appended, and publish it."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if self._closed:
-            raise JournalError(f"the journal in {self.path} is closed")
+        self._usable()
         call = _Append(())
-        with anyio.CancelScope(shield=True):
-            await self._serve(call)
+        await self._serve(call)
         if call.error is not None:
             raise call.error
 
@@ -151,26 +152,38 @@ class FileJournal:
                 call = _Append(())
                 await self._serve(call)
             with contextlib.ExitStack() as all_of_them:
-                for release in self._release:
+                for release in (*self._release, self._writer.close):
                     all_of_them.callback(release)
 
     async def _serve(self, call: _Append) -> None:
+        """Wait until it was written, or write it with all others that wait.
+
+        There is one append for every step of every operation, so what costs anything (a shielded scope) is there only for the one that
+        leads, and for those that are cancelled.
+        """
+        if not self._led:
+            await anyio.lowlevel.checkpoint_if_cancelled()
         self._waiting.append(call)
         if self._led:
             call.woken = anyio.Event()
             try:
                 await call.woken.wait()
-            except BaseException:  # asyncio's Task.cancel goes through shields
-                self._withdraw(call)
-                raise
+            except BaseException:
+                if call in self._waiting:
+                    self._withdraw(call)
+                    raise
+                if anyio.current_effective_deadline() != -math.inf:  # asyncio's Task.cancel: nothing would say it again
+                    raise
+                with anyio.CancelScope(shield=True):  # the cancelled scope says it again at the next checkpoint
+                    await call.woken.wait()
         if not call.served:
-            await self._lead(call)
+            with anyio.CancelScope(shield=True):
+                await self._lead(call)
 
     def _withdraw(self, call: _Append) -> None:
-        if call in self._waiting:
-            self._waiting.remove(call)
-            if call.woken is not None and call.woken.is_set():
-                self._hand_on()
+        self._waiting.remove(call)
+        if call.woken is not None and call.woken.is_set():
+            self._hand_on()
 
     def _hand_on(self) -> None:
         self._led = bool(self._waiting)
@@ -213,7 +226,7 @@ class FileJournal:
                     done.set()
 
         try:
-            await anyio.to_thread.run_sync(claimed, limiter=self._limiter)
+            await self._writer.run(claimed)
         except BaseException:
             while not claim.acquire(blocking=False) and not done.is_set():
                 with contextlib.suppress(anyio.get_cancelled_exc_class()):
@@ -230,7 +243,7 @@ class FileJournal:
             return
         self._seq = news.events[-1].seq
         try:
-            self._on_events(tuple(news.events), self.machines)
+            self._on_events(tuple(news.events), self._shown)
         except Exception:  # noqa: BLE001 (whoever listens never breaks who writes)
             _LOG.exception("a subscriber of the journal failed")
 
@@ -240,7 +253,8 @@ class FileJournal:
 
     def adopt(self) -> None:
         """After the store was opened: its machines are ours."""
-        self._machines = dict(self._store.machines)
+        self._machines.clear()
+        self._machines.update(self._store.machines)
         self._seq = self._store.seq
 
 

@@ -41,7 +41,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Ref(msgspec.Struct, frozen=True):
+class Ref(msgspec.Struct, gc=False, frozen=True):
     """Which container, where: its id, its VMID (0 before it is made, or where the backend has none) and its node's key."""
 
     id: str

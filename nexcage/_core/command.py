@@ -17,7 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 MIB = 1 << 20
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(msgspec.Struct, frozen=True, gc=False):
     """What came back from one command. Only an integer ``exit`` is an answer; ``None`` means that the answer was lost.
 
     ``stdout``/``stderr`` are bytes that nobody trusts, capped: the head and tail of what was printed; ``dropped``
@@ -33,7 +33,7 @@ class Result(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step of an operation on a node: the right to run its command once.
 
     ``path`` is where the node keeps it below ``/run/nexcage-ops``. ``boot_id``: of the node when the step was journaled;

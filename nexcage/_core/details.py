@@ -15,7 +15,7 @@ _DISK = re.compile(r"rootfs|mp[0-9]{1,3}|unused[0-9]{1,3}")
 _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?([KMGT]?)")
 
 
-class Snap(msgspec.Struct, frozen=True, omit_defaults=True):
+class Snap(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """One snapshot of a guest. ``at`` in Unix seconds, ``parent`` the one before it. ``state`` is empty when it is whole, ``prepare``
     while it is made and ``delete`` while it goes. ``op``: the operation of ours that made it.
     """
@@ -49,7 +49,7 @@ class Snap(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Details(msgspec.Struct, frozen=True):
+class Details(msgspec.Struct, gc=False, frozen=True):
     """``values``: the settings as they will be after the next start, in PVE's spelling; ``pending`` those of them that wait for it.
     ``digest`` is the SHA-1 of the file, what `Update.digest` is compared with. ``parent``: the snapshot it comes from.
     """

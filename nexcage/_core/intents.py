@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-class _Intent(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Intent(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     id: str
 
 

@@ -43,7 +43,7 @@ _LONGEST = 1 << 16  # bytes of one limit: it stands in the journal
 _OWN_LINE = re.compile(r"^nexcage (?:fleet|op)=", re.MULTILINE)
 
 
-class _Keeping(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Keeping(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     id: str
 
 

@@ -33,7 +33,7 @@ REMEMBERED = 8  # newest outcomes of a container
 GIVEN = 64  # of its operations whose id the caller gave: what a repeated id is answered from
 
 
-class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
+class Machine(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """One container as its events tell it. A value: `apply` gives the next one.
 
     ``running`` is the operation under way, ``unresolved`` the one whose answer was lost. ``was`` is the last state that was true

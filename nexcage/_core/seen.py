@@ -21,7 +21,7 @@ __all__ = ["Guest", "Look", "Mark", "Settled", "Task", "Verdict", "observed", "p
 Verdict = Literal["done", "not", "wait", "unknown"]
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, gc=False, frozen=True):
     """How a container on a node says whose it is: one line of its description."""
 
     fleet: str
@@ -46,7 +46,7 @@ class Mark(msgspec.Struct, frozen=True):
         return mark if str(mark) == lines[0] else None  # the guard on the node compares whole lines
 
 
-class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
+class Guest(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """One container on a node, ours or not. ``started`` is init's start time in clock ticks since boot (tells a reused pid).
 
     ``kind`` is ``vm`` for a virtual machine: its pid is that of its ``kvm`` process. ``silent``: that runs and does not say whether
@@ -104,7 +104,7 @@ class Guest(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.mark is not None and self.mark.vmid != self.vmid
 
 
-class Task(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, gc=False, frozen=True):
     """A live PVE task: its type (``vzcreate``), the guest it works on, and the worker's pid."""
 
     upid: str
@@ -113,7 +113,7 @@ class Task(msgspec.Struct, frozen=True):
     pid: int
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class Settled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What a node knows of one step; asking makes sure that one that has not begun never will.
 
     ``ended``: ``result`` is its answer. ``running``: its supervisor works. ``void``: it did not begin since the node's boot (as far
@@ -130,7 +130,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float = 0.0
 
 
-class Look(msgspec.Struct, frozen=True):
+class Look(msgspec.Struct, gc=False, frozen=True):
     """A node as one command saw it. ``vmids``: every guest of its cluster and the PVE node that has it. ``ops``: those
     operations among the ones asked for that still have a process there. ``memory``: MiB available. ``uptime``: seconds since boot.
     ``details``: the rest of a guest's config, where the backend shows it. ``maintenance``: Proxmox VE keeps its own guests off the

@@ -87,7 +87,7 @@ def _cidr(field: str, value: object, low: int, high: int) -> None:
         _refuse(field, value, f"ADDRESS/PREFIX with a prefix from {low} to {high}, 'dhcp' or 'manual'")
 
 
-class Net(msgspec.Struct, frozen=True, omit_defaults=True):
+class Net(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """One network interface (PVE's ``netN``, pve-commands 2.3; ``str`` spells it so). ``rate`` is in megabytes per second."""
 
     name: str = "eth0"
@@ -173,7 +173,7 @@ def _word(value: object) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
+class Spec(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     """A container to create. Checked when made: raises InvalidSpec or another InvalidInput that names the field.
 
     ``memory`` and ``swap`` in MiB (PVE's floor is 16), ``cores`` whole cores (None = all of the node), ``size`` of the root file

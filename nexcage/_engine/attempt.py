@@ -26,6 +26,7 @@ from nexcage._engine.retry import pause
 from nexcage._engine.steps import Raced, Steps
 from nexcage._engine.tidying import completed, leaves, tidied
 from nexcage._engine.verbs import perform
+from nexcage._loop import loop_time
 from nexcage.abc import Backend, Ref
 from nexcage.errors import CommandFailed, JournalError, NexcageError, NodeError, Uncertain
 
@@ -158,10 +159,10 @@ class Attempt:
         """After a migration it is as its new node shows it; an HA manager starts it there in a round of its own."""
         if not isinstance(self._began.intent, Migrate):
             return ended
-        until = anyio.current_time() + (self._patience if self._steps.requested else 0.0)
+        until = loop_time() + (self._patience if self._steps.requested else 0.0)
         while True:
             state, pid = await self._observer.there(self._machine, self._began.intent.node)
-            if state is State.RUNNING or self._began.before is not State.RUNNING or anyio.current_time() >= until:
+            if state is State.RUNNING or self._began.before is not State.RUNNING or loop_time() >= until:
                 return msgspec.structs.replace(ended, node=self._began.intent.node, state=state, pid=pid)
             await anyio.sleep(self._random.uniform(0.5, 1.5))
 
@@ -229,9 +230,9 @@ class Attempt:
         Raises the NodeError of a node that cannot be seen for ``probe_timeout``.
         """
         began, node, limits = self._began, self._node, self._limits
-        start = anyio.current_time()
+        start = loop_time()
         for attempt in itertools.count():
-            spent = anyio.current_time() - start
+            spent = loop_time() - start
             try:
                 over = await self._steps.over()
                 look = await node.look(() if certain and attempt == 0 else (began.op_id,))

@@ -46,6 +46,7 @@ from nexcage._engine.steps import Raced, Steps
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
+from nexcage._loop import loop_time
 from nexcage.abc import Backend, Journal, Lease, Placement
 from nexcage.errors import (
     AlreadyExists,
@@ -188,7 +189,7 @@ class Driver:
 
     async def _in_time(self, op: Operation, wait: bool) -> Done:
         timeout = self._limits.op_timeout
-        op.scope.deadline = anyio.current_time() + timeout
+        op.scope.deadline = loop_time() + timeout
         with op.scope:
             return await self._drive(op, wait)
         if op.superseded_by is not None:
@@ -274,10 +275,10 @@ class Driver:
             return False
         if not wait and TABLE[machine.state, intent.op].kind != "queue":
             raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
-        until = anyio.current_time() + self._limits.op_timeout
+        until = loop_time() + self._limits.op_timeout
         nap = 0.02
         while self._observer.machine(machine.id).running == running and self._alive(running.owner):
-            if anyio.current_time() > until:
+            if loop_time() > until:
                 raise Busy(f"container '{machine.id}'", f"{running.op} by {running.owner}")
             await anyio.sleep(nap * self._random.uniform(0.5, 1.5))
             nap = min(nap * 2, 1.0)
@@ -456,7 +457,7 @@ class Driver:
         self, op: Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
     ) -> Done | None:
         async with self._gate.slot(node.key, create=isinstance(intent, Create), scope=op.scope):
-            op.at = anyio.current_time()  # waiting for its turn is not what an operation takes
+            op.at = loop_time()  # waiting for its turn is not what an operation takes
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
             look = await node.look(within=0.0 if isinstance(intent, (Keeping, Adopt)) else FRESH)

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 import anyio
 
 from nexcage._core.config import Limits
+from nexcage._loop import Once, loop_time
 
 __all__ = ["Gate"]
 
@@ -21,7 +22,7 @@ class _Entry:
         self.admitted = False
         self.create = create
         self.ticket = ticket
-        self.woken: anyio.Event | None = None
+        self.woken: Once | None = None
 
     def admit(self) -> None:
         self.admitted = True
@@ -71,10 +72,10 @@ class Gate:
         self._admit(lane)
         if entry.admitted:
             return
-        entry.woken = anyio.Event()
+        entry.woken = Once()
         left = math.inf
         if scope is not None:
-            left, scope.deadline = scope.deadline - anyio.current_time(), math.inf
+            left, scope.deadline = scope.deadline - loop_time(), math.inf
         try:
             await entry.woken.wait()
         except BaseException:
@@ -84,7 +85,7 @@ class Gate:
                 lane.queue(create).remove(entry)
             raise
         if scope is not None:
-            scope.deadline = anyio.current_time() + left
+            scope.deadline = loop_time() + left
 
     def leave(self, lane: _Lane, create: bool) -> None:
         full = self._running >= self._limits.total

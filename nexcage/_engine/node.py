@@ -22,6 +22,7 @@ from nexcage._core.seen import Look, Settled
 from nexcage._core.states import State
 from nexcage._engine.link import Link, Lost, answer
 from nexcage._engine.retry import again
+from nexcage._loop import loop_time
 from nexcage.abc import Backend, Stream
 from nexcage.errors import NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable, NoRoute
 
@@ -205,7 +206,7 @@ class FleetNode:
         """
         if ops:
             return await self._look(ops)
-        if within and self.seen is not None and not self.lost and anyio.current_time() - self._looked <= within:
+        if within and self.seen is not None and not self.lost and loop_time() - self._looked <= within:
             return self.seen
         shared = self.ask()
         await shared.done.wait()
@@ -230,7 +231,7 @@ class FleetNode:
         try:
             while self._next is not None:
                 gather = min(AT_MOST, max(GATHERED, self._took / 2)) if self.at_work > self._next.askers else 0.0
-                await anyio.sleep(max(gather, self._looked + PERIOD - anyio.current_time()))
+                await anyio.sleep(max(gather, self._looked + PERIOD - loop_time()))
                 shared, self._next = self._next, None
                 try:
                     shared.look = await self._look(())
@@ -251,7 +252,7 @@ class FleetNode:
                     left.done.set()
 
     async def _look(self, ops: tuple[str, ...]) -> Look:
-        began = anyio.current_time()
+        began = loop_time()
         try:
             look = await self.run(self._families.observe(self._backend, self.key, ops))
         except Lost as lost:
@@ -259,7 +260,7 @@ class FleetNode:
                 raise NodeTimeout(self.key, "it did not show its containers in time") from None
             raise NodeUnreachable(self.key, "the link was lost while looking") from None
         look = msgspec.structs.replace(look, at=self._clock())
-        self._took = anyio.current_time() - began
+        self._took = loop_time() - began
         if began > self._looked:  # a slow look must not replace a newer one
             self.seen, self._looked, self._link.boot_id = look, began, look.boot_id
         return look

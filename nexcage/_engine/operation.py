@@ -13,6 +13,7 @@ from nexcage._core.outcome import Done, Failure
 from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.states import Op, State
 from nexcage._engine.hurry import Hurry
+from nexcage._loop import loop_time
 from nexcage.errors import CommandFailed, IllegalTransition, NexcageError, NodeError, NodeTimeout, Uncertain
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Operation:
     def __init__(self, intent: Intent, op_id: str) -> None:
         self.intent: Intent = intent
         self.op_id: str = op_id
-        self.at: float = anyio.current_time()
+        self.at: float = loop_time()
         self.began: Began | None = None
         self.retries: int = 0
         self.hurry: Hurry | None = Hurry() if isinstance(intent, Stop) else None
@@ -45,7 +46,7 @@ class Operation:
     @property
     def seconds(self) -> float:
         """Since it got its turn (the bounds in Limits), or was taken when it needed none."""
-        return round(anyio.current_time() - self.at, 6)
+        return round(loop_time() - self.at, 6)
 
     def done(self, machine: Machine, *, changed: bool, resolved_by: str = "") -> Done:
         return Done(

@@ -21,6 +21,7 @@ from nexcage._core.states import Op
 from nexcage._engine.hurry import Hurry
 from nexcage._engine.node import FleetNode, answer
 from nexcage._engine.retry import pause
+from nexcage._loop import loop_time
 from nexcage.abc import Draft, Journal, Lease
 from nexcage.errors import Fenced, IllegalTransition, NexcageError, NodeError, NodeUnreachable, NotOurs
 from nexcage.tools.ha import was_asked
@@ -186,12 +187,12 @@ class Steps:
         """
         claim = command.claim
         assert claim is not None
-        until = anyio.current_time() + self._limits.probe_timeout
+        until = loop_time() + self._limits.probe_timeout
         for attempt in itertools.count():
             try:
                 (known,) = await self._node.settle(claim)
             except NexcageError as error:
-                if not error.retryable or anyio.current_time() > until:
+                if not error.retryable or loop_time() > until:
                     self._open += (claim,)
                     return lost
                 await anyio.sleep(pause(attempt, self._limits, self._random))
@@ -203,7 +204,7 @@ class Steps:
             if known.result is not None:
                 self.resolved_by = "claim"
                 return known.result
-            if anyio.current_time() > until:
+            if loop_time() > until:
                 self._open += (claim,)
                 return lost
             await anyio.sleep(min(0.1 * 2.0 ** min(attempt, 6), 2.0) * self._random.uniform(0.5, 1.5))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-import anyio
-
 from nexcage._engine.operation import Operation
+from nexcage._loop import Once
 
 __all__ = ["Turns"]
 
@@ -16,7 +15,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._holders: dict[str, Operation] = {}
-        self._waiting: dict[str, deque[tuple[Operation, anyio.Event]]] = {}
+        self._waiting: dict[str, deque[tuple[Operation, Once]]] = {}
 
     def holder(self, id: str) -> Operation | None:
         """The operation whose turn it is."""
@@ -28,7 +27,7 @@ class Turns:
         if id not in self._holders:
             self._holders[id] = op
             return
-        place = (op, anyio.Event())
+        place = (op, Once())
         self._waiting.setdefault(id, deque()).append(place)
         try:
             await place[1].wait()

@@ -22,6 +22,7 @@ import anyio
 import anyio.lowlevel
 
 from nexcage._core.machine import Event, Machine
+from nexcage._loop import Once
 from nexcage._sinks.disk import Disk
 from nexcage._sinks.holder import begin_anew
 from nexcage._sinks.owners import Ownership, fleet_id, sweep_owners
@@ -43,7 +44,7 @@ class _Append(Call):
 
     def __init__(self, drafts: tuple[Draft, ...]) -> None:
         super().__init__(drafts)
-        self.woken: anyio.Event | None = None  # there while it waits for whoever leads
+        self.woken: Once | None = None  # there while it waits for whoever leads
         self.served = False
 
     def wake(self) -> None:
@@ -165,7 +166,7 @@ class FileJournal:
             await anyio.lowlevel.checkpoint_if_cancelled()
         self._waiting.append(call)
         if self._led:
-            call.woken = anyio.Event()
+            call.woken = Once()
             try:
                 await call.woken.wait()
             except BaseException:

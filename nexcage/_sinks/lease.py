@@ -24,6 +24,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from nexcage._loop import loop_time
 from nexcage._sinks.disk import Disk, directory, made_directory, read_small, write_whole
 from nexcage._sinks.holder import Holder, holder_gone
 from nexcage.errors import Busy, Fenced, JournalError, escaped
@@ -97,11 +98,11 @@ class FileLease:
         self.holder.leave()
 
     def _fresh(self) -> bool:
-        wall, steady = self._clock() - self._renewed[0], anyio.current_time() - self._renewed[1]
+        wall, steady = self._clock() - self._renewed[0], loop_time() - self._renewed[1]
         return self._epoch > 0 and 0 <= wall < self._ttl / 3 and steady < self._ttl / 3
 
     async def _ask(self) -> None:
-        began = anyio.current_time()
+        began = loop_time()
         try:
             await self._patiently(lambda: self.holder.join() or None, "its holder file")
             held = await self._patiently(self._renew, "its lease file")
@@ -114,12 +115,12 @@ class FileLease:
 
     async def _patiently(self, work: Callable[[], T | None], what: str) -> T:
         """Its result, tried again while somebody else has the lock."""
-        deadline = anyio.current_time() + _PATIENCE
+        deadline = loop_time() + _PATIENCE
         while True:
             done = work() if self._inline else await anyio.to_thread.run_sync(work)
             if done is not None:
                 return done
-            if anyio.current_time() > deadline:
+            if loop_time() > deadline:
                 raise Busy(f"fleet {self.fleet}", f"{what} is locked by a process that does not go on")
             await anyio.sleep(0.01)
 

@@ -22,7 +22,7 @@ from nexcage._core.seen import Look, Settled
 from nexcage._core.states import State
 from nexcage._engine.link import Link, Lost, answer
 from nexcage._engine.retry import again
-from nexcage._loop import loop_time
+from nexcage._loop import Once, loop_time
 from nexcage.abc import Backend, Stream
 from nexcage.errors import NexcageError, NodeNotUsable, NodeTimeout, NodeUnreachable, NoRoute
 
@@ -33,7 +33,7 @@ _log = logging.getLogger("nexcage.command")
 
 PERIOD = 0.02  # seconds between looks at one node: those who ask meanwhile share the next
 GATHERED = 0.01  # seconds at least that a look waits for the other operations at work on the node to ask for it too
-AT_MOST = 0.1  # and at most: as long as half of the last one took, for on a busy node looks cost more than waiting
+AT_MOST = 0.1  # and at most: half of what the last look took, or a tenth of what an operation's command takes there
 
 
 class Families:
@@ -66,6 +66,8 @@ class Asked:
 
     def __init__(self) -> None:
         self.done: anyio.Event = anyio.Event()
+        self.all: Once = Once()
+        """Every operation at work on the node has asked for it."""
         self.askers: int = 0
         self.look: Look | None = None
         self.error: NexcageError | None = None
@@ -98,6 +100,8 @@ class FleetNode:
         self.seen: Look | None = None
         self.at_work: int = 0
         """How many operations are under way on it; each of them will ask for a look."""
+        self.pace: float = 0.0
+        """Seconds that a command which changes something took there lately."""
         self._link = link
         self._families = families
         self._backend = backend or families.first
@@ -224,14 +228,15 @@ class FleetNode:
                 self._looking = True
                 self._tasks.start_soon(self._looks)
         self._next.askers += 1
+        if self._next.askers >= self.at_work:
+            self._next.all.set()
         return self._next
 
     async def _looks(self) -> None:
         shared: Asked | None = None
         try:
             while self._next is not None:
-                gather = min(AT_MOST, max(GATHERED, self._took / 2)) if self.at_work > self._next.askers else 0.0
-                await anyio.sleep(max(gather, self._looked + PERIOD - loop_time()))
+                await self._gathered(self._next)
                 shared, self._next = self._next, None
                 try:
                     shared.look = await self._look(())
@@ -250,6 +255,13 @@ class FleetNode:
             for left in (shared, self._next):
                 if left is not None:
                     left.done.set()
+
+    async def _gathered(self, asked: Asked) -> None:
+        """Give the other operations at work on the node the time to ask for the same look."""
+        await anyio.sleep(max(0.0, self._looked + PERIOD - loop_time()))
+        if self.at_work > asked.askers:
+            with anyio.move_on_after(min(AT_MOST, max(GATHERED, self._took / 2, self.pace / 10))):
+                await asked.all.wait()
 
     async def _look(self, ops: tuple[str, ...]) -> Look:
         began = loop_time()

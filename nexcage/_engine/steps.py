@@ -129,6 +129,7 @@ class Steps:
         result: Result | None = None
         try:
             result = await self._node.call(command)
+            self._node.pace += (result.seconds - self._node.pace) / 4
             if result.exit is None:
                 result = await self._asked(step, command, result)
         except (NodeError, Fenced):  # it surely did not begin

@@ -127,6 +127,21 @@ async def test_a_look_waits_a_moment_for_the_others_at_work_on_the_node(
         assert transport.begun == looks
 
 
+async def test_where_commands_take_long_it_waits_longer_but_only_until_all_of_them_have_asked(
+    virtual_time: object,
+) -> None:
+    transport = Counting(0.1)
+    async with a_node(transport) as node:
+        node.at_work, node.pace = 2, 1.0
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(node.look)
+            await anyio.sleep(0.05)
+            tasks.start_soon(node.look)
+        assert transport.begun == 1
+        assert anyio.current_time() - began == pytest.approx(0.15)
+
+
 async def test_looks_for_an_operation_are_not_shared(virtual_time: object) -> None:
     transport = Counting()
     async with a_node(transport) as node, anyio.create_task_group() as tasks:

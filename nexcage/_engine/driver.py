@@ -130,8 +130,10 @@ class Driver:
         if holder is None:
             return False
         running = self._observer.machine(id).running
-        # Before it began, it may be what asks about the one before it.
-        return holder.began is not None or (running is not None and running.op_id == holder.op_id)
+        # Before it began, it may be what asks about the one before it, which a dead driver may have begun with the same key.
+        return holder.began is not None or (
+            running is not None and (running.op_id, running.owner) == (holder.op_id, self._owner)
+        )
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ a driver needs half of them and a runner (the real one is ``runner.pl``) the oth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Literal, TypeAlias
 
@@ -296,11 +297,7 @@ def run(number: int, command: Command[Any], *, patience: float, stream: bool = F
     Raises ValueError when a word holds a NUL, is not text that has bytes, or when all of them are too long for a frame.
     """
     argv, env, claim, stdin = command.argv, command.env, command.claim, command.stdin
-    options = [f"cancel={command.cancel}", f"cap={command.cap}", f"patience={patience:g}"]
-    if command.timeout is not None:
-        options.append(f"timeout={command.timeout:.3f}")
-    if stream:
-        options.append("stream=1")
+    options = [*_limits(command.cancel, command.cap, command.timeout, patience, stream)]
     if claim is not None:
         options += (
             f"claim={claim.path}",
@@ -327,6 +324,15 @@ def run(number: int, command: Command[Any], *, patience: float, stream: bool = F
     if not later:
         return frame(RUN, number, payload + stdin)
     return frame(RUN, number, payload) + given(number, stdin)
+
+
+@lru_cache(maxsize=256)
+def _limits(cancel: str, cap: int, timeout: float | None, patience: float, stream: bool) -> tuple[str, ...]:
+    """The options that commands of one kind have in common: they are few, and their numbers take long to write."""
+    options: tuple[str, ...] = (f"cancel={cancel}", f"cap={cap}", f"patience={patience:g}")
+    if timeout is not None:
+        options += (f"timeout={timeout:.3f}",)
+    return (*options, "stream=1") if stream else options
 
 
 def given(number: int, data: bytes) -> bytes:

@@ -18,7 +18,7 @@ from nexcage._transports.boot import Greeting, program
 from nexcage._transports.calls import Call, RunnerStream
 from nexcage._transports.frames import FrameError, Hello, Refused
 from nexcage._transports.running import GRACE, PATIENCE
-from nexcage._transports.wire import checked
+from nexcage._transports.wire import checked, named
 from nexcage.errors import Fenced, InvalidInput, NexcageError, NodeNotUsable, NodeUnreachable
 
 __all__ = ["HEARTBEAT", "Runner", "RunnerStream"]
@@ -158,7 +158,7 @@ class Runner:
 
     def _begin(self, call: Call, command: Command[Any], *, stream: bool) -> None:
         argv, env = command.argv, command.env
-        if env or not argv or not argv[0]:
+        if not argv or not argv[0] or not named(env):
             checked(argv, env)
         if self.over:
             raise NodeUnreachable(self._node, self.reason)

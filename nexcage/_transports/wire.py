@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = [
     "checked",
     "ending",
     "markers",
+    "named",
     "split",
     "starting",
     "unwrap",
@@ -85,9 +87,19 @@ def checked(argv: Sequence[str], env: Mapping[str, str]) -> None:
     for word in argv:
         _carried("argv", word)
     for name, value in env.items():
-        if not _ENV_NAME.fullmatch(name):
+        if not _is_name(name):
             raise InvalidInput("env", name, "a name of ASCII letters, digits and _")
         _carried("env", value)
+
+
+def named(env: Iterable[str]) -> bool:
+    """Whether all of these are names that `checked` lets pass."""
+    return all(map(_is_name, env))
+
+
+@lru_cache(maxsize=256)
+def _is_name(name: str) -> bool:
+    return _ENV_NAME.fullmatch(name) is not None
 
 
 def _carried(field: str, word: str) -> None:

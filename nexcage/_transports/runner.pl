@@ -3,12 +3,12 @@
 #
 # One process, one select loop, no call that blocks on anybody. Beside it: a warden, which ends what the runner leaves behind
 # when it is killed; a supervisor for each claimed command, which goes on when everything else is gone; a sweep now and then.
+#
+# What a command costs is mostly memory: a fork copies the tables of all pages, and each page that is written afterwards is
+# copied, in both processes. So: few modules, and little done between a fork and an exec, or after a fork.
 use strict;
-use warnings;
-no warnings 'exec';
-use Errno qw(EAGAIN EINTR ENOENT ENOTDIR EEXIST EACCES);
-use Fcntl qw(F_GETFL F_SETFL O_CREAT O_NONBLOCK O_RDWR O_WRONLY O_TRUNC LOCK_EX);
-use POSIX ();
+BEGIN { $^W = 1 }                                                      # what `use warnings` says, without 300 KB of it
+BEGIN { require XSLoader; XSLoader::load($_) for qw(Fcntl POSIX) }    # their C parts; of the rest, 800 KB, nothing is used
 
 my $PROTOCOL = 1;
 my $WINDOW   = 256 * 1024;          # bytes of a streamed command that nobody has taken yet
@@ -21,12 +21,16 @@ my $GRACE    = 1;                   # seconds between TERM and KILL
 my $DRAIN    = 1;                   # seconds of silence that end output which somebody holds open, 5 of them at most
 my $BEAT     = $ARGV[2] || 15;      # the driver pings so often; after 4 times that without a word it is gone
 my @TOOLS    = qw(pct qm zfs crun runc lxc-info);
-my $PIDFD_OPEN = 434;               # the same on every architecture; perl has no name for it
+my $PIDFD_OPEN = 434;               # the same on every architecture; perl has no name for them
+my $CLOSE_RANGE = 436;
 
 my $ROOT = $ENV{NEXCAGE_NODE_ROOT} // '';
 my $OPS  = "$ROOT/run/nexcage-ops";
 my %BASE = (PATH => $ENV{PATH} || '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME => $ENV{HOME} || '/', LC_ALL => 'C');
 $BASE{NEXCAGE_NODE_ROOT} = $ROOT if $ROOT ne '';
+%ENV = %BASE;                       # here, where it is done once, and not in each process
+my $UMASK = umask 077;              # what is made here is ours alone; a command gets the login's
+open my $void, '+<', '/dev/null' or die "/dev/null: $!\n";
 my $HZ = POSIX::sysconf(POSIX::_SC_CLK_TCK()) || 100;
 
 sub now { (POSIX::times())[0] / $HZ }    # of a clock that nobody sets
@@ -45,48 +49,49 @@ sub boot_id { (slurp("$ROOT/proc/sys/kernel/random/boot_id", 64) // '') =~ /^(\S
 # Whether a process lives, and when it started (in ticks): what tells it from a later one with the same number.
 sub started {
     my ($pid) = @_;
-    my $stat = slurp("/proc/$pid/stat", 4096) // return '';
-    my @word = split ' ', substr $stat, rindex($stat, ')') + 1;
+    open my $file, '<:raw', "/proc/$pid/stat" or return '';
+    sysread $file, my $stat, 4096 or return '';
+    my @word = split ' ', substr($stat, rindex($stat, ')') + 1), 21;
     return @word > 19 && $word[0] !~ /[ZX]/ ? $word[19] : '';
 }
 
 # --- The loop: who waits for which descriptor, and until when.
 
 my ($rbits, $wbits) = ('', '');
-my (%on_read, %on_write, %timer);
+my ($on_read, $on_write, $timer) = ({}, {}, {});
 my $timers = 0;
 
-sub reading { my ($fd, $do) = @_; $on_read{$fd}  = $do; vec($rbits, $fd, 1) = 1 }
-sub writing { my ($fd, $do) = @_; $on_write{$fd} = $do; vec($wbits, $fd, 1) = 1 }
-sub deaf    { my ($fd) = @_; if (delete $on_read{$fd})  { vec($rbits, $fd, 1) = 0 } }
-sub mute    { my ($fd) = @_; if (delete $on_write{$fd}) { vec($wbits, $fd, 1) = 0 } }
-sub after   { my ($seconds, $do) = @_; $timer{++$timers} = [now() + $seconds, $do]; return $timers }
-sub forget  { delete $timer{$_[0]} if $_[0]; return 0 }
+sub reading { my ($fd, $do) = @_; $on_read->{$fd}  = $do; vec($rbits, $fd, 1) = 1 }
+sub writing { my ($fd, $do) = @_; $on_write->{$fd} = $do; vec($wbits, $fd, 1) = 1 }
+sub deaf    { my ($fd) = @_; if (delete $on_read->{$fd})  { vec($rbits, $fd, 1) = 0 } }
+sub mute    { my ($fd) = @_; if (delete $on_write->{$fd}) { vec($wbits, $fd, 1) = 0 } }
+sub after   { my ($seconds, $do) = @_; $timer->{++$timers} = [now() + $seconds, $do]; return $timers }
+sub forget  { delete $timer->{$_[0]} if $_[0]; return 0 }
 
 sub turn {
     my ($longest) = @_;
     my $until = now() + $longest;
-    for (values %timer) { $until = $_->[0] if $_->[0] < $until }
+    for (values %$timer) { $until = $_->[0] if $_->[0] < $until }
     my ($r, $w) = ($rbits, $wbits);
     my $wait = $until - now();
     my $ready = select $r, $w, undef, $wait > 0 ? $wait + 0.002 : 0;
     if ($ready > 0) {
         # A handler may close a descriptor whose number the next one is given: only those that were asked about are called.
-        my @todo = ((map { vec($r, $_, 1) ? [\%on_read, $_, $on_read{$_}] : () } keys %on_read),
-            (map { vec($w, $_, 1) ? [\%on_write, $_, $on_write{$_}] : () } keys %on_write));
+        my @todo = ((map { vec($r, $_, 1) ? [$on_read, $_, $on_read->{$_}] : () } keys %$on_read),
+            (map { vec($w, $_, 1) ? [$on_write, $_, $on_write->{$_}] : () } keys %$on_write));
         for (@todo) {
             my ($table, $fd, $do) = @$_;
             $do->() if ($table->{$fd} // 0) == $do;
         }
     }
     my $now = now();
-    for my $id (keys %timer) {
-        next unless $timer{$id} && $timer{$id}[0] <= $now;
-        (delete $timer{$id})->[1]->();
+    for my $id (keys %$timer) {
+        next unless $timer->{$id} && $timer->{$id}[0] <= $now;
+        (delete $timer->{$id})->[1]->();
     }
 }
 
-sub unblock { my ($file) = @_; fcntl $file, F_SETFL, (fcntl $file, F_GETFL, 0) | O_NONBLOCK }
+sub unblock { my ($file) = @_; fcntl $file, Fcntl::F_SETFL, (fcntl $file, Fcntl::F_GETFL, 0) | Fcntl::O_NONBLOCK }
 
 # Call back when a process has ended. It stays a zombie: whoever asked has to reap it, so its number is nobody else's till then.
 sub watch {
@@ -101,7 +106,8 @@ sub watch {
     $look->();
 }
 
-# A new process that has nothing of ours but the given files. Signals sent to it before it is ready wait for it.
+# A new process, in a session of its own. A TERM sent to it before it is ready waits for it. Our other signals have handlers that
+# do nothing, since those end by themselves at an exec, and what is ignored goes on to be.
 my $TERM = POSIX::SigSet->new(POSIX::SIGTERM());
 
 sub process {
@@ -111,7 +117,6 @@ sub process {
     if (defined $pid && !$pid) {
         eval {
             POSIX::setsid();
-            $SIG{$_} = 'DEFAULT' for qw(TERM HUP INT PIPE ALRM);
             $body->();
         };
         POSIX::_exit(120);
@@ -122,37 +127,58 @@ sub process {
 
 sub ready { POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $TERM) }
 
-# In a new process that stays this program: let go of the session's descriptors and of everybody else's.
+# In a new process that stays this program: let go of the session's descriptors and of everybody else's. Perl counts who uses a
+# descriptor: one that it has open and that is only closed by number would stay open when its number is used again.
+# The tables are kept as they are, unused: to free them would be to copy them.
+my ($alone, @left);
+my %command;              # number => what runs
+my %claim;                # directory => the claim that is waited for here, with its askers
+my ($warden, $warden_pid, $waker);
+
 sub alone {
-    my %keep = map { fileno $_ => 1 } @_;
-    opendir my $dir, '/proc/self/fd' or POSIX::_exit(120);
-    my @open = grep { /^\d+$/ && $_ > 2 && !$keep{$_} } readdir $dir;
-    closedir $dir;
-    POSIX::close($_) for @open;
-    my $null = POSIX::open('/dev/null', POSIX::O_RDWR());
-    POSIX::dup2($null, $_) for 0 .. 2;
-    POSIX::close($null) if $null > 2;
-    ($rbits, $wbits, %on_read, %on_write, %timer) = ('', '');
+    $alone = 1;
+    POSIX::dup2(fileno $void, $_) for 0 .. 2;
+    close $_ for grep { defined } $warden, $waker, (map { @$_{qw(o e feed)} } values %command), map { $_->{life} } values %claim;
+    my $from = 3;
+    for (sort { $a <=> $b } map { fileno $_ } $void, @_) { let_go($from, $_ - 1); $from = $_ + 1 }
+    let_go($from, 0xffffffff);
+    @left = ($on_read, $on_write, $timer);
+    ($rbits, $wbits, $on_read, $on_write, $timer) = ('', '', {}, {}, {});
 }
 
-# --- The warden: told of every command of ours; when the runner is gone and has not taken them back, it ends them.
+sub let_go {
+    my ($from, $to) = @_;
+    return if $from > $to || syscall($CLOSE_RANGE, $from, $to, 0) == 0;
+    opendir my $dir, '/proc/self/fd' or POSIX::_exit(120);    # a kernel before 5.9
+    my @open = grep { /^\d+$/ && $_ >= $from && $_ <= $to } readdir $dir;
+    closedir $dir;
+    POSIX::close($_) for @open;
+}
 
-my ($warden, $warden_pid);
+sub mortal { $SIG{$_} = 'DEFAULT' for qw(TERM HUP INT PIPE) }
+
+# --- The warden: told of every command of ours; when the runner is gone and has not taken them back, it ends them.
+# What it is told stays in a pipe, and it sleeps on another one, until that ends or the first is about to be full.
+
+my $unread = 0;
 
 sub start_warden {
+    pipe(my $notes, my $pen) or return;
     pipe(my $ear, my $mouth) or return;
-    $warden_pid = process(sub { alone($ear); ready(); $0 = 'nexcage warden'; guard($ear) }) or return;
-    unblock($mouth);
-    $warden = $mouth;
+    $warden_pid = process(sub { alone($notes, $ear); mortal(); ready(); $0 = 'nexcage warden'; guard($notes, $ear) }) or return;
+    unblock($_) for $pen, $mouth;
+    ($warden, $waker) = ($pen, $mouth);
 }
 
 sub guard {
-    my ($ear) = @_;
-    my ($text, %live) = ('');
-    while (1) {
-        my $n = sysread $ear, $text, 4096, length $text;
-        next if !defined $n && $! == EINTR;
-        last unless $n;
+    my ($notes, $ear) = @_;
+    my ($text, $awake, %live) = ('', 1);
+    unblock($notes);
+    while ($awake) {
+        my $n = sysread $ear, my $call, 4096;
+        next if !defined $n && $! == POSIX::EINTR;
+        $awake = $n;
+        while (sysread $notes, $text, 65536, length $text) { }
         while ($text =~ s/^([-+])(\d+) (\w+)\n//) { if ($1 eq '+') { $live{$2} = $3 } else { delete $live{$2} } }
     }
     for (keys %live) { kill 'TERM', $live{$_} eq 'kill' ? -$_ : $_ }
@@ -162,7 +188,12 @@ sub guard {
     POSIX::_exit(0);
 }
 
-sub tell_warden { my ($sign, $p) = @_; syswrite $warden, "$sign$p->{pid} $p->{cancel}\n" if $warden && $p->{pid} }
+sub tell_warden {
+    my ($sign, $p) = @_;
+    return unless $warden && $p->{pid};
+    $unread += syswrite($warden, "$sign$p->{pid} $p->{cancel}\n") || 0;
+    if ($unread > 32768) { $unread = 0; syswrite $waker, '.' }
+}
 
 # --- A process of a command: its pipes, its deadline, its end. The session and the supervisors use it alike.
 # Fields given: argv env cancel timeout cap stream in (input so far) open (more input comes); over() is called once, at its end.
@@ -174,16 +205,17 @@ sub begin {
     my ($out, $err, $out_end, $err_end);
     pipe $out, $out_end and pipe $err, $err_end or return "no pipe: $!";
     if ($piped) { pipe $stdin, $feed or return "no pipe: $!" }
-    else        { open $stdin, '<', '/dev/null' or return "/dev/null: $!" }
     my $pid = process(sub {
-        POSIX::dup2(fileno $stdin, 0);
+        POSIX::dup2(fileno($stdin || $void), 0);
         POSIX::dup2(fileno $out_end, 1);
         POSIX::dup2(fileno $err_end, 2);
-        umask $p->{umask} if defined $p->{umask};
-        %ENV = (%BASE, %{ $p->{env} });
+        umask $UMASK;
+        $ENV{$_} = $p->{env}{$_} for keys %{ $p->{env} };
+        $SIG{TERM} = 'DEFAULT';
+        $^W = 0;
         ready();
-        exec { $p->{argv}[0] } @{ $p->{argv} };
-        my ($exit, $why) = $! == ENOENT || $! == ENOTDIR ? (127, 'not found') : (126, "$!");
+        exec { $p->{argv}[0] } @{ $p->{argv} } or
+        my ($exit, $why) = $! == POSIX::ENOENT || $! == POSIX::ENOTDIR ? (127, 'not found') : (126, "$!");
         my $said = "$p->{argv}[0]: $why\n";
         POSIX::write(2, $said, length $said);
         POSIX::_exit($exit);
@@ -196,7 +228,6 @@ sub begin {
     tell_warden('+', $p) unless $p->{supervised};
     for my $kind ('o', 'e') {
         my $pipe = $p->{$kind} = $kind eq 'o' ? $out : $err;
-        unblock($pipe);
         reading(fileno $pipe, $p->{read}{$kind} = sub { take($p, $kind) });
     }
     if ($feed) { unblock($feed); $p->{feed} = $feed; feed($p) }
@@ -209,7 +240,7 @@ sub take {
     my ($p, $kind) = @_;
     my $data;
     my $n = sysread $p->{$kind}, $data, $PIECE;
-    return if !defined $n && ($! == EAGAIN || $! == EINTR);
+    return if !defined $n && ($! == POSIX::EAGAIN || $! == POSIX::EINTR);
     if (!$n) { hang_up($p, $kind); return rest($p) }
     if ($p->{stream}) {
         out($kind, $p->{n}, $data);
@@ -254,7 +285,7 @@ sub listen_up {
     my $full = $p->{stream} && $p->{owed} >= $WINDOW;
     for my $kind (grep { $p->{$_} } 'o', 'e') {
         my $fd = fileno $p->{$kind};
-        if ($full) { deaf($fd) } elsif (!$on_read{$fd}) { reading($fd, $p->{read}{$kind}) }
+        if ($full) { deaf($fd) } elsif (!$on_read->{$fd}) { reading($fd, $p->{read}{$kind}) }
     }
     $p->{full} = $full;
 }
@@ -265,8 +296,8 @@ sub feed {
     while (length $p->{in}) {
         my $n = syswrite $pipe, $p->{in}, $PIECE;
         if (!defined $n) {
-            next if $! == EINTR;
-            if ($! == EAGAIN) { writing(fileno $pipe, sub { feed($p) }); return }
+            next if $! == POSIX::EINTR;
+            if ($! == POSIX::EAGAIN) { writing(fileno $pipe, sub { feed($p) }); return }
             return starve($p);    # it does not read: its own affair
         }
         substr $p->{in}, 0, $n, '';
@@ -345,10 +376,9 @@ sub finish_off {
 
 my ($inbuf, $outbuf) = ('', '');
 my @results;              # answers on their way out: long ones go in pieces, in turns
-my %command;              # number => what runs
-my %claim;                # directory => the claim that is waited for here, with its askers
 my $session = 1;          # until the driver is gone
 my $heard = now();
+my $told = 0;             # by a signal, to end
 
 sub out { my ($kind, $n, $payload) = @_; $outbuf .= pack('N a1 N', length($payload) + 5, $kind, $n) . $payload if $session }
 
@@ -388,8 +418,8 @@ sub flush {
         last unless length $outbuf;
         my $n = syswrite STDOUT, $outbuf;
         if (!defined $n) {
-            next if $! == EINTR;
-            if ($! == EAGAIN) { writing(1, sub { }); return }
+            next if $! == POSIX::EINTR;
+            if ($! == POSIX::EAGAIN) { writing(1, sub { }); return }
             return hush();
         }
         substr $outbuf, 0, $n, '';
@@ -408,7 +438,7 @@ sub farewell {
         my $w = $bits;
         select undef, $w, undef, 0.1;
         my $n = syswrite STDOUT, $outbuf;
-        last if !defined $n && $! != EAGAIN && $! != EINTR;
+        last if !defined $n && $! != POSIX::EAGAIN && $! != POSIX::EINTR;
         substr $outbuf, 0, $n, '' if $n;
     }
 }
@@ -420,9 +450,7 @@ sub hush {
     ($inbuf, $outbuf, @results) = ('', '');
     deaf(0);
     mute(1);
-    my $null = POSIX::open('/dev/null', POSIX::O_RDWR());
-    POSIX::dup2($null, $_) for 0 .. 2;
-    POSIX::close($null) if $null > 2;
+    POSIX::dup2(fileno $void, $_) for 0 .. 2;
     for my $p (values %command) {
         if ($p->{claimed} || !$p->{pid}) { delete $command{ $p->{n} } } else { finish_off($p) }
     }
@@ -431,7 +459,7 @@ sub hush {
 
 sub hear {
     my $n = sysread STDIN, $inbuf, 256 * 1024, length $inbuf;
-    return if !defined $n && ($! == EAGAIN || $! == EINTR);
+    return if !defined $n && ($! == POSIX::EAGAIN || $! == POSIX::EINTR);
     return hush() unless $n;
     $heard = now();
     my $at = 0;
@@ -598,14 +626,10 @@ sub abandon {
 
 # --- Claims.
 
-# Ours alone, whatever the umask of the login; true when it is there.
+# True when it is there.
 sub own_dir {
     my ($path) = @_;
-    return 1 if -d $path;
-    my $mask = umask 077;
-    my $made = mkdir($path) || $! == EEXIST;
-    umask $mask;
-    return $made;
+    return mkdir($path) || ($! == POSIX::EEXIST && -d $path);
 }
 
 sub own_dirs { my ($path) = @_; return own_dir($path) || ($path =~ m{^(.+)/[^/]+$} && own_dirs($1) && own_dir($path)) }
@@ -618,16 +642,17 @@ sub claim {
         return turn_down($p, 'rebooted', 'it was rebooted since this operation began') if length $p->{boot} && $p->{boot} ne boot_id();
         return turn_down($p, 'claims', "cannot make $dir: $!") unless own_dirs($dir);
         pipe(my $life, my $end) or return turn_down($p, 'full', "no pipe: $!");
-        my $pid = process(sub { supervise($p, $dir, $end) }) // return turn_down($p, 'full', "no process: $!");
+        my $pid = process(sub { close $life; supervise($p, $dir, $end) }) // return turn_down($p, 'full', "no process: $!");
         $p->{in} = '';
-        $c = $claim{$dir} = { dir => $dir, pid => $pid, own => 1, askers => {} };
+        $c = $claim{$dir} = { dir => $dir, pid => $pid, own => 1, askers => {}, life => $life };
         unblock($life);
         my $said = '';
         reading(fileno $life, sub {
             my $n = sysread $life, $said, 4096, length $said;
-            return if $n || (!defined $n && ($! == EAGAIN || $! == EINTR));
+            return if $n || (!defined $n && ($! == POSIX::EAGAIN || $! == POSIX::EINTR));
             deaf(fileno $life);
             close $life;
+            delete $c->{life};
             waitpid $pid, 0;
             return if ($claim{$dir} // 0) != $c;
             if ($said =~ /^refused (\w+) (.*)/s) { delete $claim{$dir}; turn_down($_, $1, $2) for values %{ $c->{askers} } }
@@ -704,12 +729,9 @@ sub supervise {
     my ($p, $dir, $end) = @_;
     alone($end);
     $0 = "nexcage claim $p->{claim}";
-    my $stop = 0;
-    $SIG{TERM} = sub { $stop = 1 };
-    $SIG{$_} = 'IGNORE' for qw(HUP INT PIPE);
+    $told = 0;
     ready();
-    $p->{umask} = umask 077;
-    my $refused = win($p, $dir, \$stop);
+    my $refused = win($p, $dir);
     if ($refused ne '') {
         syswrite $end, "refused $refused" if $refused ne 'taken';
         POSIX::_exit(0);
@@ -720,7 +742,7 @@ sub supervise {
     my $why = begin($p);
     if ($why) { @$p{qw(exit signalled dropped seconds)} = (126, 0, 0, 0); $p->{kept}{e}{head} = "$p->{argv}[0]: $why\n" }
     until ($over || $why) {
-        finish_off($p) if $stop;
+        finish_off($p) if $told;
         turn(0.5);    # a signal may come just before the select
     }
     record($p, $dir);
@@ -729,15 +751,15 @@ sub supervise {
 
 # The fence, then the link that decides, under one lock: no older driver's command begins once a newer one's has.
 sub win {
-    my ($p, $dir, $stop) = @_;
+    my ($p, $dir) = @_;
     my $fence;
     if ($p->{epoch} || $p->{seq}) {
         return 'invalid a fence needs a container' unless length($p->{id} // '');
         own_dir("$OPS/$p->{fleet}/fence") or return "claims cannot make the fence: $!";
-        sysopen $fence, "$OPS/$p->{fleet}/fence/$p->{id}", O_RDWR | O_CREAT, 0600 or return "claims cannot open the fence: $!";
-        until (flock $fence, LOCK_EX) {
-            return "claims cannot lock the fence: $!" if $! != EINTR;
-            last if $$stop;
+        sysopen $fence, "$OPS/$p->{fleet}/fence/$p->{id}", Fcntl::O_RDWR | Fcntl::O_CREAT, 0600 or return "claims cannot open the fence: $!";
+        until (flock $fence, Fcntl::LOCK_EX) {
+            return "claims cannot lock the fence: $!" if $! != POSIX::EINTR;
+            last if $told;
         }
         my $text = '';
         sysread $fence, $text, 64;
@@ -749,14 +771,14 @@ sub win {
         (syswrite($fence, $pair) // 0) == length $pair or return "claims cannot write the fence: $!";
         truncate $fence, length $pair;
     }
-    return 'full it was ended before it began' if $$stop;
-    symlink "run:$$:" . started($$) . ':' . time, "$dir/go" or return $! == EEXIST ? 'taken' : "claims cannot make the claim: $!";
+    return 'full it was ended before it began' if $told;
+    symlink "run:$$:" . started($$) . ':' . time, "$dir/go" or return $! == POSIX::EEXIST ? 'taken' : "claims cannot make the claim: $!";
     return '';
 }
 
 sub save {
     my ($path, @data) = @_;
-    sysopen my $file, $path, O_WRONLY | O_CREAT | O_TRUNC, 0600 or return 0;
+    sysopen my $file, $path, Fcntl::O_WRONLY | Fcntl::O_CREAT | Fcntl::O_TRUNC, 0600 or return 0;
     for my $text (@data) {
         my $at = 0;
         while ($at < length $text) { $at += syswrite($file, $text, length($text) - $at, $at) || return 0 }
@@ -787,6 +809,7 @@ sub record {
 sub sweep {
     my $pid = process(sub {
         alone();
+        mortal();
         ready();
         my $up = uptime();
         for my $dir (glob "\Q$OPS\E/*/*.*") {
@@ -820,9 +843,10 @@ sub hello {
     after(2, \&sweep) if $ops;
 }
 
-my $told = 0;
-$SIG{$_} = 'IGNORE' for qw(PIPE HUP);
-$SIG{$_} = sub { $told = 1 } for qw(TERM INT);
+$SIG{$_} = sub { } for qw(PIPE HUP);
+$SIG{TERM} = sub { $told = 1 };
+$SIG{INT} = sub { $told = 1 unless $alone };
+$SIG{ALRM} = 'DEFAULT';
 start_warden();
 unblock(\*STDIN);
 unblock(\*STDOUT);
@@ -836,7 +860,7 @@ while ($session || %command) {
     $told = 0;
     next unless $session;
     if    (length $outbuf > 4 << 20) { deaf(0) }
-    elsif (!$on_read{0})             { reading(0, \&hear) }
+    elsif (!$on_read->{0})             { reading(0, \&hear) }
 }
-if ($warden) { close $warden; waitpid $warden_pid, 0 }
+if ($warden) { close $warden; close $waker; waitpid $warden_pid, 0 }
 POSIX::_exit(0);

@@ -492,3 +492,29 @@ async def test_a_supervisor_that_is_told_to_stop_as_it_starts_ends_its_command(t
             )
         assert (result.exit, result.lost) == (143, "")
     await machine.aclose()
+
+
+HELD = """
+mine=$(readlink /proc/$$/fd/1) looks=0
+while [ $looks -lt 100 ]; do
+    held=no
+    for fd in /proc/$PPID/fd/*; do
+        [ "$(readlink "$fd")" = "$mine" ] && grep -q 'flags:.*1$' "/proc/$PPID/fdinfo/${fd##*/}" && held=yes
+    done
+    [ $held = yes ] || exit 0
+    looks=$((looks + 1))
+    sleep 0.02
+done
+exit 1
+"""
+
+
+async def test_the_output_of_a_claimed_command_ends_with_it_whatever_else_runs(runner):
+    link = runner.link()
+    async with link.stream(shell("cat")) as first, link.stream(shell("cat")) as second:
+        result = await link.run(shell(HELD, claim=claim()))
+        for stream in (first, second):
+            await stream.send_eof()
+            await stream.wait()
+
+    assert result.exit == 0

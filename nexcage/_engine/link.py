@@ -94,7 +94,8 @@ class Link:
         self.breaker.admit()
         if env:
             command = msgspec.structs.replace(command, env={**command.env, **env})
-        began = anyio.current_time()
+        telling = _log.isEnabledFor(logging.DEBUG)
+        began = anyio.current_time() if telling else 0.0
         try:
             result = await self._carried(command)
         except NodeError as error:
@@ -106,7 +107,7 @@ class Link:
         except Exception:  # noqa: BLE001 (a defect of the transport: nobody knows whether it began)
             _log.exception("%s: %s broke", self.key, brief(command.argv))
             result = Result(None, lost="link")
-        if _log.isEnabledFor(logging.DEBUG):
+        if telling:
             spent = anyio.current_time() - began
             said = shown(result.stderr[-200:]).strip()
             _log.debug("%s: %s: exit %s in %.3f s %s", self.key, brief(command.argv), result.exit, spent, said)

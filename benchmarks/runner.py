@@ -1,9 +1,13 @@
 """The runner beside bare asyncssh, one exec channel per command, on 16 real sshd with an instant `pct` and stock limits.
 
 Everything is warm: logins, runners and one command on each node are made before the clock starts. Rounds take turns. CPU is the
-client's own process only. `pct` is `/bin/true` under another name, and for the last rows a small program that keeps what a look
-reads; "bare and a look" looks after each command with the one command that nexcage looks with. "Bare" is asyncssh as it comes;
-"AES-GCM" is the same with the cipher that nexcage prefers. State files go to memory, as they do by default (RUN_DIR is on /run).
+client's own process only; the wall is that of client and nodes together, which share this machine's cores. `pct` is `/bin/true`
+under another name, and for whole fleets a small program that keeps what a look reads. "Bare" is asyncssh as it comes, at eight
+commands at once on a node, since sshd allows ten; "AES-GCM" is the same with the cipher that nexcage prefers. State files go to
+memory, as they do by default (RUN_DIR is on /run).
+
+A kill is one command, and is compared with one on a channel. A start or a stop is two: the change, and a look at what came of it,
+which operations share; it is compared with the change and `pct status`, each on a channel.
 
     python -m benchmarks.runner [--rounds 5] [--nodes 16] [--each 40] [--only WORD] [--profile WAY] [--json FILE]
 """
@@ -25,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +37,16 @@ import anyio
 
 import nexcage
 from benchmarks._rounds import options, show
-from nexcage import Command, Config, Create, Limits, Spec, Start, Stop
+from nexcage import Command, Config, Create, Kill, Limits, Spec, Start, Stop
 from nexcage._core.command import Claim, nothing
 from nexcage._transports.ssh import Logins, SshSettings, SshTransport
 from nexcage.testing.real_sshd import RealSshd
 from nexcage.tools import lxc
 
 LANES = 8
-"""Commands at once on one node, for everybody."""
+"""Commands at once on one node, for everybody but where it is said: sshd grants ten sessions to a connection."""
+WIDE = 32
+"""The same where one channel carries them all."""
 STOCK: dict[str, str | int] = {"MaxSessions": 10, "MaxStartups": "10:30:100"}
 IMAGE = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 AES = {"encryption_algs": ["aes128-gcm@openssh.com"]}
@@ -158,6 +165,9 @@ def servers(dir: Path, count: int, stack: ExitStack, *, quick: bool) -> list[Rea
     bin.mkdir(parents=True)
     if quick:
         quick_pct(bin / "pct")
+        (bin / "lxc-info").write_text("#!/bin/sh\necho $((5000000 + $2))\n")  # of: lxc-info -n ID -p -H
+        (bin / "lxc-info").chmod(0o755)
+        (bin / "kill").symlink_to("/bin/true")
     else:
         (bin / "pct").symlink_to("/bin/true")
     for n in range(count):
@@ -203,63 +213,66 @@ class Round:
         ]
 
 
-async def fleet_way(stack: AsyncExitStack, dir: Path, quick: list[RealSshd], each: int) -> dict[str, Way]:
-    """All in, and what a user would write instead; both start and stop each container once in a round."""
+async def fleet_ways(stack: AsyncExitStack, dir: Path, quick: list[RealSshd]) -> dict[str, Way]:
+    """Whole fleets, eight and 32 operations at once on a node, and what a user would write instead: the same commands on channels."""
+    ways: dict[str, Way] = {}
+    vmids: list[list[int]] = []
+    for lanes in (LANES, WIDE):
+        ids, fleet = await a_fleet(stack, dir / f"fleet-{lanes}", quick, max(2 * LANES, lanes), lanes)
+        ways[f"all in, start and stop, {lanes} at once"] = partial(driven, fleet, ids, (Stop, Start))
+        ways[f"all in, kill, {lanes} at once"] = partial(driven, fleet, ids, (partial(Kill, signal="WINCH"),))
+        vmids = vmids or [[c.machine.vmid for c in fleet if c.machine.node == server.name] for server in quick]
+    bare, fast = Bare(quick), Bare(quick, **AES)
+    await bare.open(stack)
+    await fast.open(stack)
+    look = shlex.join(lxc.look("x").argv)
+    for name, pool in (("bare", bare), ("bare AES-GCM", fast)):
+        ways[f"{name}, one command"] = partial(by_hand, pool, vmids, "")
+        ways[f"{name}, two commands"] = partial(by_hand, pool, vmids, "pct status {vmid}")
+    ways["bare, one command and a look"] = partial(by_hand, bare, vmids, look.replace("{", "{{").replace("}", "}}"))
+    return ways
+
+
+async def a_fleet(
+    stack: AsyncExitStack, dir: Path, quick: list[RealSshd], each: int, lanes: int
+) -> tuple[list[str], nexcage.Fleet]:
     top = MEMORY if MEMORY.is_dir() else dir
-    run_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="nexcage-bench-", dir=top))
     fleet = await stack.enter_async_context(
         nexcage.open_fleet(
             [server.host for server in quick],
             config=Config(ssh_config="none"),
             state_dir=dir / "state",
-            run_dir=run_dir,
-            limits=Limits(total=1000, per_node=LANES, creates_per_node=LANES),
+            run_dir=stack.enter_context(tempfile.TemporaryDirectory(prefix="nexcage-bench-", dir=top)),
+            limits=Limits(total=1000, per_node=lanes, creates_per_node=LANES),
         )
     )
-    ids = [f"web-{node:02}-{n:03}" for node in range(len(quick)) for n in range(each)]
+    ids = [f"web-{lanes}-{node:02}-{n:03}" for node in range(len(quick)) for n in range(each)]
     made = [Create(id, Spec(IMAGE, node=quick[k // each].name)) for k, id in enumerate(ids)]
     (await fleet.run(made)).raise_for_failures()
-    bare, fast = Bare(quick), Bare(quick, **AES)
-    await bare.open(stack)
-    await fast.open(stack)
-    vmids = [[c.machine.vmid for c in fleet if c.machine.node == server.name] for server in quick]
-    look = shlex.join(lxc.look("x").argv)
+    (await fleet.run([Start(id) for id in ids])).raise_for_failures()
+    return ids, fleet
 
-    async def all_in() -> int:
-        for make in (Start, Stop):
-            (await fleet.run([make(id) for id in ids])).raise_for_failures()
-        return 2 * len(ids)
 
-    async def plain(bare: Bare) -> int:
-        done = 0
-        for verb in ("start", "shutdown"):
-            done += await bare.run([[f"pct {verb} {vmid}" for vmid in own] for own in vmids])
-        return done
+async def driven(fleet: nexcage.Fleet, ids: list[str], verbs: tuple[Callable[[str], nexcage.Intent], ...]) -> int:
+    """Each of the verbs for all of them; they run before it and after it."""
+    for make in verbs:
+        (await fleet.run([make(id) for id in ids])).raise_for_failures()
+    return len(verbs) * len(ids)
 
-    async def careful(bare: Bare) -> int:
-        done = 0
-        for verb in ("start", "shutdown"):
-            lines = [[line for vmid in own for line in (f"pct {verb} {vmid}", look)] for own in vmids]
 
-            async def one(connection: Any, part: list[tuple[str, str]]) -> None:
-                for pair in part:
-                    for line in pair:
-                        await channel(connection, line)
+async def by_hand(bare: Bare, vmids: list[list[int]], then: str) -> int:
+    """Stop and start by a pool of connections, a channel for each command; ``then`` is run after each, to see what came of it."""
 
-            pairs = [[(own[k], own[k + 1]) for k in range(0, len(own), 2)] for own in lines]
-            await asyncio.gather(
-                *(one(c, own[n::LANES]) for c, own in zip(bare.connections, pairs, strict=True) for n in range(LANES))
-            )
-            done += sum(map(len, pairs))
-        return done
+    async def lane(connection: Any, verb: str, part: list[int]) -> None:
+        for vmid in part:
+            await channel(connection, f"pct {verb} {vmid}")
+            if then:
+                await channel(connection, then.format(vmid=vmid))
 
-    return {
-        "all in: fleet start and stop": all_in,
-        "bare, pct alone": lambda: plain(bare),
-        "bare, pct and a look": lambda: careful(bare),
-        "bare AES-GCM, pct alone": lambda: plain(fast),
-        "bare AES-GCM, pct and a look": lambda: careful(fast),
-    }
+    for verb in ("shutdown", "start"):
+        pairs = zip(bare.connections, vmids, strict=True)
+        await asyncio.gather(*(lane(one, verb, own[n::LANES]) for one, own in pairs for n in range(LANES)))
+    return 2 * sum(map(len, vmids))
 
 
 async def measure(ways: dict[str, Way], rounds: int, profile: str) -> dict[str, dict[str, float]]:
@@ -308,14 +321,14 @@ async def main_async(given: Any, dir: Path) -> dict[str, dict[str, float]]:
                 }
             if "fleet" in given.only:
                 quick = servers(dir / "quick", given.nodes, started, quick=True)
-                ways |= await fleet_way(stack, dir, quick, max(1, given.each // 4))
+                ways |= await fleet_ways(stack, dir, quick)
             return await measure(ways, given.rounds, given.profile)
 
 
 def main() -> None:
     parser = options(__doc__ or "", rounds=5)
     parser.add_argument("--nodes", type=int, default=16)
-    parser.add_argument("--each", type=int, default=40, help="commands per node and round")
+    parser.add_argument("--each", type=int, default=40, help="commands per node and round of the transport alone")
     parser.add_argument("--only", default="transport,fleet", help="transport or fleet")
     parser.add_argument("--profile", default="", help="part of the name of a way to profile")
     given = parser.parse_args()
@@ -323,7 +336,9 @@ def main() -> None:
         results = anyio.run(main_async, given, Path(folder))
     for column in ("client CPU ms/op", "wall ms/op"):
         for name, row in results.items():
-            to = "bare asyncssh" if "transport" in name or name.startswith("bare asyncssh") else "bare, pct alone"
+            to = "bare asyncssh" if "transport" in name or "asyncssh" in name else "bare, one command"
+            if "start and stop" in name or "two commands" in name:
+                to = "bare, two commands"
             row[f"{column.split(' ms')[0]} ÷ bare"] = row[column] / results[to][column]
     show(
         "runner",

@@ -127,13 +127,8 @@ class Driver:
 
     def _holders_has(self, id: str) -> bool:
         holder = self._turns.holder(id)
-        if holder is None:
-            return False
-        running = self._observer.machine(id).running
-        # Before it began, it may be what asks about the one before it, which a dead driver may have begun with the same key.
-        return holder.began is not None or (
-            running is not None and (running.op_id, running.owner) == (holder.op_id, self._owner)
-        )
+        # Before it begins, it may be what asks about the one before it, which may have the same key and be of this driver too.
+        return holder is not None and (holder.began is not None or holder.beginning)
 
     # ---- taking turns ------------------------------------------------------------------------------------------------------
 
@@ -484,15 +479,17 @@ class Driver:
                 return None  # that took its time: decide and look again
             steps = await self._begin(op, intent, machine, node, backend, look)
             node.at_work += 1
+            op.beginning = True
             try:
                 return await self._carry_out(op, cell, steps, node, backend)
             finally:
+                op.beginning = False
                 node.at_work -= 1
 
     async def _begin(
         self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
     ) -> Steps:
-        """Its way to the node. `Began` is durable by then, or will be with the first step where nothing can happen before that."""
+        """Its way to the node. `Began` is written with the first step, or before the verb where that may act otherwise."""
         epoch = await self._lease.hold()
 
         def begin(now: Machine) -> Began:
@@ -526,8 +523,6 @@ class Driver:
         steps = self._recovery.steps(node, began, look, hurry=op.hurry)
         steps.begin_with(draft, machine.apply(began), told)
         steps.bundle = op.bundle
-        if not getattr(backend, "only_commands", False):
-            await steps.begun()
         return steps
 
     # ---- doing -------------------------------------------------------------------------------------------------------------
@@ -547,14 +542,14 @@ class Driver:
             may_retry=self._may_retry,
         )
         try:
+            if not getattr(backend, "only_commands", False):
+                await steps.begun()
             ended, error = await attempt.until_known()
         except JournalError as trouble:  # a step could not be written down, so that step did not run; earlier ones did
             trouble.uncertain = steps.count > 1
             raise
-        except Raced:
-            raise
         except BaseException as cause:
-            if op.began is None and not isinstance(cause, Exception):
+            if op.began is None and (isinstance(cause, NexcageError) or not isinstance(cause, Exception)):
                 raise  # it has not begun
             began = await steps.begun()
             problem = Problem.of(Uncertain(op.op_id, f"{began.op} was cancelled"))

@@ -24,7 +24,8 @@ __all__ = ["Operation", "notes_of", "repeated"]
 
 
 class Operation:
-    """One intent from the moment it was taken. ``began`` is set once its `Began` is durable.
+    """One intent from the moment it was taken. ``began`` is set once its `Began` is durable; while it is ``beginning``, that may be so
+    before it is set.
 
     ``hurry`` (of a stop) is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
     its place before it began. ``requested``: the HA manager was asked for it. ``scope`` ends it then, and when it takes too long;
@@ -36,6 +37,7 @@ class Operation:
         self.op_id: str = op_id
         self.at: float = loop_time()
         self.began: Began | None = None
+        self.beginning: bool = False
         self.retries: int = 0
         self.hurry: Hurry | None = Hurry() if isinstance(intent, Stop) else None
         self.scope: anyio.CancelScope = anyio.CancelScope()

@@ -102,8 +102,19 @@ class Steps:
     async def begun(self) -> Began:
         """Its `Began`, written now if no step has been. Raises what the draft raises, and JournalError."""
         if self._draft is not None:
-            self._has_begun(*await self._journal.append(self._draft))
+            await self._begin(self._draft)
         return self._began
+
+    async def _begin(self, draft: Draft, *first: Attempted) -> None:
+        try:
+            began, *_ = await self._journal.append(draft, *first)
+        except anyio.get_cancelled_exc_class():  # asyncio's Task.cancel comes through also where it is written
+            machine = self._journal.machines.get(self._began.id)
+            now = None if machine is None else machine.running
+            if now is not None and (now.op_id, now.owner) == (self._began.op_id, self._began.owner):
+                self._has_begun(now)
+            raise
+        self._has_begun(began)
 
     def _has_begun(self, began: Event) -> None:
         assert isinstance(began, Began)
@@ -161,7 +172,7 @@ class Steps:
         if self._draft is None:
             await self._journal.append(step)
         else:
-            self._has_begun(*(await self._journal.append(self._draft, step))[:1])
+            await self._begin(self._draft, step)
             began = self._began
             # What was cancelled or overtaken just then has not run anything, and is to say so.
             await anyio.lowlevel.checkpoint_if_cancelled()

@@ -101,8 +101,9 @@ class FileJournal:
     async def append(self, *drafts: Draft) -> tuple[Event, ...]:
         """Number the events and make them durable, all or none; they are published before it returns.
 
-        A cancellation that arrives before the disk is asked writes nothing; later ones wait until it has answered (asyncio's
-        ``Task.cancel`` does not wait, the records may then stand). Drafts that are functions are called in a worker thread.
+        A cancellation that arrives before the disk is asked writes nothing; later ones wait until it has answered. After asyncio's
+        ``Task.cancel``, which is raised all the same, `machines` tells whether they stand. Drafts that are functions are called in a
+        worker thread.
         """
         self._usable()
         if not drafts:
@@ -170,16 +171,22 @@ class FileJournal:
             try:
                 await call.woken.wait()
             except BaseException:
+                await self._answered(call)
                 if call in self._waiting:
                     self._withdraw(call)
                     raise
                 if anyio.current_effective_deadline() != -math.inf:  # asyncio's Task.cancel: nothing would say it again
                     raise
-                with anyio.CancelScope(shield=True):  # the cancelled scope says it again at the next checkpoint
-                    await call.woken.wait()
         if not call.served:
             with anyio.CancelScope(shield=True):
                 await self._lead(call)
+
+    async def _answered(self, call: _Append) -> None:
+        """Until the disk, once it was asked, has answered; a cancelled scope says so again at the next checkpoint."""
+        with anyio.CancelScope(shield=True):
+            while call.woken is not None and call not in self._waiting and not call.served:
+                with contextlib.suppress(anyio.get_cancelled_exc_class()):
+                    await call.woken.wait()
 
     def _withdraw(self, call: _Append) -> None:
         self._waiting.remove(call)

@@ -412,3 +412,27 @@ async def test_an_unreadable_journal_is_an_error_that_names_it(tmp_path):
     with pytest.raises(JournalError, match=str(tmp_path)):
         async with open_journal(tmp_path, owner="one"):
             pass
+
+
+async def test_a_native_cancel_of_a_whole_batch_before_the_thread_began_stops_no_later_writer(tmp_path, life):
+    held, let = threading.Event(), threading.Event()
+    async with open_journal(tmp_path, owner="one") as journal:
+
+        def occupy() -> None:
+            held.set()
+            let.wait(20)
+
+        busy = asyncio.create_task(journal.run(occupy))
+        await anyio.to_thread.run_sync(held.wait)
+        batch = [asyncio.create_task(journal.append(life.create(f"web-{n}"))) for n in range(3)]
+        for _ in range(5):  # the first one leads, and has asked the thread
+            await asyncio.sleep(0)
+        for one in reversed(batch):
+            one.cancel()
+        ends = await asyncio.gather(*batch, return_exceptions=True)
+        let.set()
+        await busy
+        assert {type(end) for end in ends} == {asyncio.CancelledError}
+        with anyio.fail_after(10):
+            await journal.append(life.create("web-9"))
+        assert set(journal.machines) == {"web-9"}

@@ -167,7 +167,7 @@ def observed(guest: Guest | None, machine: Machine) -> State:
     """
     if guest is None:
         return State.ABSENT
-    if guest.running and guest.waiting:
+    if guest.running and (guest.waiting or _leaving(guest, machine)):
         return State.CREATED
     if guest.running:
         if guest.silent and machine.state is State.PAUSED:
@@ -175,6 +175,11 @@ def observed(guest: Guest | None, machine: Machine) -> State:
         # PVE freezes the inner cgroup while it snapshots or backs up: that is not a pause (design 7).
         return State.PAUSED if guest.frozen and guest.lock not in ("snapshot", "backup") else State.RUNNING
     return State.STOPPED if machine.ran or guest.kind == "oci" or _ended(guest, machine) else State.CREATED
+
+
+def _leaving(guest: Guest, machine: Machine) -> bool:
+    """Whether the init that waited at its gate is gone and LXC's monitor not yet: nobody has started the program."""
+    return guest.gated and not guest.pid and machine.state is State.CREATED
 
 
 def _ended(guest: Guest, machine: Machine) -> bool:

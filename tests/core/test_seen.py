@@ -100,6 +100,19 @@ def test_the_state_that_looking_shows(guest: Guest | None, ran: bool, state: Sta
     assert observed(guest, Machine("web-1", ran=ran)) is state
 
 
+@pytest.mark.parametrize(
+    ("guest", "state"),
+    [
+        (Guest(104, running=True, gated=True, waiting=True, pid=7), State.CREATED),
+        (Guest(104, running=True, gated=True), State.CREATED),  # its monitor is there a moment longer than its init
+        (Guest(104, running=True, gated=True, pid=7), State.RUNNING),
+        (Guest(104, gated=True), State.STOPPED),
+    ],
+)
+def test_nobody_is_said_to_have_started_a_created_one_whose_init_is_gone(guest: Guest, state: State) -> None:
+    assert observed(guest, Machine("web-1", state=State.CREATED, was=State.CREATED, pid=7)) is state
+
+
 INTENTS: dict[str, Intent] = {
     "create": Create("web-1", SPEC), "start": Start("web-1"), "stop": Stop("web-1"), "pause": Pause("web-1"),
     "resume": Resume("web-1"), "delete": Delete("web-1"), "kill": Kill("web-1"),

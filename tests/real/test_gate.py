@@ -174,8 +174,11 @@ async def test_a_created_one_can_be_killed(place: Place) -> None:
         pid = (await web.create(place.spec("/bin/sleep", "1000"))).pid
         await web.kill("TERM")
         _until_gone(pid)
-        await web.reconcile()
-        assert web.machine.state is State.STOPPED
+        assert await web.wait(State.STOPPED, timeout=60) is State.STOPPED  # LXC's monitor goes a moment later
+        told = [
+            event.state for event in nexcage.read_journal(place.dir / "state") if isinstance(event, nexcage.Observed)
+        ]
+        assert told == [State.STOPPED]
 
 
 async def test_a_hook_of_the_start_that_fails_leaves_nothing_behind(place: Place) -> None:

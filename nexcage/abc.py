@@ -132,7 +132,7 @@ class Backend(Protocol):
     Optional: ``family``: the backends that say the same word share one look, which shows the containers of all of them (``pve`` for
     ``lxc`` and ``vm``); without it a backend looks for itself. ``holds_created`` (True): a created container has a process.
     ``restarts`` (True): one that has stopped can be started again. ``only_commands`` (False): whatever its verbs change, they change by
-    ``node.run``; then the record that an operation began is written together with its first step.
+    ``node.run``, the first of it by one alone; then the record that an operation began is written together with its first step.
 
     Optional: ``async def mend(self, node, ref, lock, proof)``: remove what a killed create (``lock`` "create") or delete ("destroyed")
     left half done, by a command that proves in the same breath that it is ours (``proof`` is the `nexcage.Settled` of the step that

@@ -51,6 +51,25 @@ async def test_the_same_key_finds_out_what_became_of_one_whose_outcome_could_not
     assert len([effect for effect in sim.effects() if effect["op_id"] == "once"]) == 1
 
 
+@pytest.mark.parametrize("only_commands", [True, False])
+async def test_what_cannot_be_recorded_has_surely_not_begun(
+    sim: SimCluster, monkeypatch: pytest.MonkeyPatch, only_commands: bool
+) -> None:
+    monkeypatch.setattr("nexcage._backends.lxc.Lxc.only_commands", only_commands)
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        before = len(sim.effects())
+        on_write(monkeypatch, b'"event":"began"', do=full)
+
+        with pytest.raises(JournalError) as caught:
+            await fleet["web-1"].start()
+
+        assert not caught.value.uncertain
+        machine = fleet.machines["web-1"]
+        assert (machine.running, machine.state, len(sim.effects())) == (None, State.CREATED, before)
+        await fleet["web-1"].start()
+
+
 @pytest.mark.sim(nodes=1)
 @pytest.mark.parametrize("only_commands", [True, False])
 async def test_cancelled_natively_while_its_beginning_is_written_it_says_that_nothing_was_started(

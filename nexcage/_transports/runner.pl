@@ -160,7 +160,7 @@ sub mortal { $SIG{$_} = 'DEFAULT' for qw(TERM HUP INT PIPE) }
 # --- The warden: told of every command of ours; when the runner is gone and has not taken them back, it ends them.
 # What it is told stays in a pipe, and it sleeps on another one, until that ends or the first is about to be full.
 
-my $unread = 0;
+my ($unread, $untold) = (0, '');
 
 sub start_warden {
     pipe(my $notes, my $pen) or return;
@@ -191,8 +191,11 @@ sub guard {
 sub tell_warden {
     my ($sign, $p) = @_;
     return unless $warden && $p->{pid};
-    $unread += syswrite($warden, "$sign$p->{pid} $p->{cancel}\n") || 0;
-    if ($unread > 32768) { $unread = 0; syswrite $waker, '.' }
+    $untold .= "$sign$p->{pid} $p->{cancel}\n";
+    my $n = syswrite($warden, $untold) || 0;
+    substr $untold, 0, $n, '';
+    $unread += $n;
+    if ($unread > 32768 || length $untold) { $unread = 0; syswrite $waker, '.' }
 }
 
 # --- A process of a command: its pipes, its deadline, its end. The session and the supervisors use it alike.
@@ -228,6 +231,7 @@ sub begin {
     tell_warden('+', $p) unless $p->{supervised};
     for my $kind ('o', 'e') {
         my $pipe = $p->{$kind} = $kind eq 'o' ? $out : $err;
+        fcntl $pipe, Fcntl::F_SETFL, Fcntl::O_NONBLOCK;    # who has the other end can open this one too, and be the first to read
         reading(fileno $pipe, $p->{read}{$kind} = sub { take($p, $kind) });
     }
     if ($feed) { unblock($feed); $p->{feed} = $feed; feed($p) }

@@ -1,6 +1,7 @@
 """One session of a runner: what ends it, what becomes of its commands then, and what it may cost."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -158,6 +159,48 @@ async def test_what_ignores_term_ends_with_a_runner_that_was_killed(node, tmp_pa
         os.kill(node.pid, signal.SIGKILL)
 
     await until(lambda: not alive(pid))
+
+
+async def test_a_warden_that_is_behind_misses_no_command(node, tmp_path):
+    await node.run(command("true"))
+    (warden,) = children(node.pid)
+    os.kill(warden, signal.SIGSTOP)
+    small = 4096
+    for fd in Path(f"/proc/{warden}/fd").iterdir():
+        if str(fd.readlink()).startswith("pipe:"):
+            with fd.open("rb", buffering=0) as pipe:
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, small)
+    for _ in range(small // 20):  # two lines of more than ten bytes for each
+        await node.run(command("true"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.run, shell('echo $$ > "$1"; exec sleep 600', str(tmp_path / "late")))
+        pid = await pid_in(tmp_path / "late")
+        os.kill(warden, signal.SIGCONT)
+        await node.run(command("true"))  # with this it is told of all
+        os.kill(node.pid, signal.SIGKILL)
+
+    await until(lambda: not alive(pid))
+
+
+def reading(pid: int) -> set[bool]:
+    """Whether those pipes that a process reads would keep it waiting."""
+    fds = [fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()).startswith("pipe:")]
+    flags = [int(Path(f"/proc/{pid}/fdinfo/{fd}").read_text().split()[3], 8) for fd in fds]
+    return {not each & os.O_NONBLOCK for each in flags if each & os.O_ACCMODE == os.O_RDONLY}
+
+
+@pytest.mark.parametrize("step", [None, claim()])
+async def test_a_command_that_takes_its_output_back_does_not_keep_who_reads_it(node, tmp_path, step):
+    script = 'echo $$ > "$1"; while :; do echo x; read x < /proc/self/fd/1; done'
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.run, shell(script, str(tmp_path / "pid"), claim=step))
+        pid = await pid_in(tmp_path / "pid")
+        reader = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert (reader == node.pid) == (step is None)
+        assert reading(reader) == {False}
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.leaves_processes

@@ -28,12 +28,11 @@ for op in "$@"; do
   while :; do
     case $s in *.*) m="$m${s%%.*}[.]" s=${s#*.} ;; *) break ;; esac
   done
-  # From standard input, so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
+  # [D], so that grep does not find its own command line; cmdline shows a shell that has not come to its exec yet.
   # A simulated node on this machine runs its tools as real processes: those are in the real /proc, which is only read.
   # The whole id: order-1 is not order-17.
-  grep -qsazE -f - "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline <<EOF && printf '%s\n' "$op"
-NEXCAGE_OP_ID=$m$s([^A-Za-z0-9_.-]|\$)
-EOF
+  grep -qsazE -e "NEXCAGE_OP_I[D]=$m$s([^A-Za-z0-9_.-]|\$)" \
+    "$R"/proc/[0-9]*/environ /proc/[0-9]*/environ /proc/[0-9]*/cmdline && printf '%s\n' "$op"
 done
 """
 """Those operations among the arguments that have a process."""

@@ -39,7 +39,7 @@ cat "$R/etc/pve/.members" - "$R/etc/pve/.vmlist" <<'EOF'
 EOF
 printf '\n@nexcage running\n'
 set -f
-found=$(sed -n 's#.* @/var/lib/lxc/\([0-9]\{1,\}\)/command$#\1#p; s/^\(UPID:[^ ]*\) *[^ ]* *$/\1/p' \
+found=$(sed -n '/^UPID:/!s#.* @/var/lib/lxc/\([1-9][0-9]*\)/command$#\1#p; s/^\(UPID:[^ ]*\) *[^ ]* *$/\1/p' \
   "$R/proc/net/unix" "$R/var/log/pve/tasks/active")
 waiting= frozen=
 for id in $found; do

@@ -376,6 +376,27 @@ async def test_whoever_talks_to_a_container_does_not_make_it_two(disk: OnDisk, s
 
 
 @pytest.mark.parametrize("shell", LOOKING)
+async def test_only_a_socket_makes_a_container_run_and_only_its_own(disk: OnDisk, shell: str) -> None:
+    for vmid in (104, 105):
+        await disk.create(Mark("f1", f"web-{vmid}", vmid, "op-1"))
+    await disk.pct("start", "104")
+    sockets = disk.root / "proc/net/unix"
+    sockets.write_text(
+        "".join(line + line.replace("/104/", "/0104/") for line in sockets.read_text().splitlines(keepends=True))
+    )
+    active = disk.root / "var/log/pve/tasks/active"
+    active.parent.mkdir(parents=True, exist_ok=True)
+    active.write_text(
+        "UPID:pve-01:00000001:00001234:66666666:vzstart:105:root@pam: 1 66666670 no @/var/lib/lxc/105/command\n"
+    )
+    command = lxc.look("pve-01")
+    guests = command.parse(await disk.real(shell, command)).guests
+    assert {vmid: (guest.running, guest.pid) for vmid, guest in guests.items()} == {
+        104: (True, disk.node.model.init_pid(104)), 105: (False, 0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", LOOKING)
 async def test_files_without_a_last_newline_and_files_that_are_missing_do_not_hide_others(
     disk: OnDisk, shell: str
 ) -> None:

@@ -188,13 +188,17 @@ sub guard {
     POSIX::_exit(0);
 }
 
+# A command's beginning is said twice: by its own process, which has the warden's pipes open till its exec, so that a runner that
+# is killed meanwhile leaves nothing; and by us, who say it later when the pipe is full.
+sub enlist { my ($p) = @_; syswrite $warden, "+$$ $p->{cancel}\n" if $warden && !$p->{supervised} }
+
 sub tell_warden {
     my ($sign, $p) = @_;
-    return unless $warden && $p->{pid};
+    return if !$warden || $p->{supervised};
     $untold .= "$sign$p->{pid} $p->{cancel}\n";
     my $n = syswrite($warden, $untold) || 0;
     substr $untold, 0, $n, '';
-    $unread += $n;
+    $unread += 2 * $n;
     if ($unread > 32768 || length $untold) { $unread = 0; syswrite $waker, '.' }
 }
 
@@ -216,6 +220,7 @@ sub begin {
         $ENV{$_} = $p->{env}{$_} for keys %{ $p->{env} };
         $SIG{TERM} = 'DEFAULT';
         $^W = 0;
+        enlist($p);
         ready();
         exec { $p->{argv}[0] } @{ $p->{argv} } or
         my ($exit, $why) = $! == POSIX::ENOENT || $! == POSIX::ENOTDIR ? (127, 'not found') : (126, "$!");
@@ -226,9 +231,9 @@ sub begin {
     return "no process: $!" unless defined $pid;
     $p->{pid}   = $pid;
     $p->{began} = now();
+    tell_warden('+', $p);
     $p->{left}  = 5 * $DRAIN;
     $p->{kept}  = { map { $_ => { head => '', tail => '', total => 0 } } 'o', 'e' };
-    tell_warden('+', $p) unless $p->{supervised};
     for my $kind ('o', 'e') {
         my $pipe = $p->{$kind} = $kind eq 'o' ? $out : $err;
         fcntl $pipe, Fcntl::F_SETFL, Fcntl::O_NONBLOCK;    # who has the other end can open this one too, and be the first to read
@@ -351,7 +356,7 @@ sub settle {
     kill 'KILL', -$p->{pid} if $p->{ending} && $p->{cancel} eq 'kill';
     forget($p->{$_}) for qw(deadline grace drain lost);
     starve($p);
-    tell_warden('-', $p) unless $p->{supervised};
+    tell_warden('-', $p);
     my $status = waitpid($p->{pid}, 0) == $p->{pid} ? $? : -1;
     my $signal = $status & 127;
     $p->{signalled} = $status >= 0 && $signal ? 1 : 0;

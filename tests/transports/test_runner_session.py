@@ -204,6 +204,21 @@ async def test_a_command_that_takes_its_output_back_does_not_keep_who_reads_it(n
 
 
 @pytest.mark.leaves_processes
+async def test_a_runner_that_is_killed_while_it_begins_commands_leaves_none(machine, tmp_path):
+    for moment in range(40):
+        node = machine.link()
+        await node.run(command("true"))
+        file = tmp_path / str(moment)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(24):
+                tasks.start_soon(node.run, shell('echo $$ >> "$1"; exec sleep 600', str(file)))
+            await anyio.sleep(moment * 0.0005)  # no promise hangs on it: it spreads the moments over the beginning
+            os.kill(node.pid, signal.SIGKILL)
+        pids = [int(word) for word in file.read_text().split()] if file.exists() else []
+        await until(lambda pids=pids: not any(map(alive, pids)), 5)
+
+
+@pytest.mark.leaves_processes
 async def test_claimed_commands_go_on_when_their_runner_is_closed(machine, node, tmp_path):
     script = 'echo $$ > "$1"; while [ ! -e "$1.go" ]; do sleep 0.02; done; echo over'
     wanted = shell(script, str(tmp_path / "pid"), claim=claim())

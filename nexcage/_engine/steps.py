@@ -133,9 +133,9 @@ class Steps:
     async def run(self, command: Command[T]) -> T:
         if command.safe:
             return await self._node.run(command)
-        if await self._lease.hold() != self._began.epoch:  # raises Fenced when another state directory has it
-            raise Fenced(self._fleet)
+        await self._hold()
         step, command = await self._step(command)
+        await self._hold()  # the disk may have taken long, and a driver that slept meanwhile has lost the lease
         before, self.touched = self.touched, True
         result: Result | None = None
         try:
@@ -154,6 +154,11 @@ class Steps:
         except (NotOurs, IllegalTransition):  # said before the command itself began
             self.touched = before
             raise
+
+    async def _hold(self) -> None:
+        """Raises Fenced when another state directory has the lease, or has had it since the operation began."""
+        if await self._lease.hold() != self._began.epoch:
+            raise Fenced(self._fleet)
 
     async def _step(self, command: Command[T]) -> tuple[Attempted, Command[T]]:
         """The next step, journaled, and the command with its claim."""

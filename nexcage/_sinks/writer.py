@@ -32,7 +32,10 @@ class Writer:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            await anyio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+            await self._pooled(work)
+            return
+        if hasattr(loop, "threads_busy"):  # virtual time, which stands still only for threads of the pool
+            await self._pooled(work)
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="nexcage journal", daemon=True)
@@ -40,6 +43,10 @@ class Writer:
         done: asyncio.Future[None] = loop.create_future()
         self._jobs.put((work, loop, done))
         await done
+
+    async def _pooled(self, work: Callable[[], None]) -> None:
+        async with self._limiter:
+            await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
 
     def close(self) -> None:
         """End the thread once it has done what it was given."""

@@ -11,6 +11,7 @@ import nexcage
 from nexcage import Command, Host, Result, Spec, State
 from nexcage._backends.lxc import Lxc
 from nexcage._sinks.disk import Disk
+from nexcage._sinks.journal import FileJournal
 from nexcage.abc import Transport
 from nexcage.testing import SimCluster
 
@@ -115,3 +116,41 @@ async def test_what_another_driver_began_first_is_not_run_twice(sim: SimCluster,
 
     assert sorted(answer.changed for answer in answers if isinstance(answer, nexcage.Done)) == [False, True]
     assert len(sim.effects()) == 2
+
+
+class Lent:
+    """A lease that is lost at a given moment."""
+
+    def __init__(self, lease: Any) -> None:
+        self.lease = lease
+        self.lost = False
+
+    async def hold(self) -> int:
+        if self.lost:
+            raise nexcage.Fenced("f1")
+        return int(await self.lease.hold())
+
+    async def aclose(self) -> None: ...
+
+
+async def test_a_lease_that_is_lost_while_a_step_is_written_keeps_its_command_from_running(
+    sim: SimCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        driver: Any = fleet._driver  # pyright: ignore[reportPrivateUsage]
+        lent = Lent(driver._lease)
+        driver._lease = driver._recovery._lease = lent
+        append = FileJournal.append
+
+        async def slow(self: FileJournal, *drafts: Any) -> Any:
+            written = await append(self, *drafts)
+            lent.lost = any(isinstance(event, nexcage.Attempted) for event in written)
+            return written
+
+        monkeypatch.setattr(FileJournal, "append", slow)
+        with pytest.raises(nexcage.Fenced):
+            await fleet["web-1"].start()
+
+        assert len(sim.effects()) == 1
+        assert fleet["web-1"].machine.state is State.CREATED

@@ -95,7 +95,7 @@ class Steps:
         """Write its `Began` together with the first step: one wait for the disk instead of two. ``told`` hears of it once it is durable;
         until then ``machine`` is what it will be.
 
-        Only for verbs whose every effect is a command of this node, so that nothing can happen before.
+        A verb that may change things by other means than commands of this node has to find it written: call `begun` before it.
         """
         self._draft, self._told, self.begins = draft, told, machine
 

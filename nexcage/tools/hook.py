@@ -2,8 +2,8 @@ r"""One hook of a bundle, run on a node: exactly its argv and environment, the s
 
 Perl of ``perl-base``, because a shell cannot give a program another name than its path, nor wait with a deadline for it alone. What
 is to be run comes by standard input (an environment may hold secrets): records of a tag, a length of 32 bits, the value and a NUL. The hook
-is in a session of its own; when its time is over its whole process group is killed. Only the hook itself is waited for: what it left
-running in the background may hold its output open as long as it likes.
+is in a session of its own; when its time is over its whole process group is killed, and given a second to be gone. Only the hook itself is
+waited for: what it left running in the background may hold its output open as long as it likes.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ while (1) {
     if (waitpid($pid, 1) == $pid) { $status = $?; last }
     if ($stop || defined $until && now() >= $until) {
         kill "KILL", -$pid; kill "KILL", $pid; waitpid $pid, 0;
+        for (1 .. 100) { last if !kill 0, -$pid; select undef, undef, undef, 0.01 } # a killed process ends in its own time
         refuse($stop ? "it was interrupted" : "it took longer than its timeout of $most s");
     }
     my ($reading, $writing) = ("", "");

@@ -205,7 +205,8 @@ async def test_a_deadline_ends_it_by_its_class(machine, tmp_path, cancel):
     asked = await machine.settled(claim())
     assert result.lost == asked.result.lost == "deadline"
     assert result.exit == asked.result.exit == (9 if cancel == "term" else None)
-    assert not alive(await pid_in(tmp_path / "pid"))
+    pid = await pid_in(tmp_path / "pid")
+    await until(lambda: not alive(pid))
 
 
 async def test_what_ignores_term_is_killed_in_class_kill(machine, tmp_path):

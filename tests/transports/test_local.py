@@ -141,7 +141,8 @@ async def test_a_deadline_ends_the_whole_group(local, tmp_path):
     result = await local.run(shell('sleep 600 & echo $! > "$1"; wait', str(tmp_path / "pid"), timeout=0.3))
 
     assert (result.exit, result.lost) == (None, "deadline")
-    assert not alive(await pid_in(tmp_path / "pid"))
+    pid = await pid_in(tmp_path / "pid")
+    await until(lambda: not alive(pid))
 
 
 async def test_what_ignores_term_is_killed_a_second_later(local, tmp_path):

@@ -166,6 +166,8 @@ class Driver:
         holder = self._turns.holder(intent.id)
         if holder is None:
             return
+        if isinstance(intent, Stop) and intent.force and holder.hurry is not None:
+            holder.hurry.set()  # also of one that has not begun: its shutdown is skipped then
         if holder.began is None:
             if intent.op in (Op.STOP, Op.DELETE) and holder.intent.op in _SUPERSEDED:
                 holder.superseded_by = intent.op
@@ -177,8 +179,6 @@ class Driver:
             and holder.began.via is machine.state is not holder.began.before
         ):
             machine.rule(intent, strict_oci=self._strict)
-        if isinstance(intent, Stop) and intent.force and holder.hurry is not None:
-            holder.hurry.set()
 
     def _superseded(self, op: Operation) -> NexcageError:
         machine = self._observer.machine(op.intent.id)

@@ -115,7 +115,8 @@ async def test_a_paused_container_stops_gracefully(sim: SimCluster) -> None:
 
 
 @pytest.mark.sim(nodes=1)
-async def test_a_forced_stop_ends_a_graceful_one_that_waits(sim: SimCluster) -> None:
+@pytest.mark.parametrize("later", [0.0, 0.001, 0.01, 0.05, 5.0])  # seconds: before it begins, while it does, and after
+async def test_a_forced_stop_ends_a_graceful_one_that_waits(sim: SimCluster, later: float) -> None:
     sim.inits("stubborn")
     async with sim.fleet() as fleet, anyio.create_task_group() as tasks:
         web = fleet["web-1"]
@@ -123,7 +124,7 @@ async def test_a_forced_stop_ends_a_graceful_one_that_waits(sim: SimCluster) -> 
         await web.start()
         start = anyio.current_time()
         tasks.start_soon(web.stop, 600)
-        await anyio.sleep(5)
+        await anyio.sleep(later)
 
         await web.stop(force=True)
 

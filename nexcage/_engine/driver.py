@@ -21,7 +21,7 @@ from nexcage._core.adopting import adoptable
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
 from nexcage._core.copies import copied
-from nexcage._core.events import Began, Ended, Problem, Succeeded
+from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded
 from nexcage._core.intents import Adopt, Create, Intent, Kill, Start, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
@@ -196,7 +196,7 @@ class Driver:
             machine.node or "?",
             f"{op.intent.op} of '{op.intent.id}' took longer than {timeout:g} s (limits.op_timeout)",
         )
-        error.uncertain = op.began is not None
+        error.uncertain = op.began is not None and not op.untouched
         raise error
 
     # ---- deciding ----------------------------------------------------------------------------------------------------------
@@ -562,6 +562,7 @@ class Driver:
                 end, _ = op.failed(began, began.before, self._observer.machine(began.id).pid, never, lost=False)
             with anyio.CancelScope(shield=True), anyio.move_on_after(30):
                 await self._journal.append(end)
+                op.untouched = isinstance(end, Failed)
             if isinstance(cause, Exception):
                 raise Uncertain(op.op_id, f"{began.op} broke: {type(cause).__name__}: {cause}") from cause
             raise

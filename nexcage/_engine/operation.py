@@ -28,8 +28,9 @@ class Operation:
     before it is set.
 
     ``hurry`` (of a stop) is set when a forced stop wants a graceful one to end; ``superseded_by`` when another operation took
-    its place before it began. ``requested``: the HA manager was asked for it. ``scope`` ends it then, and when it takes too long;
-    its deadline stands still while it waits for its turn. ``bundle``: what a create is made from, where its backend is told.
+    its place before it began. ``scope`` ends it then, and when it takes too long; its deadline stands still while it waits for its turn.
+    ``requested``: the HA manager was asked for it. ``untouched``: it was ended before its first command, and that is recorded.
+    ``bundle``: what a create is made from, where its backend is told.
     """
 
     def __init__(self, intent: Intent, op_id: str) -> None:
@@ -43,6 +44,7 @@ class Operation:
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self.superseded_by: Op | None = None
         self.requested: bool = False
+        self.untouched: bool = False
         self.bundle: Ready | Handed | None = None
 
     @property

@@ -12,7 +12,7 @@ import pytest
 import nexcage
 from nexcage import Failed, Spec, State
 from nexcage._sinks.disk import Disk
-from nexcage.errors import JournalError
+from nexcage.errors import JournalError, NodeTimeout
 from nexcage.testing import SimCluster
 
 SPEC = Spec(image="local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst")
@@ -98,3 +98,27 @@ async def test_cancelled_natively_while_its_beginning_is_written_it_says_that_no
 def cancel(tasks: list[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
+
+
+@pytest.mark.sim(nodes=1)
+async def test_out_of_time_while_its_beginning_is_written_it_is_certain_that_nothing_was_started(
+    sim: SimCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        before = len(sim.effects())
+
+        def time_is_up() -> None:
+            held = fleet._driver._turns.holder("web-1")
+            assert held is not None
+            held.scope.cancel()  # as its deadline does
+
+        on_write(monkeypatch, b'"event":"began"', do=time_is_up)
+
+        with pytest.raises(NodeTimeout, match="op_timeout") as caught:
+            await fleet["web-1"].start()
+
+        machine = fleet.machines["web-1"]
+        assert not caught.value.uncertain
+        assert (machine.running, machine.state, len(sim.effects())) == (None, State.CREATED, before)
+        assert isinstance(machine.done[-1], Failed)

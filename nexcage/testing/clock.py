@@ -74,6 +74,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop whose time begins at 0 and passes only while everybody waits."""
 
     _ready: deque[asyncio.Handle]  # asyncio's own: what runs next, in order
+    _clock_resolution: float  # asyncio's own: how much earlier than its time a timer may run
 
     def __init__(self) -> None:
         self._virtual_now: float = 0.0
@@ -86,6 +87,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual_now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let ``seconds`` go by."""
+        self._virtual_now += seconds
+        # After some months a nanosecond is less than what a double can tell, and asyncio would take no timer for due.
+        self._clock_resolution = max(self._clock_resolution, 2 * math.ulp(self._virtual_now))
 
     def call_soon(  # type: ignore[override]  # typeshed ties args to callback, which nothing here depends on
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -191,7 +198,7 @@ class _Selector(selectors.DefaultSelector):
                 "real sockets, pipes or child processes are open under virtual time; "
                 "use the real clock for them (@pytest.mark.sim(real_time=True))"
             )
-        self._loop._virtual_now += timeout
+        self._loop.pass_time(timeout)
         return []
 
     def _last_wait(self) -> list[tuple[selectors.SelectorKey, int]]:

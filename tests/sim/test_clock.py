@@ -28,6 +28,19 @@ def test_days_pass_in_no_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("years", [1, 100])
+def test_a_clock_that_has_run_for_years_still_wakes_those_who_wait(name: str, years: int) -> None:
+    async def main() -> float:
+        await anyio.sleep(years * 365.25 * 86400)
+        start = anyio.current_time()
+        for _ in range(1000):
+            await anyio.sleep(0.1)
+        return anyio.current_time() - start
+
+    assert virtual_run(main, backend_name=name) == pytest.approx(100, abs=0.01)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_timers_fire_in_order(name: str) -> None:
     async def main() -> list[float]:
         fired: list[float] = []

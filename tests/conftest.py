@@ -70,7 +70,7 @@ def _no_process_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("leaves_processes"):
         return
     left = _children() - before
-    patience = time.monotonic() + 2.0  # an executor's thread may be about to reap the last one
+    patience = time.monotonic() + 20.0  # an executor's thread may be about to reap the last one
     while left and time.monotonic() < patience:
         time.sleep(0.01)
         left = _children() - before

@@ -89,7 +89,7 @@ FILE = "/etc/pve/faults.json"
 _FOR_EVER = 1e12
 _INTERRUPTIBLE = 3600.0
 _CHUNK = 4096
-_LOOKS = 250
+_LOOKS, _LOOKS_AT_PROCESSES = 250, 3000
 
 _parsed: tuple[str, dict[str, Any]] = ("", {})  # Any: JSON
 
@@ -556,7 +556,7 @@ def _busy(tool: Tool, fault: Fault, ground: Ground) -> Tool:
         argv = words(vmid, fault.options)
         sign = f":{argv[2]}:{vmid}:"
         ground.beside(argv)
-        for _ in range(_LOOKS):
+        for _ in range(_LOOKS_AT_PROCESSES if ctx.real else _LOOKS):  # a process may take long to begin
             if sign in (ctx.node.files.read("/var/log/pve/tasks/active") or ""):
                 break
             yield Sleep(0.02)

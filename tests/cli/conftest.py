@@ -57,7 +57,7 @@ def spawn(places: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=120,
             env={**os.environ, "PYTHONPATH": path, **(env or {})},
             check=False,
         )
@@ -100,7 +100,7 @@ class PveNode:
 
     def tool(self, *argv: str) -> str:
         """Call a tool by hand, as somebody at that node."""
-        return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def ran(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         start_new_session=True,
         env={"PATH": os.environ["PATH"]},
         check=False,

@@ -106,7 +106,7 @@ def test_the_sim_path_makes_this_shell_that_node(up: Run, tmp_path: Path) -> Non
         (path,) = ok(up("sim", "path", "--dir", str(tmp_path / "sim"), "--node", node)).splitlines()
         env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
         listed[node] = subprocess.run(
-            ["pct", "list"], env=env, capture_output=True, text=True, timeout=30, check=True
+            ["pct", "list"], env=env, capture_output=True, text=True, timeout=120, check=True
         ).stdout
 
     assert "web-1" in listed["pve-03"]

@@ -20,7 +20,7 @@ from .conftest import IMAGE, ROOT, PveNode, Ran
 
 Run = Callable[..., Ran]
 Spawn = Callable[..., subprocess.CompletedProcess[str]]
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:

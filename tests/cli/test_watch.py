@@ -33,7 +33,7 @@ def test_it_prints_what_somebody_does_and_ends_quietly_when_interrupted(run: Run
         pve.tool("pct", "stop", str(row["vmid"]))  # before or after it listens: it is noticed either way
         event = json.loads(watching.stdout.readline())
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=30)
+        _, said = watching.communicate(timeout=60)
     finally:
         watching.kill()
         watching.communicate()

@@ -67,7 +67,7 @@ def suite(tmp_path: Path, text: str, *arguments: str) -> subprocess.CompletedPro
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

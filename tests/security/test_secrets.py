@@ -131,14 +131,14 @@ async def test_no_secret_is_in_any_byte(here: Site, runner: str, caplog: pytest.
         spy.start()
         try:
             intents: list[Intent] = [Create("web-1", SPEC), Start("web-1"), Stop("web-1", force=True), Delete("web-1")]
-            (await fleet.run(intents)).raise_for_failures()
+            while spy.looks <= 10:  # a whole life, and on a busy machine as many as it takes for enough looks
+                (await fleet.run(intents)).raise_for_failures()
         finally:
             spy.over.set()
             spy.join()
         seen = [str(event) + repr(event) for event in nexcage.read_journal(fleet.state_dir)]
     spy.look()
 
-    assert spy.looks > 10
     assert spy.found == {}
     told = "\n".join([*seen, caplog.text, lines.getvalue(), *map(repr, caplog.records)])
     assert [secret for secret in (IN_ENV, IN_STDIN, key) if secret in told] == []

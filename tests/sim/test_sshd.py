@@ -58,7 +58,7 @@ async def test_signals_reach_the_command(served):
     sim["pve-01"].fault("stall", on="pct create")
     async with await connected(served) as connection:
         process = await connection.create_process(f"pct create 100 {DEBIAN}")
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not sim["pve-01"].calls:
                 await anyio.sleep(0.01)
         process.send_signal("TERM")
@@ -73,7 +73,7 @@ async def test_a_closed_channel_leaves_a_silent_command_running(served):
     sim["pve-01"].fault("slow", on="pct start", seconds=0.5)
     connection = await connected(served)
     await connection.create_process("pct start 100")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not sim["pve-01"].calls:
             await anyio.sleep(0.01)
         connection.abort()

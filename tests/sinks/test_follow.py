@@ -27,7 +27,7 @@ async def collect(path, count, *, since=0, wake=None, into=None):
 @pytest.mark.parametrize("inotify", [True, False])
 async def test_events_arrive_as_they_become_durable(tmp_path, life, inotify):
     found: list[int] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_journal(tmp_path, owner="one") as journal, anyio.create_task_group() as tasks:
             await journal.append(life.create("web-0"))
 
@@ -49,7 +49,7 @@ async def test_events_arrive_as_they_become_durable(tmp_path, life, inotify):
 async def test_a_rotation_loses_and_repeats_nothing(tmp_path, life):
     found: list[int] = []
     sizes = Sizes(segment_bytes=3000)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with open_journal(tmp_path, owner="one", sizes=sizes) as journal, anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: collect(tmp_path, 10_000, wake=Wake(seconds=0.01), into=found))
             for n in range(40):
@@ -65,13 +65,13 @@ async def test_following_begins_behind_the_number_given(tmp_path, life):
     async with open_journal(tmp_path, owner="one", sizes=Sizes(segment_bytes=2000)) as journal:
         for n in range(30):
             await journal.append(life.create(f"web-{n}"))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert await collect(tmp_path, 2, since=journal.seq - 2) == [journal.seq - 1, journal.seq]
 
 
 async def test_a_journal_that_is_not_there_yet_is_waited_for(tmp_path, life):
     found: list[int] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: collect(tmp_path / "later", 1, wake=Wake(seconds=0.01), into=found))
             await anyio.lowlevel.checkpoint()

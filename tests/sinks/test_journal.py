@@ -187,7 +187,7 @@ async def test_a_native_cancel_before_the_thread_began_hands_the_batch_on(tmp_pa
             for _ in range(turns):
                 await asyncio.sleep(0)
             one.cancel()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await asyncio.gather(one, two, return_exceptions=True)
             assert journal.machines[f"b-{turns}"].state is State.CREATING
     assert [event.seq for event in read_journal(tmp_path, strict=True)] == list(range(1, journal.seq + 1))
@@ -433,6 +433,6 @@ async def test_a_native_cancel_of_a_whole_batch_before_the_thread_began_stops_no
         let.set()
         await busy
         assert {type(end) for end in ends} == {asyncio.CancelledError}
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await journal.append(life.create("web-9"))
         assert set(journal.machines) == {"web-9"}

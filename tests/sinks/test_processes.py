@@ -24,6 +24,7 @@ def writer(state_dir: Path, owner: str, count: int) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        pipesize=4096,  # one that nobody hears waits before it has come to its end
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
@@ -36,7 +37,7 @@ def test_of_two_processes_that_want_the_same_containers_exactly_one_begins_each(
         for process in both:
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [line for process in both for line in process.communicate(timeout=50)[0].splitlines()]
+        said = [line for process in both for line in process.communicate(timeout=120)[0].splitlines()]
     finally:
         for process in both:
             process.kill()

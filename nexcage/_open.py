@@ -23,6 +23,7 @@ from nexcage._core.hosts import LOCAL, Host, is_pattern, words
 from nexcage._core.machine import Event, Machine
 from nexcage._core.plugin import PluginConfig
 from nexcage._engine.bus import Events
+from nexcage._engine.creation import Creation
 from nexcage._engine.driver import Driver
 from nexcage._engine.fleet import Fleet
 from nexcage._engine.images import Images
@@ -377,9 +378,19 @@ async def open_fleet(
         )
         provisions = Provisions(settings, lambda: contents or _contents(settings, where, chance))
         images = Images(nodes, settings, provisions)
-        driver = Driver(
+        creation = Creation(
+            fleet=journal.fleet,
+            journal=journal,
+            observer=observer,
+            nodes=nodes,
+            backends=known,
+            config=settings,
+            placement=placement or chosen,
+            cordoned=cordons.nodes,
             images=images,
             provisions=provisions,
+        )
+        driver = Driver(
             fleet=journal.fleet,
             owner=owner,
             journal=journal,
@@ -388,8 +399,7 @@ async def open_fleet(
             config=settings,
             limits=settings.limits,
             observer=observer,
-            placement=placement or chosen,
-            cordoned=cordons.nodes,
+            creation=creation,
             recovery=recovery,
             lease=lease,
             alive=lambda other: owner_alive(where, other),

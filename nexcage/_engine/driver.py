@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -20,46 +20,38 @@ import msgspec
 from nexcage._core.adopting import adoptable
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
-from nexcage._core.copies import copied
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded
 from nexcage._core.intents import Adopt, Create, Intent, Kill, Start, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
-from nexcage._core.route import Plan, plan
 from nexcage._core.seen import Look
 from nexcage._core.states import TABLE, Op, Rule, State
 from nexcage._engine.adopting import find
 from nexcage._engine.attempt import Attempt
+from nexcage._engine.creation import Creation, backend_of
 from nexcage._engine.gate import Gate
 from nexcage._engine.hooks import Around
-from nexcage._engine.images import Images
 from nexcage._engine.node import FleetNode
 from nexcage._engine.observe import Observer
 from nexcage._engine.operation import Operation, repeated
-from nexcage._engine.placement import Coming, chosen, open_nodes, takers
-from nexcage._engine.provisions import Provisions
 from nexcage._engine.recover import Recovery
 from nexcage._engine.rehearsal import Rehearsal
-from nexcage._engine.retry import Budget, again, pause
+from nexcage._engine.retry import Budget, pause
 from nexcage._engine.steps import Raced, Steps
 from nexcage._engine.tidying import rehearsed
 from nexcage._engine.turns import Turns
 from nexcage._engine.verbs import perform, ready
 from nexcage._loop import loop_time
-from nexcage.abc import Backend, Journal, Lease, Placement
+from nexcage.abc import Backend, Journal, Lease
 from nexcage.errors import (
-    AlreadyExists,
     Busy,
     CommandFailed,
     JournalError,
     NexcageError,
     NodeTimeout,
-    NodeUnreachable,
     NoQuorum,
-    NoRoute,
     Uncertain,
-    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -90,15 +82,12 @@ class Driver:
         config: Config,
         limits: Limits,
         observer: Observer,
-        placement: Placement,
-        cordoned: Callable[[], Collection[str]],
+        creation: Creation,
         recovery: Recovery,
         lease: Lease,
         alive: Callable[[str], bool],
         random: Random,
         strict_oci: bool,
-        images: Images | None = None,
-        provisions: Provisions | None = None,
         hooks: Around | None = None,
     ) -> None:
         self._hooks = hooks
@@ -110,20 +99,16 @@ class Driver:
         self._config = config
         self._limits = limits
         self._observer = observer
-        self._placement = placement
-        self._cordoned = cordoned
+        self._creation = creation
         self._recovery = recovery
         self._lease = lease
         recovery.busy = self._holders_has
         self._alive = alive
         self._random = random
         self._strict = strict_oci
-        self._images = images
-        self._provisions = provisions
         self._gate = Gate(limits, len(nodes))
         self._budget = Budget(limits)
         self._turns = Turns()
-        self._coming = Coming()
 
     def _holders_has(self, id: str) -> bool:
         holder = self._turns.holder(id)
@@ -295,16 +280,12 @@ class Driver:
             return machine.node, ()
         bundle: Ready | Handed | None = None
         if isinstance(intent, Create):
-            intent, wanted, backend = self._planned(intent)
-            intent, bundle = await self._read(intent.op_id or "OPERATION", intent, backend)
-            node = await self._place(intent, wanted.nodes, backend)
-            if bundle is None:
-                intent, bundle = await self._imaged(intent.op_id or "OPERATION", intent, backend, node)
-            intent = await self._supplied(intent, node, backend, send=False)
+            async with self._creation.ready(intent.op_id or "OPERATION", intent, send=False) as made:
+                intent, node, backend, bundle = made
         elif isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
         else:
-            node, backend = self._observer.node(machine), self._backend(machine)
+            node, backend = self._observer.node(machine), backend_of(machine, self._backends)
             self._able(intent, machine, backend)
         look = await node.look()
         if isinstance(intent, Keeping):
@@ -313,7 +294,7 @@ class Driver:
                 return node.key, ()
             intent = ready_
         if isinstance(intent, Adopt):
-            await self._not_twice(intent.id, node)
+            await self._creation.not_twice(intent.id, node)
             adoptable(intent, node.key, look, self._fleet)
         began = machine.begin(intent, op_id=intent.op_id or "OPERATION", node=node.key, strict_oci=self._strict)
         vmids = range(self._config.vmids[0], self._config.vmids[1] + 1)
@@ -327,79 +308,20 @@ class Driver:
         await rehearsed(backend, stage, began, machine)
         return node.key, tuple(stage.commands)
 
-    def _planned(self, intent: Create) -> tuple[Create, Plan, Backend]:
-        """A create with its backend and the spec that this makes of it."""
-        if intent.spec.source is not None:
-            return self._copied(intent, self._observer.machine(intent.spec.source))
-        wanted = plan(intent.id, intent.spec, self._config, self._nodes, self._backends)
-        backend = self._backends[wanted.backend]
-        if (check := getattr(backend, "check", None)) is not None:  # a backend may leave it out
-            check(intent.id, wanted.spec)
-        return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
-
-    def _copied(self, intent: Create, source: Machine) -> tuple[Create, Plan, Backend]:
-        wanted = copied(intent.spec, source)
-        backend = self._backend(source)
-        if not callable(getattr(backend, "clone", None)):
-            raise Unsupported(source.id, "clone", backend.name)
-        if source.spec is not None and source.spec.bundle:  # a copy's config would name the files of its source
-            raise Unsupported(
-                source.id, "clone", backend.name, "cannot copy what was made from a bundle: create it from the bundle"
-            )
-        self._observer.node(source)  # raises NoRoute
-        return msgspec.structs.replace(intent, spec=wanted.spec), wanted, backend
-
-    def _backend(self, machine: Machine) -> Backend:
-        if (known := self._backends.get(machine.backend)) is None:
-            raise NoRoute(f"container '{machine.id}' belongs to backend '{machine.backend}', which is not installed")
-        return known
-
     async def _perform(self, op: Operation, machine: Machine, cell: Rule) -> Done | None:
         intent = op.intent
         if isinstance(intent, Create):
-            intent, wanted, backend = self._planned(intent)
-            intent, op.bundle = await self._read(op.op_id, intent, backend)
-            node = await self._place(intent, wanted.nodes, backend)
-            with self._coming.to(node.key, intent.spec):
-                if op.bundle is None:
-                    intent, op.bundle = await self._imaged(op.op_id, intent, backend, node)
-                if self._provisions is not None and op.bundle is not None:
-                    await self._provisions.bundles.ready(op.bundle, intent.spec, node)
-                if self._images is not None and getattr(backend, "templates", False) and not intent.spec.source:
-                    await self._images.ready(node, wanted)
-                intent = await self._supplied(intent, node, backend)
-                return await self._at(op, intent, machine, cell, node, backend)
+            async with self._creation.ready(op.op_id, intent) as made:
+                op.bundle = made.bundle
+                return await self._at(op, made.intent, machine, cell, made.node, made.backend)
         if isinstance(intent, Adopt):
             node, backend = await find(intent, self._nodes, self._backends)
             for other in self._nodes.values():
-                await self._not_twice(intent.id, other)
+                await self._creation.not_twice(intent.id, other)
             return await self._at(op, intent, machine, cell, node, backend)
-        backend = self._backend(machine)
+        backend = backend_of(machine, self._backends)
         self._able(intent, machine, backend)
         return await self._at(op, intent, machine, cell, self._observer.node(machine), backend)
-
-    async def _read(self, op_id: str, intent: Create, backend: Backend) -> tuple[Create, Ready | None]:
-        """The intent with what its bundle says, and the bundle where the backend has to be told of it."""
-        if self._provisions is None or not self._provisions.plans(intent.spec, backend):
-            return intent, None
-        spec, ready = await self._provisions.bundles.read(intent.id, intent.spec, backend, op_id)
-        return msgspec.structs.replace(intent, spec=spec), ready
-
-    async def _imaged(
-        self, op_id: str, intent: Create, backend: Backend, node: FleetNode
-    ) -> tuple[Create, Ready | Handed | None]:
-        """The same for an image of this machine, once it is known where it goes."""
-        if self._provisions is None or not self._provisions.plans(intent.spec, backend):
-            return intent, None
-        spec, ready = await self._provisions.bundles.image(intent.id, intent.spec, backend, op_id, node)
-        return msgspec.structs.replace(intent, spec=spec), ready
-
-    async def _supplied(self, intent: Create, node: FleetNode, backend: Backend, *, send: bool = True) -> Create:
-        """The intent with its content, which the node has by then, where the backend makes containers from that."""
-        if self._provisions is None or not self._provisions.supplied(intent.spec, backend):
-            return intent
-        spec = await self._provisions.supplies.ready(intent.id, intent.spec, node, backend=backend, send=send)
-        return msgspec.structs.replace(intent, spec=spec)
 
     def _able(self, intent: Intent, machine: Machine, backend: Backend) -> None:
         """Refuse what the table allows and the tools of this backend cannot do."""
@@ -408,47 +330,6 @@ class Driver:
             raise machine.illegal(Op.KILL, "it is created and has no process yet", strict_oci=self._strict)
         if isinstance(intent, Start) and machine.state is State.STOPPED and not getattr(backend, "restarts", True):
             raise machine.illegal(Op.START, f"{backend.name} starts a container once: delete it and create it again")
-
-    async def _place(self, intent: Create, keys: tuple[str, ...], backend: Backend) -> FleetNode:
-        keys = takers(intent.id, keys, self._cordoned())
-        nodes = {key: self._nodes[key].of(backend.name) for key in keys}
-        if len(keys) == 1:
-            node = nodes[keys[0]]
-            if node.seen is not None and node.seen.maintenance:  # it may be over
-                open_nodes(intent.id, [self._coming.candidate(node.key, await node.look())])
-            return node
-        able = [node for node in nodes.values() if not node.lost] or list(nodes.values())
-        unseen = [node for node in able if node.seen is None or node.seen.maintenance]
-        looks = [node.ask() for node in unseen]
-        for asked in looks:
-            if not asked.done.is_set():
-                await asked.done.wait()
-        errors = [asked.error for asked in looks if asked.error is not None]
-        candidates = [self._coming.candidate(n.key, n.seen) for n in able if n.seen is not None and not n.lost]
-        for candidate in candidates:
-            await self._not_twice(intent.id, nodes[candidate.node])
-        if not candidates:
-            raise again(errors[0]) if errors else NodeUnreachable(able[0].key, f"none of {len(able)} nodes answers")
-        return nodes[chosen(self._placement, intent.id, intent.spec, open_nodes(intent.id, candidates))]
-
-    async def _not_twice(self, id: str, node: FleetNode) -> None:
-        """Refuse to make what a node has already, although this journal does not know it (another one was lost)."""
-        for view in node.views():
-            await self._not_there(id, view)
-
-    async def _not_there(self, id: str, node: FleetNode) -> None:
-        if node.having(self._fleet, id) is None:
-            return
-        await node.look()  # what was seen then may be gone by now
-        vmid = node.having(self._fleet, id)
-        if vmid is not None:
-            await self._journal.refresh()
-            machine = self._observer.machine(id)
-            if machine.running is not None or machine.state is not State.ABSENT:
-                raise Raced  # another process has begun or made it since we decided
-            raise AlreadyExists(
-                "container", id, f"already exists as {vmid} on {node.key}, and this journal does not know it"
-            )
 
     async def _at(
         self, op: Operation, intent: Intent, machine: Machine, cell: Rule, node: FleetNode, backend: Backend
@@ -463,7 +344,7 @@ class Driver:
             if look.maintenance and isinstance(intent, Create):
                 return None  # it was not when this node was chosen
             if isinstance(intent, (Create, Adopt)):
-                await self._not_twice(intent.id, node)
+                await self._creation.not_twice(intent.id, node)
                 if isinstance(intent, Adopt):
                     adoptable(intent, node.key, look, self._fleet)
             elif await self._observer.differs(machine, look):

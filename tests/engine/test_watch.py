@@ -118,6 +118,20 @@ async def test_what_happened_while_nobody_followed_is_found_when_following_begin
 
 
 @pytest.mark.sim(nodes=1)
+async def test_what_happens_before_a_slow_node_listens_is_found_too(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        done = await fleet["web-1"].start()
+    (node,) = sim
+    node.fault("slow", on="lxc-monitor", seconds=10)
+
+    async with sim.fleet(watch=True) as fleet:
+        await anyio.sleep(5)
+        await node.run(("pct", "stop", str(done.vmid)))
+        await until(lambda: fleet["web-1"].machine.state is State.STOPPED, 30.0)
+
+
+@pytest.mark.sim(nodes=1)
 async def test_a_node_that_comes_back_is_followed_again(sim: SimCluster) -> None:
     async with sim.fleet(watch=True) as fleet:
         web = fleet["web-1"]

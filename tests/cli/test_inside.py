@@ -11,7 +11,7 @@ import pytest
 from nexcage._cli.parser import parse
 from tests.cli.conftest import IMAGE, PveNode, Ran
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 Run = Callable[..., Ran]
 
 

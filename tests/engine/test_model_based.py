@@ -382,7 +382,7 @@ class Containers(RuleBasedStateMachine):
         assert max(effects.values(), default=0) <= 1
 
 
-TestModel = pytest.mark.timeout(900)(Containers.TestCase)
+TestModel = pytest.mark.timeout(1800)(Containers.TestCase)
 TestModel.settings = settings(
     max_examples=int(os.environ.get("MODEL_EXAMPLES", "500")),
     stateful_step_count=50,

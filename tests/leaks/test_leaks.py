@@ -125,7 +125,7 @@ async def settled(wanted: list[str]) -> list[str]:
     return descriptors()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.sim(nodes=4)
 async def test_ten_thousand_operations_with_faults_leave_nothing_behind(sim: SimCluster) -> None:
     chance = Random(11)
@@ -170,7 +170,7 @@ def here(tmp_path: Path) -> Iterator[Site]:
         server.stop()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("runner", ["auto", "off"])
 async def test_five_hundred_operations_over_ssh_leave_nothing_behind(here: Site, runner: str) -> None:
     chance = Random(12)

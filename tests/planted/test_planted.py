@@ -43,7 +43,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 def verdict(bug: str, suite: str) -> str:
     """`red`, `green`, or what went wrong with the run itself."""
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "tests.planted.plugin"]
-    argv += [f"--planted={bug}", "--timeout=100", "--hypothesis-profile=quick", *SUITES[suite]]
+    argv += [f"--planted={bug}", "--timeout=240", "--hypothesis-profile=quick", *SUITES[suite]]
     env = os.environ | {"MODEL_EXAMPLES": "15", "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500)
     return {0: "green", 1: "red"}.get(ran.returncode, f"exit {ran.returncode}: {ran.stdout[-500:]}{ran.stderr[-500:]}")

@@ -25,17 +25,17 @@ async def ends(fleet: nexcage.Fleet) -> None:
     await fleet.run([Stop("web-1", timeout=5.0), Delete("web-1", force=True)])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_beginning_of_a_life_survives_death_at_some_points() -> None:
     every_crash(begins, most=40)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_end_of_a_life_survives_death_at_some_points() -> None:
     every_crash(ends, before=begins, most=40)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(12))
 def test_seeds(seed: int) -> None:
     history = explore(seed)

@@ -15,7 +15,7 @@ from nexcage.testing._explore.plan import drawn
 from nexcage.testing._explore.trouble import KINDS
 from nexcage.testing.explore import History, explore
 
-pytestmark = pytest.mark.timeout(900)  # whichever test comes first waits for all the seeds
+pytestmark = pytest.mark.timeout(1800)  # whichever test comes first waits for all the seeds
 
 SEEDS = range(2000)
 SAMPLE = range(0, 2000, 100)

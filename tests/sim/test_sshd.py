@@ -108,7 +108,7 @@ async def test_the_whole_life_of_containers_over_ssh(served, tmp_path):
     assert all(node.model.containers() == [] for node in served.cluster)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_fifty_nodes_and_a_thousand_containers(tmp_path):
     with SimCluster(nodes=50, seed=2) as sim:
         async with sim.serve() as served, nexcage.open_fleet(config=served.config(tmp_path)) as fleet:

@@ -59,12 +59,13 @@ class Channels:
         finally:
             if session.left and not session.closed:
                 link.leave(session)
+            link.served_at = anyio.current_time()
             link.slots.release_on_behalf_of(session)
 
     async def _opened(self, command: Command[Any], *, eof: bool, reused: bool) -> tuple[Link, Session]:
         """A session whose command is on its way, and the link it is on, holding one of the link's slots."""
         refused = 0
-        gives_up = anyio.current_time() + self._settings.open_timeout
+        began = anyio.current_time()
         while True:
             link = await self._linked()
             session = self._session(link, command, eof)
@@ -85,7 +86,7 @@ class Channels:
                 reused = False
             elif others:
                 pass  # sshd allows fewer sessions than we thought: wait for one of ours to end
-            elif anyio.current_time() >= gives_up:
+            elif anyio.current_time() >= max(began, link.served_at) + self._settings.open_timeout:
                 advice = "look at MaxSessions in its sshd_config"
                 raise NodeNotUsable(self._key, f"sshd refuses sessions ({plain(failure)}); {advice}") from failure
             else:  # it has not yet noticed that our last session is over

@@ -40,6 +40,8 @@ class Link:
         self.no_runner: NexcageError | None = None
         """Why none can run on this connection, once that is known."""
         self.slots = anyio.CapacityLimiter(channels)
+        self.served_at = float("-inf")
+        """When a session of it that the server had opened was over."""
         self.orders = anyio.Semaphore(2)  # channels to end commands, besides those that carry them
         self._most = channels
         self._left = 0

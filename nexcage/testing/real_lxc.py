@@ -30,7 +30,7 @@ __all__ = ["RealLxc", "missing"]
 _TOOLS = ("lxc-start", "lxc-stop", "lxc-info", "lxc-freeze", "lxc-attach", "lxc-monitor")
 _GROUPS = Path("/sys/fs/cgroup")
 _LINKS = ("proc/net/unix", "sys/fs/cgroup/lxc.monitor", "sys/fs/cgroup/lxc", "sys/fs/cgroup/freezer/lxc")
-_PATIENCE = 15.0
+_PATIENCE = 30.0
 # Its standard input is the life line: when whoever started it is gone, its containers go too.
 _HOLD = """\
 mount --bind "$1/var/lib/lxc" /var/lib/lxc && mount --bind "$1/var/lib/nexcage-sim/lxc-run" /run/lxc || exit 1

@@ -20,6 +20,7 @@ from nexcage.testing._ports import free_port
 
 __all__ = ["RealSshd", "missing"]
 
+_PATIENCE = 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -84,10 +85,13 @@ class RealSshd:
         if os.geteuid() == 0:  # where sshd as root separates its privileges
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         for _ in range(5):
+            known = self.port != 0 or self.known_hosts.exists()
             self.port = self.port or free_port("127.0.0.1")
             if self._started():
                 return
             self.port = 0  # somebody else took the port meanwhile
+            if not known:
+                self.known_hosts.unlink()
         raise RuntimeError(
             f"sshd did not start: {(self.dir / f'{self.name}.log').read_text('utf-8', 'replace')[-2000:]}"
         )
@@ -102,19 +106,22 @@ class RealSshd:
             _kill(pid)
         self._process.wait()
         self._process = None
-        gives_up = time.monotonic() + 5
+        gives_up = time.monotonic() + _PATIENCE
         while (
             self._answers() and time.monotonic() < gives_up
         ):  # a session just forked holds the listening socket a moment
             time.sleep(0.005)
 
     def drop(self) -> None:
-        """Kill its sessions, as a broken link would end them; what they run goes on."""
+        """Kill its sessions, as a broken link would end them, and wait until they are gone; what they run goes on."""
         assert self._process is not None
         # A session is a monitor and, for a login that is not its own user, one process below it. Both are sshd.
-        for pid in _below(self._process.pid):
-            if _comm(pid).startswith("sshd"):
-                _kill(pid)
+        sessions = [pid for pid in _below(self._process.pid) if _comm(pid).startswith("sshd")]
+        for pid in sessions:
+            _kill(pid)
+        gives_up = time.monotonic() + _PATIENCE
+        while any(map(_runs, sessions)) and time.monotonic() < gives_up:
+            time.sleep(0.001)
 
     def change_host_key(self) -> None:
         """A new host key from the next start on; `known_hosts` keeps the old one until `remember_host_key`."""
@@ -146,7 +153,7 @@ class RealSshd:
         log = self.dir / f"{self.name}.log"
         argv = [sshd, "-D", "-f", str(config), "-E", str(log)]
         self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
-        gives_up = time.monotonic() + 10
+        gives_up = time.monotonic() + _PATIENCE
         while self._process.poll() is None:
             if self._answers():
                 return True
@@ -214,6 +221,14 @@ def _comm(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
     except OSError:
         return ""
+
+
+def _runs(pid: int) -> bool:
+    """Whether it has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _kill(pid: int) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 __all__ = ["RealZfs", "missing"]
 
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
-_READY = 10.0  # seconds in which the daemon answers
+_READY = 30.0  # seconds in which the daemon answers
 
 # Real datasets are mounted below the node's root; to whoever works on the node they are where a real node has them.
 _WRAPPER = """\

@@ -59,7 +59,7 @@ class Waiting:
         )
 
     def until_at_gate(self) -> None:
-        gives_up = time.monotonic() + 10
+        gives_up = time.monotonic() + 30
         while (name := self.name()) != "nexcage-gate":
             assert time.monotonic() < gives_up, name
             time.sleep(0.002)
@@ -73,7 +73,7 @@ class Waiting:
                 gate.write(word)
 
     def ended(self) -> tuple[int, bytes, str]:
-        out, _ = self.process.communicate(timeout=20)
+        out, _ = self.process.communicate(timeout=30)
         with suppress(BlockingIOError):
             return self.process.returncode, out, os.read(self.said, 4096).decode("ascii")
         return self.process.returncode, out, ""
@@ -228,7 +228,7 @@ def test_as_pid_1_it_hides_its_directory_and_takes_signals_at_the_gate(init: Pat
     launch = Launch((b"sh", b"-c", b'echo $$; ls -a "$0"', os.fsencode(place)), (PATH,))
     one = Waiting(init, tmp_path / "there", launch, "unshare", "-pmf", "--kill-child", "sh", "-c", bind, str(place))
     try:
-        gives_up = time.monotonic() + 10
+        gives_up = time.monotonic() + 30
         while not (pid := _child_named("nexcage-gate", one.process.pid)):
             assert time.monotonic() < gives_up
             time.sleep(0.005)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,13 @@ class Inside:
 
     def journal(self) -> bytes:
         """Every byte of the state and run directories."""
-        files = [path for folder in (self.fleet.state_dir, self.fleet.run_dir) for path in folder.rglob("*")]
-        return b"".join(path.read_bytes() for path in files if path.is_file())
+        data = b""
+        for folder in (self.fleet.state_dir, self.fleet.run_dir):
+            for top, _, names in os.walk(folder):
+                for name in names:
+                    with suppress(FileNotFoundError):  # it was replaced meanwhile
+                        data += Path(top, name).read_bytes()
+        return data
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -30,7 +30,10 @@ def test_no_home_or_setting_of_the_user_reaches_a_test() -> None:
 def test_a_test_that_leaves_a_child_process_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_leaves.py").write_text(
-        "import subprocess\ndef test_leaves_one():\n    global child\n    child = subprocess.Popen(['sleep', '3'])\n"
+        "import atexit, subprocess\n"
+        "def test_leaves_one():\n"
+        "    child = subprocess.Popen(['sleep', '300'])\n"
+        "    atexit.register(child.kill)\n"
     )
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
     run = subprocess.run(
@@ -42,7 +45,7 @@ def test_a_test_that_leaves_a_child_process_fails(tmp_path: Path) -> None:
     )
     assert run.returncode == 1
     assert "child processes left behind: " in run.stdout
-    assert "(sleep 3)" in run.stdout
+    assert "(sleep 300)" in run.stdout
 
 
 def test_a_library_that_sleeps_on_the_loop_fails_its_test(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def forget(fleet: str) -> None:
                 link.unlink()
 
 
-def until(so: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(so: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for a condition that the kernel or somebody else brings about."""
     end = time.monotonic() + seconds
     while not so():

@@ -165,11 +165,11 @@ def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_
             count += 2 if how == "finished" else hits.total() % 5 == 0
         killed = time.monotonic() - started
         drivers.begin(count)
-        assert drivers.until("finished", 100)[0] == "finished", drivers.tail()
+        assert drivers.until("finished", 200)[0] == "finished", drivers.tail()
         assert drivers.until("ended")[2] == "0", drivers.tail()
         told = journal_bytes(here.dir / "state")
         drivers.begin(count)  # who comes next finds nothing to do, and sweeps the owners that the dead left behind
-        assert drivers.until("finished", 100)[0] == "finished", drivers.tail()
+        assert drivers.until("finished", 200)[0] == "finished", drivers.tail()
         assert drivers.until("ended")[2] == "0", drivers.tail()
         assert journal_bytes(here.dir / "state") - told < 1000, drivers.tail()
     finally:
@@ -199,7 +199,7 @@ def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_
     print(f"{mode}: {len(effects)} effects, {len(events)} records, resolved by {dict(resolved)}, {lost} interrupted")
     assert lost + resolved.total() > KILLS // 10, "the kills hit nothing"
     assert list((here.dir / "state" / "owners").iterdir()) == []
-    gives_up = time.monotonic() + 10
+    gives_up = time.monotonic() + 30
     while here.processes() and time.monotonic() < gives_up:
         time.sleep(0.05)
     assert here.processes() == []
@@ -218,12 +218,12 @@ def test_a_driver_that_sleeps_through_its_lease_changes_nothing_when_it_wakes(si
         os.kill(sleeper, signal.SIGSTOP)
         other = {f"job-{n}": LIVES[1][0] for n in range(3)}
         two.begin(0, state="two", wanted=other)  # it waits until the lease has run out
-        assert two.until("finished", 60)[0] == "finished", two.tail()
+        assert two.until("finished", 120)[0] == "finished", two.tail()
         seen = len(here.sim.effects())
         os.kill(sleeper, signal.SIGCONT)
-        ended = one.until("ended", 30)
+        ended = one.until("ended")
         while ended[0] != "ended":
-            ended = one.until("ended", 30)
+            ended = one.until("ended")
     finally:
         one.close()
         two.close()

@@ -61,7 +61,7 @@ async def test_containers_live_and_die_over_three_servers(site: Any, highest_pid
     assert {node.name for node in here.sim if node.model.containers()} == set()
     assert {effect["node"] for effect in effects} == set(here.sim.hosts)
     assert before == [path.exists() for path in map(Path, ("/etc/pve", "/var/lib/lxc", "/var/lib/vz", "/run/lock/lxc"))]
-    assert here.processes() == []
+    await until(lambda: here.processes() == [])
 
 
 async def test_a_link_lost_during_a_create_makes_exactly_one_container(site: Any) -> None:

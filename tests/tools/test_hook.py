@@ -114,28 +114,37 @@ def test_what_it_printed_is_told_when_it_fails(tmp_path: Path) -> None:
 
 
 def test_when_its_time_is_over_the_whole_group_is_killed(tmp_path: Path) -> None:
-    call = shell(f"/bin/sleep 300 & echo $! >{tmp_path}/pid; trap '' TERM; /bin/sleep 300", timeout=1)
-    result = run(call)
-    assert result.exit == 7
-    assert result.stderr.endswith(b"failed: it took longer than its timeout of 1 s\n")
-    assert not _alive(int((tmp_path / "pid").read_text()))
+    file = tmp_path / "pid"
+    for seconds in (1, 5, 20):  # how soon it is under way is the machine's affair
+        result = run(shell(f"trap '' TERM; /bin/sleep 300 & echo $! >{file}; /bin/sleep 300", timeout=seconds))
+        assert result.exit == 7
+        assert result.stderr.endswith(b"failed: it took longer than its timeout of %d s\n" % seconds)
+        if file.exists() and file.read_text().endswith("\n"):
+            break
+    _until_gone(int(file.read_text()))
 
 
 def _alive(pid: int) -> bool:
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
+def _until_gone(pid: int) -> None:
+    """What is killed ends in its own time."""
+    gives_up = time.monotonic() + 20
+    while _alive(pid):
+        assert time.monotonic() < gives_up
+        time.sleep(0.005)
+
+
 def test_what_it_leaves_running_is_neither_killed_nor_waited_for(tmp_path: Path) -> None:
-    began = time.monotonic()
     result = run(shell(f"echo said; /bin/sleep 300 & echo $! >{tmp_path}/pid", timeout=20))
     pid = int((tmp_path / "pid").read_text())
     try:
-        assert result.exit == 0
+        assert result.exit == 0  # whoever is waited for until the timeout fails
         assert _alive(pid)
-        assert time.monotonic() - began < 15
     finally:
         os.kill(pid, 9)
 
@@ -147,20 +156,20 @@ def test_it_ends_with_the_one_who_asked_for_it(tmp_path: Path) -> None:
         assert asking.stdin is not None
         asking.stdin.write(command.stdin)
         asking.stdin.close()
-        gives_up = time.monotonic() + 10
+        gives_up = time.monotonic() + 30
         while not (tmp_path / "pid").exists():
             assert time.monotonic() < gives_up
             time.sleep(0.005)
         asking.terminate()
-        assert asking.wait(10) == 7
-    assert not _alive(int((tmp_path / "pid").read_text()))
+        assert asking.wait(30) == 7
+    _until_gone(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="it enters namespaces, which takes root")
 def test_inside_means_the_namespaces_of_the_container(tmp_path: Path) -> None:
     holder = subprocess.Popen(["unshare", "--net", "--uts", "--ipc", "cat"], stdin=subprocess.PIPE)
     try:
-        gives_up = time.monotonic() + 10
+        gives_up = time.monotonic() + 30
         while os.readlink(f"/proc/{holder.pid}/ns/ipc") == os.readlink("/proc/self/ns/ipc"):
             assert time.monotonic() < gives_up
             time.sleep(0.005)

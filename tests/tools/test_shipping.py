@@ -23,7 +23,7 @@ def receive(shell: str, root: Path, data: bytes, **changes: object) -> subproces
     command = shipping.receive(DEST, SUM, int(str(changes.pop("size", len(DATA)))), "abc123", **changes)  # type: ignore[arg-type]
     argv = (shell, *command.argv[1:])
     env = {"PATH": os.environ["PATH"], "NEXCAGE_NODE_ROOT": str(root), "LC_ALL": "C"}
-    return subprocess.run(argv, input=data, env=env, capture_output=True, timeout=20)
+    return subprocess.run(argv, input=data, env=env, capture_output=True, timeout=50)
 
 
 def left(root: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_term_in_the_middle_leaves_nothing(shell: str, tmp_path: Path) -> None
         while not any(part.stat().st_size for part in tmp_path.rglob("*.part")):
             assert process.poll() is None  # a shell that has forked and not yet become cat would lose the signal
         os.killpg(process.pid, 15)
-        assert process.wait(20) == 143
+        assert process.wait(30) == 143
 
     assert left(tmp_path) == []
 

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from nexcage.errors import Fenced, NexcageError, NodeError, NodeNotUsable, NodeUnreachable
 from nexcage.tools.claims import SWEEP
-from tests.transports.commands import alive, command, pid_in, shell, until
+from tests.transports.commands import alive, command, overrun, pid_in, shell, until
 from tests.transports.nodes import BOOT, Machine, claim
 
 
@@ -37,6 +38,21 @@ def counted(tmp_path: Path, script="echo out; echo err >&2; exit 3", **options):
     return shell(
         f'echo $$ >> "$1"; {script}', str(file), **options
     ), lambda: len(file.read_text().splitlines()) if file.exists() else 0
+
+
+ENDED = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
+"""How class kill ends a program that takes signals as usual: the second one is for what has not come to the first in a second."""
+
+
+class Claiming:
+    """A way whose commands each have a step of their own."""
+
+    def __init__(self, link):
+        self._link, self.last = link, claim(0)
+
+    async def run(self, command):
+        self.last = claim(self.last.step + 1)
+        return await self._link.run(msgspec.structs.replace(command, claim=self.last))
 
 
 def end_now(pid: int) -> None:
@@ -198,24 +214,26 @@ async def test_the_command_has_the_usual_umask(machine):
 
 @pytest.mark.parametrize("cancel", ["kill", "term"])
 async def test_a_deadline_ends_it_by_its_class(machine, tmp_path, cancel):
-    script = 'sleep 600 & echo $! > "$1"; trap "kill $!; echo cleaned up; exit 9" TERM; wait'
+    script = 'sleep 600 & trap "kill $!; echo cleaned up; exit 9" TERM; echo $! > "$1"; wait'
+    way = Claiming(machine.link())
 
-    result = await machine.link().run(shell(script, str(tmp_path / "pid"), claim=claim(), cancel=cancel, timeout=0.4))
+    result, file = await overrun(way, script, tmp_path, cancel=cancel)
 
-    asked = await machine.settled(claim())
+    asked = await machine.settled(way.last)
     assert result.lost == asked.result.lost == "deadline"
     assert result.exit == asked.result.exit == (9 if cancel == "term" else None)
-    pid = await pid_in(tmp_path / "pid")
+    pid = await pid_in(file)
     await until(lambda: not alive(pid))
 
 
 async def test_what_ignores_term_is_killed_in_class_kill(machine, tmp_path):
     script = 'trap "" TERM; echo $$ > "$1"; while :; do sleep 0.1; done'
 
-    result = await machine.link().run(shell(script, str(tmp_path / "pid"), claim=claim(), timeout=0.3))
+    result, file = await overrun(Claiming(machine.link()), script, tmp_path)
 
     assert (result.exit, result.lost) == (None, "deadline")
-    await until(lambda: not alive(int((tmp_path / "pid").read_text())))
+    pid = await pid_in(file)
+    await until(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize("cancel", ["kill", "term"])
@@ -229,7 +247,7 @@ async def test_cancelling_ends_it_by_its_class_and_keeps_the_answer(machine, tmp
 
     assert not alive(pid)
     asked = await machine.settled(claim())
-    assert (asked.kind, asked.result.exit) == ("ended", 143)
+    assert (asked.kind, asked.result.exit in (ENDED if cancel == "kill" else {143})) == ("ended", True)
 
 
 async def test_cancelling_one_who_only_waits_ends_it_as_well(machine, tmp_path):
@@ -242,10 +260,14 @@ async def test_cancelling_one_who_only_waits_ends_it_as_well(machine, tmp_path):
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keep, machine.link())
         await pid_in(tmp_path / "pid")
-        with anyio.move_on_after(0.3):
-            await machine.link().run(command)
+        link, wait = machine.link(), 0.3
+        while not results and wait < 60:  # who gives up before the node has heard of it was not waiting there
+            with anyio.move_on_after(wait):
+                await link.run(command)
+            wait *= 4
 
-    assert results == [143]
+    assert len(results) == 1
+    assert results[0] in ENDED
 
 
 async def test_a_background_child_that_holds_the_output_loses_none_of_it(machine, tmp_path):
@@ -487,17 +509,17 @@ async def test_a_supervisor_that_is_told_to_stop_as_it_starts_ends_its_command(t
     path = {"PATH": f"{early.parent}:{os.environ['PATH']}"}
 
     for number, cancel in enumerate(("kill", "term") * 5, 1):
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             result = await machine.link().run(
                 command("sleep", "1000", cancel=cancel, claim=claim(number), env=path),
             )
-        assert (result.exit, result.lost) == (143, "")
+        assert (result.exit in (ENDED if cancel == "kill" else {143}), result.lost) == (True, "")
     await machine.aclose()
 
 
 HELD = """
 mine=$(readlink /proc/$$/fd/1) looks=0
-while [ $looks -lt 100 ]; do
+while [ $looks -lt 1000 ]; do
     held=no
     for fd in /proc/$PPID/fd/*; do
         [ "$(readlink "$fd")" = "$mine" ] && grep -q 'flags:.*1$' "/proc/$PPID/fdinfo/${fd##*/}" && held=yes

@@ -9,7 +9,7 @@ import pytest
 
 from nexcage._transports.local import LocalTransport
 from nexcage.errors import InvalidInput
-from tests.transports.commands import alive, command, shell
+from tests.transports.commands import alive, command, overrun, pid_in, shell, until
 
 pytestmark = pytest.mark.both_loops
 
@@ -17,17 +17,6 @@ pytestmark = pytest.mark.both_loops
 @pytest.fixture
 def local():
     return LocalTransport()
-
-
-async def until(true):
-    with anyio.fail_after(10):
-        while not true():
-            await anyio.sleep(0.005)
-
-
-async def pid_in(file: Path) -> int:
-    await until(lambda: file.exists() and file.read_text().endswith("\n"))
-    return int(file.read_text())
 
 
 async def test_a_command_answers_with_its_output_and_exit_status(local):
@@ -138,30 +127,27 @@ async def test_both_streams_have_their_own_cap(local):
 
 
 async def test_a_deadline_ends_the_whole_group(local, tmp_path):
-    result = await local.run(shell('sleep 600 & echo $! > "$1"; wait', str(tmp_path / "pid"), timeout=0.3))
+    result, file = await overrun(local, 'sleep 600 & echo $! > "$1"; wait', tmp_path)
 
     assert (result.exit, result.lost) == (None, "deadline")
-    pid = await pid_in(tmp_path / "pid")
+    pid = await pid_in(file)
     await until(lambda: not alive(pid))
 
 
 async def test_what_ignores_term_is_killed_a_second_later(local, tmp_path):
-    result = await local.run(
-        shell(
-            'echo begun; trap "" TERM; sh -c "echo \\$\\$ > $1; while :; do sleep 1; done"',
-            str(tmp_path / "pid"),
-            timeout=0.3,
-        )
-    )
+    script = 'echo begun; trap "" TERM; sh -c "echo \\$\\$ > $1; while :; do sleep 1; done"'
+
+    result, file = await overrun(local, script, tmp_path)
 
     assert (result.exit, result.lost, result.stdout) == (None, "deadline", b"begun\n")
-    await until(lambda: not alive(int((tmp_path / "pid").read_text())))
+    pid = await pid_in(file)
+    await until(lambda: not alive(pid))
 
 
-async def test_in_class_term_the_answer_after_the_deadline_counts(local):
-    script = 'trap "echo cleaned up; exit 9" TERM; echo begun; while :; do sleep 0.05; done'
+async def test_in_class_term_the_answer_after_the_deadline_counts(local, tmp_path):
+    script = 'trap "echo cleaned up; exit 9" TERM; echo begun; echo $$ > "$1"; while :; do sleep 0.05; done'
 
-    result = await local.run(shell(script, timeout=0.3, cancel="term"))
+    result, _ = await overrun(local, script, tmp_path, cancel="term")
 
     assert (result.exit, result.lost, result.stdout) == (9, "deadline", b"begun\ncleaned up\n")
 
@@ -188,16 +174,16 @@ async def test_in_class_term_only_the_tool_is_signalled(local, tmp_path):
 
 @pytest.mark.leaves_processes  # on purpose: nobody may kill a tool that is still cleaning up
 async def test_a_tool_that_does_not_end_is_left_running_and_never_killed(tmp_path):
-    local, file = LocalTransport(patience=0.3), tmp_path / "pid"
+    local = LocalTransport(patience=0.3)
     script = 'trap "" TERM; echo $$ > "$1"; while [ ! -e "$1.end" ]; do echo still here; sleep 0.02; done; echo over > "$1.over"'
 
-    result = await local.run(shell(script, str(file), timeout=0.2, cancel="term"))
+    result, file = await overrun(local, script, tmp_path, cancel="term")
 
     assert (result.exit, result.lost) == (None, "deadline")
     pid = await pid_in(file)
     assert alive(pid)
-    (tmp_path / "pid.end").touch()
-    await until((tmp_path / "pid.over").exists)  # it went on printing and was not ended by a closed pipe
+    file.with_name(f"{file.name}.end").touch()
+    await until(file.with_name(f"{file.name}.over").exists)  # it went on printing and was not ended by a closed pipe
     await until(lambda: not Path(f"/proc/{pid}").exists())  # and was reaped
 
 

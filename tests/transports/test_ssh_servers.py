@@ -227,9 +227,10 @@ async def test_a_channel_that_is_never_opened_is_a_timeout_and_nothing_began(ser
 
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
 async def test_a_channel_that_opens_too_late_is_closed_before_the_command_is_sent(serve, how):
-    gate, shells = asyncio.Event(), []
+    asked, gate, shells = asyncio.Event(), asyncio.Event(), []
 
     async def late(node):
+        asked.set()
         await gate.wait()
         shells.append(Shell(node))
         return shells[-1]
@@ -237,11 +238,15 @@ async def test_a_channel_that_opens_too_late_is_closed_before_the_command_is_sen
     node, ssh = await serve(session=late)
 
     if how == "timeout":
+        await ssh._linked()
         with pytest.raises(NodeTimeout):
             await ssh.run(command("true", timeout=0.1))
+        await until(asked.is_set)
     else:
-        with anyio.move_on_after(0.1):
-            await ssh.run(TRUE)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ssh.run, TRUE)
+            await asked.wait()
+            tasks.cancel_scope.cancel()
     gate.set()
 
     await until(lambda: shells and shells[0].chan.is_closing())
@@ -298,11 +303,17 @@ async def test_endless_output_until_the_deadline_stays_within_the_cap(serve):
 
     node, ssh = await serve(act=act)
 
-    result = await ssh.run(command("yes", timeout=0.5, cap=1000))
+    dropped, timeout = 0, 0.5
+    while dropped <= 100_000 and timeout < 30:  # how much is printed in that time is the machine's affair
+        await ssh._linked()
+        result = await ssh.run(command("yes", timeout=timeout, cap=1000))
+        assert (result.exit, result.lost) == (None, "deadline")
+        dropped, timeout = result.dropped, 4 * timeout
 
-    assert (result.exit, result.lost, len(result.stdout)) == (None, "deadline", 1000)
-    assert result.dropped > 100_000
-    assert Ending(1, "kill") in node.orders
+    assert dropped > 100_000
+    assert len(result.stdout) == 1000
+    assert node.running == {}
+    assert isinstance(node.orders[-1], Ending)
     for task in tasks:
         task.cancel()
 
@@ -333,7 +344,13 @@ async def test_commands_that_never_end_do_not_keep_the_sessions_from_others(serv
     settings = SshSettings(ssh_config="none", runner="off", patience=0.2, max_channels=2)
     node, ssh = await serve(settings, act=act)
     for _ in range(3):
-        assert (await ssh.run(command("pct", "start", cancel="term", timeout=0.1))).exit is None
+        result, timeout = None, 0.1
+        while result is None:
+            try:
+                result = await ssh.run(command("pct", "start", cancel="term", timeout=timeout))
+            except NodeTimeout:  # it was not sent yet
+                timeout *= 4
+        assert result.exit is None
 
     with anyio.fail_after(20):
         assert (await ssh.run(TRUE)).exit == 0
@@ -449,18 +466,21 @@ async def test_callers_that_wait_for_the_same_login_share_its_failure(tmp_path):
             for _ in range(6):
                 tasks.start_soon(run)
 
+        await until(lambda: wire.accepted)
         assert wire.accepted == 1
     assert len(set(map(id, errors))) == 6
 
 
 async def test_a_caller_that_gives_up_does_not_take_the_login_from_the_others(tmp_path):
-    errors = []
+    errors, let_go = [], anyio.Event()
     async with Wire() as wire:
-        ssh = wire.transport(tmp_path, connect_timeout=0.3)
+        ssh = wire.transport(tmp_path, connect_timeout=1.0)
 
         async def impatient():
-            with anyio.move_on_after(0.05):
-                await ssh.run(TRUE)
+            async with anyio.create_task_group() as mine:
+                mine.start_soon(ssh.run, TRUE)
+                await let_go.wait()
+                mine.cancel_scope.cancel()
 
         async def patient():
             with pytest.raises(NodeUnreachable) as caught:
@@ -469,9 +489,12 @@ async def test_a_caller_that_gives_up_does_not_take_the_login_from_the_others(tm
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(impatient)
+            await anyio.wait_all_tasks_blocked()
             tasks.start_soon(patient)
+            await until(lambda: wire.accepted == 1)
+            let_go.set()
 
-        assert wire.accepted == 2
+        await until(lambda: wire.accepted == 2)
     assert len(errors) == 1
 
 

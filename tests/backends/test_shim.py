@@ -103,7 +103,9 @@ odd = words | st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(argv=st.lists(odd, max_size=30), values=st.lists(odd, max_size=10))
 def test_every_byte_of_argv_and_environment_arrives(
     init: Path, tmp_path: Path, argv: list[bytes], values: list[bytes]
@@ -308,7 +310,9 @@ def test_a_launch_file_that_is_cut_anywhere_is_refused(init: Path, tmp_path: Pat
         assert said.startswith("failed 122 the launch file ")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.binary(max_size=200), keep=st.booleans())
 def test_no_launch_file_breaks_it(init: Path, tmp_path: Path, data: bytes, keep: bool) -> None:
     status, out, said = run(init, tmp_path, (b"NEXCAGE1" if keep else b"") + data)

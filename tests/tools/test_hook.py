@@ -41,7 +41,9 @@ def shell(text: str, *words: str, env: tuple[str, ...] = (), timeout: int | None
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     argv=st.lists(words | st.sampled_from(["", " ", "'", '"', "\n", "-"]), max_size=8),
     values=st.lists(words, max_size=5),

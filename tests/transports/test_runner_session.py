@@ -436,7 +436,7 @@ async def test_a_refusal_is_the_error_that_says_so(kind, message, error):
     assert type(caught.value).__name__ == error
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     data=st.lists(
         st.binary(max_size=40)

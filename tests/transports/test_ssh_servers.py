@@ -270,6 +270,41 @@ async def test_refused_sessions_are_tried_again_until_one_is_free(serve):
     assert (await ssh.run(TRUE)).exit == 0
 
 
+async def test_how_long_a_command_held_the_only_session_is_not_held_against_the_next_one(serve):
+    first, refused, over = [], [], asyncio.Event()
+
+    def session(node):
+        if first and (not over.is_set() or len(refused) < 2):  # the second time it has not yet noticed that the first is over
+            refused.append(node)
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
+        return Shell(node)
+
+    def act(shell):
+        if first:
+            shell.chan.exit(0)
+        first.append(shell)
+
+    settings = SshSettings(ssh_config="none", runner="off", open_timeout=0.5)
+    _, ssh = await serve(settings, session=session, act=act)
+    results = []
+
+    async def run():
+        results.append((await ssh.run(TRUE)).exit)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await until(lambda: first)
+        tasks.start_soon(run)
+        await until(lambda: refused)
+        since = anyio.current_time()
+        await until(lambda: anyio.current_time() > since + 1)
+        over.set()
+        first[0].chan.exit(0)
+
+    assert results == [0, 0]
+    assert len(refused) == 2
+
+
 async def test_banners_around_a_marker_that_comes_in_pieces(serve):
     def act(shell):
         shell.say(b"own \x1enexcage 99 1\n")

@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import nexcage
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(180)
 def test_the_demo_loses_only_the_containers_of_the_node_that_died_and_takes_them_on_again(tmp_path: Path) -> None:
     home = tmp_path / "demo"
 
@@ -24,7 +21,7 @@ def test_the_demo_loses_only_the_containers_of_the_node_that_died_and_takes_them
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=200,
     )
 
     assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -10,7 +10,6 @@ import pytest
 import nexcage
 from tests.inside.conftest import Inside
 
-pytestmark = pytest.mark.timeout(90)
 WAYS = ("memory", "asyncssh", "runner", "sshd-exec", "lxc")
 DATA = random.Random(7).randbytes(5 << 20)
 

@@ -11,7 +11,6 @@ import nexcage
 from nexcage import State
 from tests.inside.conftest import Inside, until
 
-pytestmark = pytest.mark.timeout(90)
 MIB = 1 << 20
 
 

@@ -84,7 +84,7 @@ def run(clone: Path) -> Callable[..., Ran]:
 
     def run(script: str, *argv: str) -> Ran:
         return subprocess.run(
-            [str(clone / "scripts" / script), *argv], env=env, cwd="/", capture_output=True, text=True, timeout=100
+            [str(clone / "scripts" / script), *argv], env=env, cwd="/", capture_output=True, text=True, timeout=200
         )
 
     return run
@@ -122,7 +122,6 @@ def test_a_bump_without_anything_new_is_refused(clone: Path, run: Callable[..., 
     assert git(clone, "diff", "--name-only").split() == ["CHANGELOG.md"]
 
 
-@pytest.mark.timeout(120)
 def test_the_check_compares_the_installed_program_with_changelog_and_tag(clone: Path, run: Callable[..., Ran]) -> None:
     fine = run("check_version")
     assert (fine.returncode, fine.stderr) == (0, "")
@@ -139,7 +138,6 @@ def test_the_check_compares_the_installed_program_with_changelog_and_tag(clone: 
     assert "tag of this commit is '0.0.1', the installed program says" in wrong.stderr
 
 
-@pytest.mark.timeout(120)
 def test_a_release_builds_both_archives_and_tags(clone: Path, run: Callable[..., Ran]) -> None:
     assert run("bump_version", "97.0.0").returncode == 0
     dirty = run("release")

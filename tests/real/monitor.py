@@ -18,13 +18,15 @@ def main(pid_file: str, id: str, runtime: list[str], options: list[str]) -> None
     reads, writes = os.pipe()
     create = [*runtime, "create", *options, "--pid-file", pid_file, id]
     with open(writes, "wb") as program:
-        made = subprocess.run(create, stdin=subprocess.DEVNULL, stdout=program, stderr=program, timeout=60, check=False)
+        made = subprocess.run(
+            create, stdin=subprocess.DEVNULL, stdout=program, stderr=program, timeout=200, check=False
+        )
     said: dict[str, object] = {"create": made.returncode}
     if made.returncode == 0:
         text = Path(pid_file).read_text()
         pid = int(text)
         said |= {"pid_file": text, "parent": _parent(pid) == os.getpid()}
-        said["start"] = subprocess.run([*runtime, "start", id], timeout=60, check=False).returncode
+        said["start"] = subprocess.run([*runtime, "start", id], timeout=200, check=False).returncode
         _, status = os.waitpid(pid, 0)
         said["status"] = os.waitstatus_to_exitcode(status)
     with open(reads, encoding="utf-8") as output:

@@ -115,7 +115,7 @@ def _ran(argv: Sequence[str], *, stdin: int, cwd: Path | None) -> subprocess.Com
             stdout=out,
             stderr=err,
             cwd=cwd,
-            timeout=60,
+            timeout=200,
             env=Runc.env(),
             check=False,
         )

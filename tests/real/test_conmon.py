@@ -49,7 +49,7 @@ def monitor(cli: Cli, where: Path, made_from: Path, *more: str) -> subprocess.Co
     ]
     env = {**cli.env(), "_OCI_SYNCPIPE": str(writes)}
     try:
-        subprocess.run(argv, stdin=subprocess.DEVNULL, env=env, pass_fds=(writes,), timeout=60, check=True)
+        subprocess.run(argv, stdin=subprocess.DEVNULL, env=env, pass_fds=(writes,), timeout=200, check=True)
     finally:
         os.close(writes)
     with open(reads, "rb") as said:

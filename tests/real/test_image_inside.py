@@ -24,7 +24,6 @@ pytestmark = [
         bool(missing("runc", "crun", "skopeo", "umoci", "zstd")),
         reason=missing("runc", "crun", "skopeo", "umoci", "zstd"),
     ),
-    pytest.mark.timeout(120),
 ]
 MAY_BIND = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 """``security.capability`` as setcap cap_net_bind_service=ep writes it."""

@@ -111,7 +111,6 @@ async def until(true: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
-@pytest.mark.timeout(180)
 async def test_twenty_containers_live_and_die(node: Node) -> None:
     lives: list[tuple[str, Callable[[str], nexcage.Intent]]] = [
         ("created", lambda id: Create(id, SPEC)),
@@ -228,7 +227,6 @@ async def test_exec_gives_the_bytes_and_the_status_of_the_program(node: Node) ->
         assert killed.exit == 137
 
 
-@pytest.mark.timeout(120)
 async def test_a_container_killed_behind_our_back_is_heard_of_and_recorded(node: Node) -> None:
     argv = [
         sys.executable,

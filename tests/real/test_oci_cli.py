@@ -159,7 +159,7 @@ def test_a_life_says_and_does_what_it_does_with_runc_itself(both: tuple[Runc, Cl
 
 def monitored(cli: Cli, tmp_path: Path, where: Path, id: str = NAME, **more: Any) -> Json:
     argv = [sys.executable, str(MONITOR), str(tmp_path / "pid"), id, *cli.head, "--", "--bundle", str(where)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=cli.env(), check=False, **more)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, env=cli.env(), check=False, **more)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -289,7 +289,7 @@ def test_further_descriptors_are_the_containers(cli: Cli, tmp_path: Path) -> Non
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         env={**cli.env(), "GIVEN": str(given), "OUT": str(reads)},
         check=False,
     )

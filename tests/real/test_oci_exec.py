@@ -46,7 +46,7 @@ def test_every_byte_and_every_signal_arrives_and_what_ran_is_in_the_journal(runn
         [*argv, "sh", "-c", 'printf "%s|" "$@"; exit 9', "sh", *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=200,
         env=running.env(),
         check=False,
     )

@@ -24,7 +24,7 @@ from nexcage.tools import datasets, zfs
 T = TypeVar("T")
 DEBIAN = "local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst"
 MARK = Mark("f1", "web-1", 100, "op-1")
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "-"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def tank(real: RealZfs, tmp_path: Path) -> Iterator[str]:
 def do(command: Command[T]) -> T:
     """Run it here; its answer, or the error that its words mean."""
     try:
-        done = subprocess.run(command.argv, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(command.argv, capture_output=True, timeout=200, check=False)
         result = Result(done.returncode, done.stdout, done.stderr)
     except FileNotFoundError as error:
         result = Result(127, b"", str(error).encode())

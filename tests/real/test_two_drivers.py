@@ -50,7 +50,7 @@ def race(*drivers: subprocess.Popen[str]) -> list[dict[tuple[str, str], str]]:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate(timeout=100)[0] for process in drivers]
+        said = [process.communicate(timeout=200)[0] for process in drivers]
     finally:
         for process in drivers:
             process.kill()
@@ -60,7 +60,6 @@ def race(*drivers: subprocess.Popen[str]) -> list[dict[tuple[str, str], str]]:
     return [{(op, id): how for op, id, how in words} for words in lines]
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("wait", ["busy", "wait"])
 def test_what_two_drivers_want_happens_once(served: Path, wait: str) -> None:
     one, two = race(driver(served, 0, 50, wait), driver(served, 30, 50, wait))

@@ -274,7 +274,9 @@ async def test_how_long_a_command_held_the_only_session_is_not_held_against_the_
     first, refused, over = [], [], asyncio.Event()
 
     def session(node):
-        if first and (not over.is_set() or len(refused) < 2):  # the second time it has not yet noticed that the first is over
+        if first and (
+            not over.is_set() or len(refused) < 2
+        ):  # the second time it has not yet noticed that the first is over
             refused.append(node)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
         return Shell(node)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -14,6 +16,7 @@ from nexcage.testing._model.files import DiskFiles, Files, MemoryFiles, SharedTr
 from nexcage.testing._model.node import Node
 from nexcage.testing._model.world import make_cluster, make_disk_cluster
 
+CHECKOUT = Path(__file__).parents[2]
 PATHS = st.sampled_from(
     ["/a", "/b/c", "/b/d", "/b/d2/e", "/etc/pve/lxc/100.conf", "/etc/pve/nodes/pve-01/lxc/101.conf", "/etc/pve/x.cfg"]
 )
@@ -128,3 +131,18 @@ def test_real_programs_see_a_node_on_disk(tmp_path: Path) -> None:
     other = tmp_path / "nodes" / "pve-02" / "root"
     assert (other / "etc/pve/nodes/pve-01/lxc/100.conf").exists()
     assert not (other / "etc/pve/lxc/100.conf").exists()
+
+
+def test_a_process_that_dies_while_it_writes_a_file_leaves_no_other_one(tmp_path: Path) -> None:
+    files = disk(str(tmp_path))
+    (tmp_path / "nodes/pve-01/root/b/c").mkdir(parents=True)  # it cannot be replaced: that is where it dies
+    script = f"from nexcage.testing._model.files import DiskFiles; f = DiskFiles({files.root!r}); f.write('/b/c', 'x'); f.commit()"
+    died = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT, check=False)
+    (tmp_path / "nodes/pve-01/root/b/c").rmdir()
+    during = files.names("/b")
+
+    files.recover()
+
+    assert "IsADirectoryError" in died.stderr
+    assert (during, files.names("/b"), files.read("/b/c")) == ([], ["c"], "x")
+    assert [path.name for path in (tmp_path / "nodes/pve-01/root/b").iterdir()] == ["c"]

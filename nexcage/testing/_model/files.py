@@ -222,6 +222,10 @@ class MemoryFiles:
         """Nothing to do: computed files are never stored."""
 
 
+_NEW = ".nexcage-sim-new"
+"""The end of the name of a file that is being written."""
+
+
 class DiskFiles:
     """A node's tree as a directory. ``root`` is ``DIR/nodes/NAME/root``; the cluster's part lies in ``DIR/cluster``.
 
@@ -303,7 +307,7 @@ class DiskFiles:
         found: set[str] = set()
         if self._changes.get(directory, "") is not None and not self._removed(directory):
             with suppress(FileNotFoundError, NotADirectoryError):
-                found.update(os.listdir(self.real(directory)))
+                found.update(name for name in os.listdir(self.real(directory)) if not name.endswith(_NEW))
         below = directory + "/"
         for path, text in self._changes.items():
             if path.startswith(below):
@@ -426,7 +430,8 @@ def _remove_tree(path: str) -> None:
 
 
 def _replace(path: str, text: str) -> None:
-    temporary = f"{path}.tmp.{os.getpid()}"
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}{_NEW}")  # always the same: whoever finishes a step leaves none behind
     data = text.encode("utf-8", "surrogateescape")
     try:
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

@@ -205,7 +205,7 @@ def test_a_driver_that_is_killed_a_hundred_times_loses_nothing_and_does_nothing_
     assert here.processes() == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_driver_that_sleeps_through_its_lease_changes_nothing_when_it_wakes(site: Any) -> None:
     here = site(1)
     here.sim.pace = 0.1

@@ -14,7 +14,7 @@ from nexcage.testing import SimCluster
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", storage="local-zfs")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_a_thousand_containers_on_fifty_nodes_are_each_made_and_started_once(tmp_path: Path) -> None:
     sim = SimCluster(50, seed=3)
     ids = [f"web-{n:04}" for n in range(1000)]

@@ -138,7 +138,7 @@ def test_what_a_runtime_says_of_a_create_is_said_once_and_logged_bare(both: tupl
     assert "unable to start container process" in said[0][2]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_life_says_and_does_what_it_does_with_runc_itself(both: tuple[Runc, Cli], tmp_path: Path) -> None:
     theirs, ours = life(both[0], tmp_path / "one"), life(both[1], tmp_path / "two")
 

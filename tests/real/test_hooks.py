@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.real.oci_bundle import Cli, bundle, missing, until
 
 pytestmark = pytest.mark.skipif(bool(missing("runc")), reason=missing("runc"))
+NAME = f"hooked-{os.getpid()}"
 OUTSIDE = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 
 
@@ -45,15 +47,15 @@ def test_the_life_of_a_bundle_with_all_hooks(tmp_path: Path) -> None:
         told = [(line.partition(" ")[0], json.loads(line.partition(" ")[2])) for line in new]
         lines = [f"{kind} ({state['status']}, pid {state.get('pid', '-')})" for kind, state in told]
         print(f"{' '.join(words[:1])}: {', '.join(lines) or 'no hooks'}")
-        assert all(state["id"] == "hooked" for _, state in told)
+        assert all(state["id"] == NAME for _, state in told)
         seen.append((words[0], [f"{kind} {state['status']}" for kind, state in told]))
 
     try:
-        does("create", "--bundle", str(where), "hooked")
-        does("start", "hooked")
-        does("kill", "hooked", "KILL")
-        until(lambda: json.loads(ours("state", "hooked").stdout)["status"] == "stopped")
-        does("delete", "hooked")
+        does("create", "--bundle", str(where), NAME)
+        does("start", NAME)
+        does("kill", NAME, "KILL")
+        until(lambda: json.loads(ours("state", NAME).stdout)["status"] == "stopped")
+        does("delete", NAME)
     finally:
         ours.close()
 

@@ -15,7 +15,7 @@ import pytest
 from nexcage import Container, Create, Fleet, Spec, State
 from tests.images.layouts import GROUP, PASSWD, Layout, member, saved, tar
 from tests.real.oci_bundle import missing
-from tests.real.test_runtimes import opened, places, program, said, until_said
+from tests.real.test_runtimes import WEB, opened, places, program, said, until_said
 
 __all__ = ["emptied", "places", "program"]
 
@@ -108,8 +108,8 @@ async def running(web: Container, source: Path) -> int:
 async def test_what_is_in_layers_is_in_the_container(places: Path, program: str, how: str) -> None:
     source = layout(places, how)
     async with opened(places, program) as fleet:
-        web = fleet["web-1"]
-        root = root_of(fleet, "web-1", await running(web, source))
+        web = fleet[WEB]
+        root = root_of(fleet, WEB, await running(web, source))
 
         one, two = (root / "data/one").stat(), (root / "data/two").stat()
         assert (one.st_ino, one.st_nlink) == (two.st_ino, 2)
@@ -130,7 +130,7 @@ async def test_what_is_in_layers_is_in_the_container(places: Path, program: str,
             b"two",
         ]
         assert (await web.exec(["ls", "/opaque"])).stdout == b"new\n"
-        kept = Path(f"/var/lib/nexcage-oci/{fleet.id}/web-1/bundle/rootfs/dev/null").stat()
+        kept = Path(f"/var/lib/nexcage-oci/{fleet.id}/{WEB}/bundle/rootfs/dev/null").stat()
         assert (stat.S_ISCHR(kept.st_mode), kept.st_rdev) == (True, os.makedev(1, 3))
 
         assert (await web.stop(timeout=20)).state is State.STOPPED
@@ -140,7 +140,7 @@ async def test_what_is_in_layers_is_in_the_container(places: Path, program: str,
 async def test_one_of_docker_save_is_the_same(places: Path, program: str) -> None:
     source = saved(layout(places, "gzip"), places / "web.tar", "web:1")
     async with opened(places, program) as fleet:
-        root = root_of(fleet, "web-1", await running(fleet["web-1"], source))
+        root = root_of(fleet, WEB, await running(fleet[WEB], source))
         assert os.getxattr(root / "data/tool", "security.capability") == MAY_BIND
         assert (root / "data/sparse").stat().st_size == HOLE + 3
 
@@ -148,15 +148,15 @@ async def test_one_of_docker_save_is_the_same(places: Path, program: str) -> Non
 async def test_many_of_an_alias_have_a_root_of_their_own_each(places: Path, program: str) -> None:
     images = {"web": str(layout(places, "zstd"))}
     async with opened(places, program, images=images) as fleet:
-        report = await fleet.run([Create(f"web-{n}", Spec("web", backend=program)) for n in range(3)])
+        report = await fleet.run([Create(f"{WEB}-{n}", Spec("web", backend=program)) for n in range(3)])
         report.raise_for_failures()
         for n in range(3):
-            await fleet[f"web-{n}"].start()
-        roots = [root_of(fleet, f"web-{n}", fleet.machines[f"web-{n}"].pid) for n in range(3)]
+            await fleet[f"{WEB}-{n}"].start()
+        roots = [root_of(fleet, f"{WEB}-{n}", fleet.machines[f"{WEB}-{n}"].pid) for n in range(3)]
         (roots[0] / "data/mine").write_text("0")
         assert [(root / "data/mine").exists() for root in roots] == [True, False, False]
         contents = {spec.content for m in fleet.machines.values() if (spec := m.spec) is not None}
         (digest,) = {content.rootfs for content in contents if content is not None}
         assert (CACHE / f"sha256-{digest[7:]}.tar").is_file()
-        assert await fleet.rmi(digest) == {fleet.machines["web-0"].node: True}
+        assert await fleet.rmi(digest) == {fleet.machines[f"{WEB}-0"].node: True}
         assert not (CACHE / f"sha256-{digest[7:]}.tar").exists()

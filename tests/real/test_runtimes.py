@@ -25,6 +25,7 @@ from tests.real.oci_bundle import CRUN, bundle, forget, missing
 pytestmark = [
     pytest.mark.skipif(bool(missing("runc", "crun")), reason=missing("runc", "crun")),
 ]
+WEB = f"web{os.getpid()}"  # the name of its cgroup too, which is the machine's
 PROGRAMS = {"crun": BackendConfig(command=tuple(CRUN))}
 TELLS = "trap 'echo told; exit 7' TERM; trap 'echo again' HUP; echo up; while :; do sleep 0.05; done"
 DEAF = "trap '' TERM; echo up; while :; do sleep 0.05; done"
@@ -90,7 +91,7 @@ async def said(container: Container) -> list[bytes]:
 
 async def lives(fleet: Fleet, made_from: Path, program: str) -> None:
     """From create to delete, with all that is between."""
-    web = fleet["web-1"]
+    web = fleet[WEB]
     created = await web.create(Spec(str(made_from), bundle=str(made_from)))
     document = await web.state()
     assert (document.status, document.pid) == ("created", created.pid)
@@ -159,19 +160,19 @@ async def test_a_whole_life_over_a_real_sshd(places: Path, program: str) -> None
 async def test_what_the_program_itself_says_is_what_state_says(places: Path, program: str) -> None:
     made_from = bundle(places / "bundle", TELLS)
     async with opened(places, program) as fleet:
-        web = fleet["web-1"]
+        web = fleet[WEB]
         await web.create(Spec(str(made_from), bundle=str(made_from)))
-        theirs = _asked(program, fleet, "state", "web-1")
+        theirs = _asked(program, fleet, "state", WEB)
         ours = await web.state()
         assert f'"pid": {ours.pid}' in theirs
         assert '"status": "created"' in theirs
 
-        _asked(program, fleet, "start", "web-1")
-        _asked(program, fleet, "kill", "web-1", "KILL")
+        _asked(program, fleet, "start", WEB)
+        _asked(program, fleet, "kill", WEB, "KILL")
         with anyio.fail_after(20):
             while (await web.state()).status != "stopped":
                 await anyio.sleep(0.02)
-        _asked(program, fleet, "delete", "web-1")
+        _asked(program, fleet, "delete", WEB)
         with pytest.raises(nexcage.NotFound):
             await web.state()
         assert [finding.what for finding in await wrong(fleet)] == ["half-made"]
@@ -187,7 +188,7 @@ def _asked(program: str, fleet: Fleet, *words: str) -> str:
 async def test_one_that_does_not_listen_is_killed_when_its_time_is_over(places: Path, program: str) -> None:
     made_from = bundle(places / "bundle", DEAF)
     async with opened(places, program) as fleet:
-        web = fleet["web-1"]
+        web = fleet[WEB]
         await web.create(Spec(str(made_from), bundle=str(made_from)))
         await web.start()
         await until_said(web, b"up")
@@ -198,7 +199,7 @@ async def test_one_that_does_not_listen_is_killed_when_its_time_is_over(places: 
 async def test_delete_with_force_ends_one_that_runs_and_one_that_waits(places: Path, program: str) -> None:
     made_from = bundle(places / "bundle", DEAF)
     async with opened(places, program) as fleet:
-        for id, runs in (("web-1", True), ("web-2", False)):
+        for id, runs in ((WEB, True), (f"{WEB}-2", False)):
             await fleet[id].create(Spec(str(made_from), bundle=str(made_from)))
             if runs:
                 await fleet[id].start()
@@ -206,13 +207,13 @@ async def test_delete_with_force_ends_one_that_runs_and_one_that_waits(places: P
             assert (await fleet[id].delete(force=runs)).state is State.ABSENT
             assert not os.path.exists(f"/proc/{pid}/root/bin")
         assert kept(fleet) == []
-        assert not (await fleet["web-1"].delete(force=True)).changed
+        assert not (await fleet[WEB].delete(force=True)).changed
 
 
 async def test_a_program_that_ends_at_once_was_started(places: Path, program: str) -> None:
     made_from = bundle(places / "bundle", "echo hello")
     async with opened(places, program) as fleet:
-        web = fleet["web-1"]
+        web = fleet[WEB]
         await web.create(Spec(str(made_from), bundle=str(made_from)))
         await web.start()
         await until_said(web, b"hello")
@@ -239,18 +240,18 @@ async def test_a_bundle_that_is_wrong_is_refused_and_leaves_nothing(places: Path
             (made_from / "config.json").write_text(text.replace('"sh"', '"no-such-program"'))
     async with opened(places, program) as fleet:
         with pytest.raises(nexcage.NexcageError) as refused:
-            await fleet["web-1"].create(Spec(str(made_from), bundle=str(made_from)))
-            await fleet["web-1"].start()
+            await fleet[WEB].create(Spec(str(made_from), bundle=str(made_from)))
+            await fleet[WEB].start()
         assert not refused.value.uncertain
-        if fleet["web-1"].machine.state is not State.ABSENT:  # crun looks for the program when it starts it
+        if fleet[WEB].machine.state is not State.ABSENT:  # crun looks for the program when it starts it
             assert (program, harm) == ("crun", "no program")
-            await fleet["web-1"].delete(force=True)
+            await fleet[WEB].delete(force=True)
         assert kept(fleet) == []
 
 
 async def test_fifty_at_once(places: Path, program: str) -> None:
     made_from = bundle(places / "bundle", TELLS)
-    ids = [f"web-{n}" for n in range(50)]
+    ids = [f"{WEB}-{n}" for n in range(50)]
     async with opened(places, program) as fleet:
         made = await fleet.run([Create(id, Spec(str(made_from), bundle=str(made_from))) for id in ids])
         made.raise_for_failures()
@@ -266,13 +267,13 @@ async def test_fifty_at_once(places: Path, program: str) -> None:
 
 DRIVER = """
 import sys, anyio, nexcage
-async def main(config, made_from):
+async def main(config, made_from, id):
     async with nexcage.open_fleet(config=config) as fleet:
         while True:
             for verb in ("create", "start", "stop", "delete"):
                 print(verb, flush=True)
                 spec = nexcage.Spec(made_from, bundle=made_from)
-                await getattr(fleet["web-1"], verb)(*([spec] if verb == "create" else []))
+                await getattr(fleet[id], verb)(*([spec] if verb == "create" else []))
 anyio.run(main, *sys.argv[1:])
 """
 
@@ -288,7 +289,7 @@ async def test_what_a_killed_driver_had_begun_is_finished_or_gone(places: Path, 
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(config), str(made_from)], stdout=subprocess.PIPE, text=True, env=env
+        [sys.executable, "-c", DRIVER, str(config), str(made_from), WEB], stdout=subprocess.PIPE, text=True, env=env
     ) as driver:
         assert driver.stdout is not None
         assert any(line.strip() == verb for line in driver.stdout)
@@ -297,14 +298,14 @@ async def test_what_a_killed_driver_had_begun_is_finished_or_gone(places: Path, 
         )  # somewhere in the middle; wherever that is, what follows must hold
         driver.send_signal(signal.SIGKILL)
     async with opened(places, program) as fleet:
-        web = fleet["web-1"]
+        web = fleet[WEB]
         with anyio.fail_after(
             60
         ):  # a child that it had forked, and that is about to exec, holds its ownership a little longer
             while web.machine.running is not None:
                 await fleet.recover(wait=True)
                 await anyio.sleep(0.01)
-        machine = await fleet.observe("web-1")
+        machine = await fleet.observe(WEB)
         assert machine.state in (State.ABSENT, State.CREATED, State.RUNNING, State.STOPPED)
         if machine.state is not State.ABSENT:
             await web.delete(force=True)

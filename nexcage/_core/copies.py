@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from nexcage._core.intents import Create, Delete, Intent
 from nexcage._core.machine import Machine
 from nexcage._core.route import Plan
 from nexcage._core.spec import Spec
 from nexcage._core.states import TABLE, Op, State
 from nexcage.errors import Busy, IllegalTransition, NotFound
 
-__all__ = ["copied"]
+__all__ = ["copied", "in_the_way"]
 
 
 def copied(spec: Spec, source: Machine) -> Plan:
@@ -40,3 +43,19 @@ def copied(spec: Spec, source: Machine) -> Plan:
         pool=None,  # pct and qm do not put a copy there
     )
     return Plan(what, source.backend, (source.node,), (f"it is a copy of '{source.id}'",))
+
+
+def in_the_way(intent: Intent, machines: Mapping[str, Machine], *, since: int) -> Busy | None:
+    """A linked copy that is being made of the template that ``intent`` deletes, or has come to its end later than record ``since``; and the
+    other way round. A template that is destroyed then would lose its config and keep its disks.
+    """
+    if isinstance(intent, Create) and intent.spec.linked:
+        source = machines.get(intent.spec.source or "")
+        if source is not None and source.running is not None and source.running.op is Op.DELETE:
+            return Busy(f"container '{source.id}'", f"delete by {source.running.owner}")
+    if isinstance(intent, Delete):
+        copies = (m for m in machines.values() if m.spec is not None and m.spec.linked and m.spec.source == intent.id)
+        for copy in copies:
+            if copy.seq > since or (copy.running is not None and copy.running.op is Op.CREATE):
+                return Busy(f"container '{intent.id}'", f"the linked copy '{copy.id}' is made of it")
+    return None

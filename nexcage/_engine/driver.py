@@ -20,8 +20,9 @@ import msgspec
 from nexcage._core.adopting import adoptable
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
+from nexcage._core.copies import in_the_way
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded
-from nexcage._core.intents import Adopt, Create, Intent, Kill, Start, Stop
+from nexcage._core.intents import Adopt, Create, Delete, Intent, Kill, Start, Stop
 from nexcage._core.keeping import Keeping
 from nexcage._core.machine import Event, Machine
 from nexcage._core.outcome import Done, Outcome
@@ -338,7 +339,9 @@ class Driver:
             op.at = loop_time()  # waiting for its turn is not what an operation takes
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
-            look = await node.look(within=0.0 if isinstance(intent, (Keeping, Adopt)) else FRESH)
+            since = self._journal.seq
+            shared = isinstance(intent, Delete) and _is_template(node.seen, machine)
+            look = await node.look(within=0.0 if shared or isinstance(intent, (Keeping, Adopt)) else FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
             if look.maintenance and isinstance(intent, Create):
@@ -358,7 +361,10 @@ class Driver:
                 intent = wanted
             if self._hooks is not None and await self._hooks.before(op, intent, machine):
                 return None  # that took its time: decide and look again
-            steps = await self._begin(op, intent, machine, node, backend, look)
+            linked = _is_template(look, machine) or (isinstance(intent, Create) and intent.spec.linked)
+            if linked and (busy := in_the_way(intent, self._journal.machines, since=self._journal.seq)) is not None:
+                raise busy
+            steps = await self._begin(op, intent, machine, node, backend, look, since=since if linked else None)
             node.at_work += 1
             op.beginning = True
             try:
@@ -368,9 +374,19 @@ class Driver:
                 node.at_work -= 1
 
     async def _begin(
-        self, op: Operation, intent: Intent, machine: Machine, node: FleetNode, backend: Backend, look: Look
+        self,
+        op: Operation,
+        intent: Intent,
+        machine: Machine,
+        node: FleetNode,
+        backend: Backend,
+        look: Look,
+        *,
+        since: int | None,
     ) -> Steps:
-        """Its way to the node. `Began` is written with the first step, or before the verb where that may act otherwise."""
+        """Its way to the node. `Began` is written with the first step, or before the verb where that may act otherwise. ``since``: where
+        linked copies matter, the last record before ``look``.
+        """
         epoch = await self._lease.hold()
 
         def begin(now: Machine) -> Began:
@@ -394,6 +410,8 @@ class Driver:
                 machine.mark,
                 machine.vmid,
             ):
+                raise Raced
+            if since is not None and in_the_way(intent, machines, since=since) is not None:
                 raise Raced
             return begin(now)
 
@@ -458,3 +476,8 @@ class Driver:
             raise error
         assert isinstance(ended, Succeeded)
         return op.done(self._observer.machine(began.id), changed=ended.changed, resolved_by=ended.resolved_by)
+
+
+def _is_template(look: Look | None, machine: Machine) -> bool:
+    guest = look.guests.get(machine.vmid) if look is not None else None
+    return guest is not None and guest.template

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 import nexcage
 from nexcage import (
     Blocked,
+    Busy,
     Changed,
     CommandFailed,
     IllegalTransition,
+    NexcageError,
     NotFound,
     Op,
     Spec,
@@ -284,6 +287,48 @@ async def test_a_template_with_linked_clones_is_not_deleted(sim: SimCluster) -> 
         assert tries(sim, "pct destroy") == 0
         await fleet["web-1"].delete()
         await fleet["base"].delete()
+        assert sim["pve-01"].model.containers() == []
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("later", [0.0, 0.3, 0.6, 0.9])
+async def test_a_template_is_not_deleted_while_a_linked_clone_is_made_of_it(sim: SimCluster, later: float) -> None:
+    async with sim.fleet() as fleet, sim.fleet() as other:
+        await fleet["base"].create(SPEC)
+        await fleet.do(nexcage.MakeTemplate("base"))
+        await other.refresh()
+        outcomes: list[NexcageError | None] = []
+
+        async def delete() -> None:
+            await anyio.sleep(later)
+            try:
+                await other["base"].delete()
+            except NexcageError as error:
+                outcomes.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(delete)
+            await fleet["web-1"].create(Spec.from_container("base", linked=True))
+
+        (error,) = outcomes
+        assert isinstance(error, (Busy, Blocked))
+        assert (sim["pve-01"].model.config(fleet.machines["base"].vmid) or "").count("template: 1") == 1
+        await fleet["web-1"].delete()
+        await fleet["base"].delete()
+
+
+@pytest.mark.sim(nodes=1)
+async def test_no_linked_clone_is_made_of_a_template_while_it_is_deleted(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["base"].create(SPEC)
+        await fleet.do(nexcage.MakeTemplate("base"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fleet["base"].delete)
+            await anyio.sleep(0.3)
+            with pytest.raises(Busy, match="container 'base' is busy"):
+                await fleet["web-1"].create(Spec.from_container("base", linked=True))
+
         assert sim["pve-01"].model.containers() == []
 
 

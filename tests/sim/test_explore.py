@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from nexcage._core.states import DRIVEN, Op
 from nexcage.testing._explore.command import many, smaller
 from nexcage.testing._explore.plan import drawn
 from nexcage.testing._explore.trouble import KINDS
@@ -44,6 +45,12 @@ def test_every_kind_of_trouble_was_drawn_often(histories: Sequence[History]) -> 
     assert {kind: counts[kind] for kind in KINDS if counts[kind] < 20} == {}
     assert counts["effects"] > 10 * len(SEEDS)
     assert counts["kills"] > 0.1 * len(SEEDS)
+
+
+def test_every_operation_was_done_often(histories: Sequence[History]) -> None:
+    counts = sum((Counter(history.counts) for history in histories), Counter[str]())
+
+    assert {op: counts[f"done {op}"] for op in (*DRIVEN, Op.EXEC) if counts[f"done {op}"] < 10} == {}
 
 
 def test_the_same_seed_gives_the_same_history_in_another_process(histories: Sequence[History]) -> None:

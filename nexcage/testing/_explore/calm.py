@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,16 @@ import anyio
 import anyio.abc
 
 from nexcage._core.events import Attempted, Began
-from nexcage._core.intents import Delete
+from nexcage._core.intents import Adopt, Delete
 from nexcage._core.machine import Event, Machine, fold
 from nexcage._core.oci import oci_status
 from nexcage._core.outcome import Failure
-from nexcage._core.states import State
+from nexcage._core.states import Op, State
 from nexcage._sinks.segments import read_journal
 from nexcage._sinks.statefile import read_state
+from nexcage.errors import Blocked
 from nexcage.testing._explore import harm
+from nexcage.testing._explore.kept import kept
 from nexcage.testing._explore.program import FLEET, VMIDS, Program
 from nexcage.testing._explore.truth import Guest, guests, leftovers
 
@@ -50,6 +53,9 @@ async def calm(world: World, tasks: anyio.abc.TaskGroup) -> None:
         await _converged(world, last)
         await last.leave()
     _nothing_unknown(world)
+    _nothing_twice(world)
+    for wrong in kept(_ours(world), _journal(world), world):
+        world.broken(wrong)
     for host in range(world.plan.hosts):
         again = await _opened(world, tasks, 91, host)
         await _nothing_new(world, again)
@@ -153,13 +159,22 @@ def _nothing_unknown(world: World) -> None:
             world.broken(f"promise 3: nobody knows of {guest}")
 
 
+def _nothing_twice(world: World) -> None:
+    """A create makes one container, wherever it tried."""
+    for mark, count in Counter(guest.op for guest in _ours(world)).items():
+        if count > 1:
+            world.broken(f"promise 1: {mark} made {count} containers: {[g for g in _ours(world) if g.op == mark]}")
+
+
 def _journal(world: World) -> list[Event]:
     return [event for host in range(world.plan.hosts) for event in read_journal(world.state(host))]
 
 
 def _ours(world: World) -> list[Guest]:
     """The containers whose mark is one that a create of ours gave to that VMID; an edited copy is somebody else's."""
-    made = {(e.op_id, e.tries.get("vmid")) for e in _journal(world) if isinstance(e, Attempted)}
+    journal = _journal(world)
+    made = {(e.op_id, e.tries.get("vmid")) for e in journal if isinstance(e, Attempted)}
+    made |= {(e.op_id, e.intent.vmid) for e in journal if isinstance(e, Began) and isinstance(e.intent, Adopt)}
     return [g for g in guests(world.sim).values() if g.fleet == FLEET and (g.op, g.vmid) in made]
 
 
@@ -203,6 +218,10 @@ async def _everything_deleted(world: World, program: Program) -> None:
     if fleet is None:
         return
     report = await fleet.run([Delete(id, force=True) for id in world.plan.ids])
+    for _ in world.plan.ids:  # a template goes after its linked copies
+        if not any(isinstance(failure.error, Blocked) for failure in report.failures):
+            break
+        report = await fleet.run([failure.intent for failure in report.failures])
     for failure in report.failures:
         if not _excused(world, failure):
             world.broken(
@@ -214,7 +233,7 @@ async def _everything_deleted(world: World, program: Program) -> None:
 def _nothing_left(world: World) -> None:
     debris = [g for g in guests(world.sim).values() if not g.id and g.lock in ("create", "destroyed")]
     for guest in [*_ours(world), *(g for g in debris if not _unproven(world, g))]:
-        if guest.lock not in ("backup", "snapshot"):
+        if not _locked(world, guest):
             world.broken(f"promise 3: after everything was deleted there is {guest}")
     for volume in leftovers(world.sim, range(VMIDS[0], VMIDS[1] + 1)):
         world.broken(f"promise 3: after everything was deleted there is {volume}")
@@ -225,12 +244,34 @@ def _excused(world: World, failure: Failure) -> bool:
     guest = guests(world.sim).get(failure.vmid)
     if guest is None:
         return False
-    return _unproven(world, guest) or guest.lock in ("backup", "snapshot")
+    return _unproven(world, guest) or _locked(world, guest)
+
+
+_LEAVES = {"disk": (Op.CREATE, Op.MOVE_VOLUME), "migrate": (Op.MIGRATE,), "rollback": (Op.ROLLBACK,)}
+"""What a command of ours that was killed, or whose node went down, leaves in the config of a container, and nobody takes away."""
+_DEADLY = ("kill-worker", "kill-supervisor", "crash", "restart")
+
+
+def _locked(world: World, guest: Guest) -> bool:
+    """Whether it has a lock that only a person can take away: somebody else's, or of a command that was killed. A rollback that was ended
+    in its middle, also by TERM, keeps its lock: nobody knows what its disks are.
+    """
+    if guest.lock in ("backup", "snapshot"):
+        return True
+    tried = {e.op for e in _journal(world) if isinstance(e, Began)}
+    killed = guest.lock == "rollback" or any(world.counts[kind] for kind in _DEADLY)
+    left = killed and bool(tried.intersection(_LEAVES.get(guest.lock, ())))
+    if left:
+        world.count("locks left to people")
+    return left
 
 
 def _foreigners_untouched(world: World) -> None:
     now = guests(world.sim)
+    adopted = {e.intent.vmid for e in _journal(world) if isinstance(e, Began) and isinstance(e.intent, Adopt)}
     for vmid, (guest, config) in world.foreign.items():
+        if vmid in adopted:
+            continue
         if vmid not in now:
             world.broken(f"promise 5: foreign {vmid} is gone")
         elif world.sim[guest.node].model.config(vmid) != config:

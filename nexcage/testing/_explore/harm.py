@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from nexcage.testing import faults
+from nexcage.testing._explore.power import Powered
 from nexcage.testing._explore.program import VMIDS
 from nexcage.testing._explore.trouble import TO_ONE, Trouble
 from nexcage.testing._explore.truth import Guest, guests, log_size
@@ -74,12 +75,14 @@ async def _fault(world: World, trouble: Trouble) -> None:
         else:
             options["vmid"] = guest.vmid
             world.by_hand.add(guest.vmid)
-            if trouble.kind == "swap":
-                world.taken.append((guest.vmid, anyio.current_time(), log_size(world.sim)))
+    since = log_size(world.sim)
     try:
         node.fault(trouble.kind, on=trouble.on or None, **options)
     except Die as error:  # somebody else has trouble too: a full storage, say
         world.note(f"{trouble.kind} did not work: {error}")
+    else:
+        if trouble.kind == "swap" and not trouble.on:
+            world.taken.append((int(str(options["vmid"])), anyio.current_time(), since))
     if trouble.seconds and not trouble.on:
         await anyio.sleep(trouble.seconds)
         _up(node)
@@ -173,6 +176,22 @@ async def _nul_tail(world: World, trouble: Trouble) -> None:
     _append(world, host, b"\0" * 700)
 
 
+async def _power_loss(world: World, trouble: Trouble) -> None:
+    """The machine of a host loses its power: all of its programs end at once, and with them what its disk had not got."""
+    host = _program(world, trouble).host
+    disk = world.disks[host]
+    assert isinstance(disk, Powered)
+    there = [program for program in world.programs if program.host == host]
+    for program in there:
+        world.away[program.number] = trouble.seconds
+        world.count("kills" if program.up else "kills of nobody")
+        program.plug.die()
+    disk.fail("torn" if trouble.options["after"] == "torn" else "lost")
+    world.read_again()
+    for program in there:
+        await program.kill()
+
+
 def _append(world: World, host: int, data: bytes) -> None:
     folder = world.state(host) / "journal"
     segments = sorted(name for name in os.listdir(folder) if name.endswith(".jsonl")) if folder.exists() else []
@@ -192,4 +211,5 @@ _MAKE: Mapping[str, Callable[[World, Trouble], Awaitable[None]]] = {
     "eio": _broken_disk,
     "torn-tail": _torn_tail,
     "nul-tail": _nul_tail,
+    "power-loss": _power_loss,
 }

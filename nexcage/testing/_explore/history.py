@@ -56,6 +56,7 @@ def told(world: World, wrong: list[str], seconds: float) -> History:
     counts["outcomes"] += len(world.told)
     counts["epochs"] += len({effect["epoch"] for effect in world.sim.effects() if effect["op_id"]})
     counts.update(f"error {told.error}" for told in world.told if told.error)
+    counts.update(f"done {told.intent.op}" for told in world.told if told.ok and told.changed)
     counts["uncertain"] += sum(told.uncertain for told in world.told)
     return History(
         seed=world.plan.seed,

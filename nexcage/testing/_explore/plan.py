@@ -6,24 +6,25 @@ were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import msgspec
 
-from nexcage._core.intents import Create, Delete, Intent, Kill, Pause, Resume, Start, Stop
-from nexcage._core.spec import Spec
+from nexcage._core.intents import Delete, Intent, Start, Stop
+from nexcage.testing._explore.lives import STRAYS, Ground, Life
 from nexcage.testing._explore.trouble import Trouble, handovers, troubles
+from nexcage.testing.cluster import node_names
 
 __all__ = ["Act", "Plan", "Step", "drawn"]
 
-SPEC = Spec("local:vztmpl/alpine-3.20-default_20240908_amd64.tar.xz", storage="local-zfs")
-_SIGNALS: tuple[int | str, ...] = ("HUP", "TERM", "KILL", 10)
+_WIDE = 0.5
+"""Of the seeds, how many have operations of all kinds and a machine of the driver that loses its power; the others have the lifecycle."""
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, tag="act"):
-    """Something that a user of one program does: ``kind`` is ``do``, ``run``, ``stream``, ``reconcile``, ``states``, ``look``
-    or ``listen``. ``cancel``: after so many seconds.
+    """Something that a user of one program does: ``kind`` is ``do``, ``run``, ``stream``, ``reconcile``, ``states``, ``look``,
+    ``listen``, ``exec`` or ``restore``. ``cancel``: after so many seconds.
     """
 
     at: float
@@ -33,6 +34,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True, tag="act"):
     wait: bool = False
     cancel: float | None = None
     pace: float = 0.0
+    which: float = 0.0
 
     def __str__(self) -> str:
         words = [self.kind, *(_brief(intent) for intent in self.intents)]
@@ -55,7 +57,8 @@ Step = Act | Trouble
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One run. ``span``: seconds after which faults end. ``hosts``: how many state directories the programs have between them,
-    with a ``lease`` (``file`` or ``cluster``) when they are several.
+    with a ``lease`` (``file`` or ``cluster``) when they are several. ``foreign`` guests of somebody else are there, and ``strays``, which
+    may be adopted.
     """
 
     seed: int
@@ -65,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lease: str
     ids: tuple[str, ...]
     foreign: int
+    strays: tuple[int, ...]
     span: float
     queue: int
     steps: tuple[Step, ...]
@@ -75,8 +79,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, steps=tuple(s for n, s in enumerate(self.steps) if n in kept))
 
 
-def drawn(seed: int) -> Plan:
-    """The plan of a seed."""
+def drawn(seed: int, *, wide: bool | None = None) -> Plan:
+    """The plan of a seed; ``wide`` is what the seed says, unless given."""
+    if wide is None:
+        wide = Random(f"nexcage explore wide {seed}").random() < _WIDE
     dice = Random(f"nexcage explore {seed}")
     nodes = dice.choice((1, 2, 2, 3, 4))
     programs = dice.choice((1, 1, 2, 2, 3))
@@ -84,8 +90,10 @@ def drawn(seed: int) -> Plan:
     span = dice.choice((30.0, 60.0, 120.0))
     hosts = 2 if programs > 1 and dice.random() < 0.4 else 1
     lease = dice.choice(("file", "cluster")) if hosts > 1 else ""
-    steps: list[Step] = [*_Acts(dice, ids, programs, span, hosts)]
-    steps += troubles(dice, span=span, nodes=nodes, programs=programs)
+    strays = STRAYS[: dice.choice((0, 1, 2))] if wide else ()
+    life = Life(dice, Ground(ids, node_names(nodes), strays), wide=wide)
+    steps: list[Step] = [*_Acts(dice, life, ids, programs, span, hosts, wide=wide)]
+    steps += troubles(dice, span=span, nodes=nodes, programs=programs, wide=wide)
     if hosts > 1:
         steps += handovers(dice, span=span, programs=programs)
     steps.sort(key=lambda step: step.at)
@@ -97,6 +105,7 @@ def drawn(seed: int) -> Plan:
         lease=lease,
         ids=ids,
         foreign=dice.choice((0, 1, 2)),
+        strays=strays,
         span=span,
         queue=dice.choice((4, 64, 4096)),
         steps=tuple(steps),
@@ -106,7 +115,11 @@ def drawn(seed: int) -> Plan:
 class _Acts:
     """Acts that make sense more often than not: a life of each container, cut into batches, with repeats and nonsense between."""
 
-    def __init__(self, dice: Random, ids: Sequence[str], programs: int, span: float, hosts: int) -> None:
+    def __init__(
+        self, dice: Random, life: Life, ids: Sequence[str], programs: int, span: float, hosts: int, *, wide: bool
+    ) -> None:
+        self._life = life
+        self._kinds = {**_KINDS, **_MORE} if wide else _KINDS
         self._hosts = hosts
         self._host = 0
         self._dice = dice
@@ -116,7 +129,8 @@ class _Acts:
         self._keys = 0
         self._given: list[list[Intent]] = [[] for _ in range(hosts)]
         """What was asked with a key, by host: to another journal it is another key."""
-        self._believed: dict[str, str] = dict.fromkeys(ids, "absent")
+        self._ran: list[list[Intent]] = [[] for _ in range(hosts)]
+        """The programs that were run with a key, by host."""
 
     def __iter__(self) -> Iterator[Act]:
         dice = self._dice
@@ -124,9 +138,7 @@ class _Acts:
         for host in range(self._hosts):
             yield self._act(float(host), "run", host, first=True)
         while at < self._span:
-            kind = dice.choices(
-                ("do", "run", "stream", "reconcile", "states", "look", "listen"), (12, 4, 2, 2, 1, 1, 2)
-            )[0]
+            kind = dice.choices(list(self._kinds), list(self._kinds.values()))[0]
             yield self._act(at, kind, dice.randrange(self._programs))
             at += dice.expovariate(1 / (self._span / 9))
 
@@ -142,6 +154,7 @@ class _Acts:
             wait=dice.random() < 0.4,
             cancel=round(dice.uniform(0.01, 8), 3) if intents and dice.random() < 0.12 else None,
             pace=dice.choice((0.0, 0.5, 5.0, -1.0)) if kind == "listen" else 0.0,
+            which=round(dice.random(), 6) if kind == "restore" else 0.0,
         )
 
     def _own(self) -> Sequence[str]:
@@ -157,6 +170,8 @@ class _Acts:
             return tuple(self._one() for _ in range(dice.randint(2, 5)))
         if kind in ("reconcile", "states") and dice.random() < 0.5:
             return (Start(dice.choice(self._own())),)  # only its id counts
+        if kind in _MORE:
+            return (self._inside(kind),)
         return ()
 
     def _one(self) -> Intent:
@@ -166,59 +181,30 @@ class _Acts:
             return dice.choice(given)  # the same operation id again
         return self._next(dice.choice(self._own()))
 
+    def _inside(self, kind: str) -> Intent:
+        """Of what is no intent only its id and its key count."""
+        dice, given = self._dice, self._ran[self._host]
+        if kind == "exec" and given and dice.random() < 0.2:
+            return dice.choice(given)
+        ids = self._life.running(self._own()) if kind == "exec" else self._own()
+        intent = Start(dice.choice(ids), op_id=self._key())
+        if kind == "exec" and intent.op_id is not None:
+            given.append(intent)
+        return intent
+
     def _next(self, id: str) -> Intent:
-        dice = self._dice
-        key = None
-        if dice.random() < 0.3:
-            self._keys += 1
-            key = f"key{self._keys}"
-        believed = self._believed[id]
-        wild = dice.random() < 0.1
-        word = dice.choice(_ALL) if wild else dice.choice(_AFTER[believed])
-        self._believed[id] = _THEN.get(word, believed)
-        intent = _made(dice, word, id, key)
+        key = self._key()
+        intent = self._life.next(id, key)
         if key is not None:
             self._given[self._host].append(intent)
         return intent
 
-
-_ALL = ("create", "start", "stop", "force", "pause", "resume", "kill", "delete", "destroy")
-_AFTER: Mapping[str, tuple[str, ...]] = {
-    "absent": ("create",),
-    "created": ("start", "start", "start", "delete", "kill"),
-    "running": ("stop", "stop", "force", "pause", "kill", "destroy", "start"),
-    "paused": ("resume", "resume", "stop", "force", "destroy"),
-    "stopped": ("start", "start", "delete", "destroy"),
-}
-_THEN: Mapping[str, str] = {
-    "create": "created",
-    "start": "running",
-    "stop": "stopped",
-    "force": "stopped",
-    "pause": "paused",
-    "resume": "running",
-    "delete": "absent",
-    "destroy": "absent",
-}
+    def _key(self) -> str | None:
+        if self._dice.random() >= 0.3:
+            return None
+        self._keys += 1
+        return f"key{self._keys}"
 
 
-def _made(dice: Random, word: str, id: str, key: str | None) -> Intent:
-    match word:
-        case "create":
-            return Create(id, SPEC, op_id=key)
-        case "start":
-            return Start(id, op_id=key)
-        case "stop":
-            return Stop(id, timeout=dice.choice((0.0, 2.0, 10.0)), op_id=key)
-        case "force":
-            return Stop(id, force=True, op_id=key)
-        case "pause":
-            return Pause(id, op_id=key)
-        case "resume":
-            return Resume(id, op_id=key)
-        case "kill":
-            return Kill(id, signal=dice.choice(_SIGNALS), op_id=key)
-        case "delete":
-            return Delete(id, op_id=key)
-        case _:
-            return Delete(id, force=True, op_id=key)
+_KINDS = {"do": 12, "run": 4, "stream": 2, "reconcile": 2, "states": 1, "look": 1, "listen": 2}
+_MORE = {"exec": 3, "restore": 1}

@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["Plug", "Sent", "Wire"]
 
 
-class Plug(Disk):
-    """A disk in memory: syncs cost nothing, it can be full or broken for a while, and it is gone for a program that was killed."""
+class Quick(Disk):
+    """A disk in memory: syncs cost nothing."""
 
-    def __init__(self) -> None:
+    def sync(self, fd: int) -> None:
+        """There is nothing to wait for."""
+
+
+class Plug(Disk):
+    """A program's hand on a disk: that can be full or broken for a while, and it is gone for a program that was killed."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
         self.trouble: int = 0
         """The errno that writes end with; 0: none."""
         self.dead: bool = False
@@ -32,51 +40,52 @@ class Plug(Disk):
 
     def open(self, name: str, flags: int, *, dir_fd: int | None = None) -> int:
         self._may(writes=bool(flags & os.O_CREAT))
-        fd = super().open(name, flags, dir_fd=dir_fd)
+        fd = self._disk.open(name, flags, dir_fd=dir_fd)
         if flags & os.O_RDWR:  # a lock that a program holds as long as it lives
             self._kept.append((fd, os.fstat(fd)))
         return fd
 
     def read(self, fd: int, size: int, offset: int) -> bytes:
         self._may(writes=False)
-        return super().read(fd, size, offset)
+        return self._disk.read(fd, size, offset)
 
     def write(self, fd: int, data: bytes) -> None:
         if self.trouble == errno.ENOSPC and not self.dead:
-            super().write(fd, data[: len(data) // 2])  # what still fitted
+            self._disk.write(fd, data[: len(data) // 2])  # what still fitted
         self._may(writes=True)
-        super().write(fd, data)
+        self._disk.write(fd, data)
 
     def sync(self, fd: int) -> None:
         self._may(writes=self.trouble == errno.EIO)
+        self._disk.sync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
         self._may(writes=True)
-        super().truncate(fd, size)
+        self._disk.truncate(fd, size)
 
     def rename(self, old: str, new: str, *, dir_fd: int | None = None) -> None:
         self._may(writes=True)
-        super().rename(old, new, dir_fd=dir_fd)
+        self._disk.rename(old, new, dir_fd=dir_fd)
 
     def unlink(self, name: str, *, dir_fd: int | None = None) -> None:
         self._may(writes=self.trouble == errno.EIO)
-        super().unlink(name, dir_fd=dir_fd)
+        self._disk.unlink(name, dir_fd=dir_fd)
 
     def mkdir(self, name: str, *, dir_fd: int | None = None) -> None:
         self._may(writes=True)
-        super().mkdir(name, dir_fd=dir_fd)
+        self._disk.mkdir(name, dir_fd=dir_fd)
 
     def rmdir(self, name: str, *, dir_fd: int | None = None) -> None:
         self._may(writes=self.trouble == errno.EIO)
-        super().rmdir(name, dir_fd=dir_fd)
+        self._disk.rmdir(name, dir_fd=dir_fd)
 
     def utime(self, name: str, at: float, *, dir_fd: int | None = None) -> None:
         self._may(writes=True)
-        super().utime(name, at, dir_fd=dir_fd)
+        self._disk.utime(name, at, dir_fd=dir_fd)
 
     def lock(self, fd: int, how: int) -> None:
         self._may(writes=False)
-        super().lock(fd, how)
+        self._disk.lock(fd, how)
 
     def _may(self, *, writes: bool) -> None:
         if self.dead:

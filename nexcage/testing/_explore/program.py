@@ -12,7 +12,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectSendStream
 
 from nexcage._core.config import Config, Limits
-from nexcage._core.intents import Intent
+from nexcage._core.intents import Create, Exec, Inside, Intent
 from nexcage._core.machine import Event
 from nexcage._core.outcome import Done, Failure, Outcome
 from nexcage.errors import Lagged, NexcageError
@@ -46,7 +46,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """How one intent ended, as its caller was told, and when. ``since`` and ``until``: the same in the cluster's own order."""
 
     program: str
-    intent: Intent
+    intent: Intent | Inside
     op_id: str
     ok: bool
     changed: bool = False
@@ -103,7 +103,7 @@ class Program:
         self.home: Path = world.home / f"host{self.host}"
         self.jump: float = 0.0
         """How wrong its wall clock is."""
-        self.plug: Plug = Plug()
+        self.plug: Plug = world.plug(self.host)
         self.fleet: Fleet | None = None
         self.lives: int = 0
         self.gone: anyio.Event = anyio.Event()
@@ -127,7 +127,7 @@ class Program:
         """Open the fleet and do what is asked, until it is told to leave or killed."""
         self.lives += 1
         PROGRAM.set(self.name)
-        plug = self.plug = Plug()
+        plug = self.plug = self._world.plug(self.host)
         self.gone, self._wires = anyio.Event(), []
         try:
             with anyio.CancelScope() as self._scope:
@@ -255,6 +255,10 @@ class Program:
                 await fleet.states(*(intent.id for intent in act.intents))
             case "look":
                 await fleet.look()
+            case "exec":
+                await self._exec(act, fleet)
+            case "restore":
+                await self._restore(act, fleet)
             case _:
                 await self._listen(act, fleet)
 
@@ -265,27 +269,63 @@ class Program:
         except NexcageError as error:
             self._told(Failure(intent=intent, error=error, op_id=intent.op_id or ""), begun)
 
+    async def _exec(self, act: Act, fleet: Fleet) -> None:
+        (asked,), begun = act.intents, self._moment()
+        intent = Exec(asked.id, op_id=asked.op_id, argv=("true",))
+        machine = fleet.machines.get(asked.id)
+        where = (machine.vmid, str(machine.state)) if machine is not None else (0, "")
+        try:
+            ran = await fleet[asked.id].exec(intent.argv, op_id=asked.op_id)
+        except NexcageError as error:
+            self._tell(intent, asked.op_id or "", error, begun, where=where)
+        else:
+            self._tell(intent, ran.op_id, None, begun, changed=not ran.repeated, where=where)
+
+    async def _restore(self, act: Act, fleet: Fleet) -> None:
+        """Make a container from one of the archives that are there."""
+        (asked,) = act.intents
+        found = await fleet.backups()
+        archives = [volume.id for key in sorted(found) for volume in found[key]]
+        if archives:
+            spec = await fleet.restoring(archives[int(act.which * len(archives))], storage="local-zfs")
+            intent = Create(asked.id, spec, op_id=asked.op_id)
+            await self._do(msgspec.structs.replace(act, intents=(intent,)), fleet)
+
     def _moment(self) -> tuple[float, int]:
         return anyio.current_time(), log_size(self._world.sim)
 
     def _told(self, outcome: Outcome, begun: tuple[float, int]) -> None:
+        error = None if isinstance(outcome, Done) else outcome.error
+        changed = isinstance(outcome, Done) and outcome.changed
+        where = outcome.vmid, str(outcome.state)
+        self._tell(outcome.intent, outcome.op_id, error, begun, changed=changed, where=where)
+
+    def _tell(
+        self,
+        intent: Intent | Inside,
+        op_id: str,
+        error: NexcageError | None,
+        begun: tuple[float, int],
+        *,
+        where: tuple[int, str],
+        changed: bool = False,
+    ) -> None:
         if self.plug.dead:
             return
         asked, since = begun
         told, until = self._moment()
-        error = None if isinstance(outcome, Done) else outcome.error
         self._world.told.append(
             Told(
                 program=self.name,
-                intent=outcome.intent,
-                op_id=outcome.op_id,
+                intent=intent,
+                op_id=op_id,
                 ok=error is None,
-                changed=isinstance(outcome, Done) and outcome.changed,
+                changed=changed,
                 uncertain=error is not None and error.uncertain,
                 error=type(error).__name__ if error is not None else "",
                 text=str(error or ""),
-                state=str(outcome.state),
-                vmid=outcome.vmid,
+                state=where[1],
+                vmid=where[0],
                 asked=asked,
                 told=told,
                 since=since,

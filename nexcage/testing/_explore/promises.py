@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from nexcage._core.events import Attempted, Began, Failed, Interrupted, Succeeded
 from nexcage._core.machine import Checkpointed, fold
-from nexcage._core.states import Op
+from nexcage._core.states import BESIDE, KEEPING, Op
 from nexcage.errors import JournalError
 from nexcage.testing._explore.program import Told
 
@@ -21,6 +21,7 @@ __all__ = ["PROMISES", "judged"]
 def at_most_once(world: World) -> Iterator[str]:
     """1. At most one effect per (operation, step), and none without a journaled step."""
     steps = {(e.op_id, e.step) for e in world.events if isinstance(e, Attempted)}
+    steps |= {(e.op_id, 1) for e in world.events if isinstance(e, Began) and e.op in BESIDE}
     calls = Counter((e["op_id"], e["step"]) for e in world.sim.effects() if e["op_id"])
     for (op_id, step), times in calls.items():
         if times > 1:
@@ -29,9 +30,42 @@ def at_most_once(world: World) -> Iterator[str]:
             yield f"promise 1: step {step} of {op_id} had an effect and is not in the journal"
 
 
+_ONCE: Mapping[Op, Callable[[Mapping[str, str]], bool]] = {
+    Op.ROLLBACK: lambda change: change["change"] == "rolled back",
+    Op.BACKUP: lambda change: change["kind"] == "backup",
+    Op.EXEC: lambda change: change["kind"] == "exec",
+    Op.KILL: lambda change: change["kind"] == "signal",
+}
+"""What shows that an operation had its effect which is never repeated, not even as another step."""
+
+
+def never_repeated(world: World) -> Iterator[str]:
+    """1. A rollback, a backup, a program and a signal happen at most once, whatever became of their answers."""
+    began = {e.op_id: e for e in world.events if isinstance(e, Began) and e.op in _ONCE}
+    times: Counter[str] = Counter()
+    for effect in world.sim.effects():
+        op = began.get(effect["op_id"] or "")
+        if op is not None and any(_ONCE[op.op](change) for change in effect["changed"]):
+            times[op.op_id] += 1
+    for op_id, count in times.items():
+        if count > 1 and op_id not in _forgotten(world):
+            yield f"promise 1: {began[op_id].op} {op_id} happened {count} times"
+
+
+def something_changed(world: World) -> Iterator[str]:
+    """6. What is said to have changed something about a container did."""
+    did = {effect["op_id"] for effect in world.sim.effects()}
+    for told in world.told:
+        if told.ok and told.changed and told.intent.op in _CHANGES and told.op_id not in did:
+            yield f"promise 6: {told}, and nothing was changed"
+
+
+_CHANGES = KEEPING | {Op.ADOPT, Op.EXEC}
+
+
 def in_order(world: World) -> Iterator[str]:
     """1. The effects on one container come in the order in which its operations began (the order of fences: epoch, then number)."""
-    began = {e.op_id: e for e in world.events if isinstance(e, Began)}
+    began = {e.op_id: e for e in world.events if isinstance(e, Began) and e.op not in BESIDE}
     last: dict[str, Began] = {}
     forgotten = _forgotten(world)
     for effect in world.sim.effects():
@@ -163,9 +197,10 @@ _WANTED = {
 def seen_to_be_so(world: World) -> Iterator[str]:
     """6. Done is said only when the wanted state was so at some moment between asking and telling."""
     begun = {e.op_id for e in world.events if isinstance(e, Began)}
+    moved = {e.vmid for e in world.events if isinstance(e, Began) and e.op is Op.MIGRATE}
     for told in world.told:
         wanted = _WANTED.get(told.intent.op)
-        if not told.ok or wanted is None or told.vmid in (0, *world.by_hand):
+        if not told.ok or wanted is None or told.vmid in (0, *world.by_hand, *moved):
             continue
         if told.op_id in begun and not _carried_out(world, told):
             continue  # an answer from memory
@@ -214,6 +249,8 @@ def numbered(world: World) -> Iterator[str]:
 
 PROMISES: tuple[Callable[[World], Iterator[str]], ...] = (
     at_most_once,
+    never_repeated,
+    something_changed,
     in_order,
     fenced,
     not_ours,

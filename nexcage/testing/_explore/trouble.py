@@ -44,8 +44,11 @@ OF_PROGRAMS: Mapping[str, int] = {
     "eio": 3,
     "torn-tail": 2,
     "nul-tail": 2,
+    "power-loss": 10,
 }
 """What happens to programs, and how often."""
+_WIDE = frozenset({"power-loss"})
+"""What only happens where operations of all kinds are drawn."""
 OF_NODES: Mapping[str, int] = {"cut-links": 4, "by-hand": 4}
 """What happens to nodes besides `FAULTS`."""
 TO_ONE = frozenset({"busy", "rival", "swap", "migrate", "ha-delay"})
@@ -60,6 +63,7 @@ _LASTING: Mapping[str, tuple[float, float]] = {
     "eio": (0.5, 20.0),
     "kill-driver": (0.0, 10.0),
     "leave-driver": (0.0, 10.0),
+    "power-loss": (0.0, 20.0),
 }
 _SECONDS: Mapping[str, tuple[float, float]] = {
     "stall": (1.0, 60.0),
@@ -80,22 +84,28 @@ _WORDS = (
     "lxc-unfreeze",
     "sh",
 )
+_MORE_WORDS = (
+    *("pct snapshot", "pct delsnapshot", "pct rollback", "pct clone", "pct migrate", "pct set", "pct resize"),
+    *("pct move-volume", "pct template", "pct restore", "vzdump", "lxc-attach"),
+)
+"""Of operations that keep the state."""
 _QUICK = ("lxc-freeze", "lxc-unfreeze")  # what ends at its deadline; a pct that never stops printing costs hours of CPU
 _HANDS = ("start", "stop", "destroy")
 
 
-def _weights() -> dict[str, int]:
+def _weights(*, wide: bool = True) -> dict[str, int]:
     faults = {kind: _RARE.get(kind, 3) for kind in FAULTS if kind not in _ENDINGS}
-    return {**faults, **OF_NODES, **OF_PROGRAMS}
+    every = {**faults, **OF_NODES, **OF_PROGRAMS}
+    return every if wide else {kind: weight for kind, weight in every.items() if kind not in _WIDE}
 
 
 KINDS: tuple[str, ...] = tuple(_weights())
 """Everything that may be drawn; what only ends something else is not."""
 
 
-def troubles(dice: Random, *, span: float, nodes: int, programs: int) -> Iterator[Trouble]:
+def troubles(dice: Random, *, span: float, nodes: int, programs: int, wide: bool) -> Iterator[Trouble]:
     """What goes wrong in one run; in some nothing does."""
-    weights = _weights()
+    weights = _weights(wide=wide)
     for _ in range(dice.choice((0, 2, 3, 4, 5, 6, 8))):
         kind = dice.choices(list(weights), list(weights.values()))[0]
         waits = kind in FAULTS and (kind not in AT_ONCE or dice.random() < 0.4)
@@ -105,11 +115,16 @@ def troubles(dice: Random, *, span: float, nodes: int, programs: int) -> Iterato
             kind=kind,
             node=dice.randrange(nodes),
             program=dice.randrange(programs),
-            on=dice.choice(_WORDS if kind != "endless" else _QUICK) if waits else "",
+            on=_on(dice, kind, wide=wide) if waits else "",
             seconds=round(dice.uniform(low, high), 3),
             which=round(dice.random(), 6),
             options=_options(dice, kind),
         )
+
+
+def _on(dice: Random, kind: str, *, wide: bool) -> str:
+    words = _QUICK if kind == "endless" else _MORE_WORDS if wide and dice.random() < 0.5 else _WORDS
+    return dice.choice(words)
 
 
 def handovers(dice: Random, *, span: float, programs: int) -> Iterator[Trouble]:
@@ -142,6 +157,8 @@ def _options(dice: Random, kind: str) -> dict[str, object]:
             options["seconds"] = dice.choice((-3600.0, -5.0, 5.0, 3600.0))
         case "by-hand":
             options["verb"] = dice.choice(_HANDS)
+        case "power-loss":
+            options["after"] = "torn" if maybe else "lost"
         case _:
             pass
     return options

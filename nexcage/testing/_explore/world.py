@@ -19,13 +19,17 @@ import anyio.lowlevel
 
 from nexcage._core.config import LeaseConfig
 from nexcage._core.machine import Event
+from nexcage._sinks.disk import Disk
 from nexcage._sinks.segments import read_journal
 from nexcage.testing import faults
 from nexcage.testing._explore import harm
 from nexcage.testing._explore.calm import calm
-from nexcage.testing._explore.plan import SPEC, Act, Plan
-from nexcage.testing._explore.ports import Sent
+from nexcage.testing._explore.lives import SPEC
+from nexcage.testing._explore.plan import Act, Plan
+from nexcage.testing._explore.ports import Plug, Quick, Sent
+from nexcage.testing._explore.power import Powered
 from nexcage.testing._explore.program import Heard, Program, Told
+from nexcage.testing._explore.trouble import Trouble
 from nexcage.testing._explore.truth import Guest, Timeline, guests
 from nexcage.testing.cluster import SimCluster, SimNode
 
@@ -33,6 +37,7 @@ __all__ = ["World"]
 
 FOREIGN = (10_003, 10_011)
 _ATTEMPTED = re.compile(rb'"event":"attempted".*?"op_id":"([^"]*)","step":(\d+)')
+_RUN = re.compile(rb'"event":"began".*?"op":"exec","op_id":"([^"]*)"')
 
 
 class World:
@@ -62,6 +67,10 @@ class World:
         for host in range(plan.hosts):  # made at random by whoever comes first, if it is not there; messages name it
             self.state(host).mkdir(mode=0o700, parents=True)
             (self.state(host) / "holder").write_text(f"{host:016x}\n")
+        fails = any(isinstance(step, Trouble) and step.kind == "power-loss" for step in plan.steps)
+        self.disks: list[Disk] = [
+            Powered(self.home / f"host{host}", plan.seed) if fails else Quick() for host in range(plan.hosts)
+        ]
         self.lease: LeaseConfig = LeaseConfig()
         if plan.lease == "file":
             self.lease = LeaseConfig(kind="file", path=str(self.home / "lease"), ttl=20.0)
@@ -78,6 +87,10 @@ class World:
     def state(self, host: int) -> Path:
         """The state directory of a host; programs of one host share it."""
         return self.home / f"host{host}" / "state"
+
+    def plug(self, host: int) -> Plug:
+        """A new program's hand on the disk of its host."""
+        return Plug(self.disks[host])
 
     def close(self) -> None:
         shutil.rmtree(self.home, ignore_errors=True)
@@ -114,6 +127,11 @@ class World:
             whole = data.rfind(b"\n") + 1
             self._journaled[path] = self._journaled.get(path, 0) + whole
             self._steps.update((m[1].decode(), int(m[2])) for m in _ATTEMPTED.finditer(data[:whole]))
+            self._steps.update((m[1].decode(), 1) for m in _RUN.finditer(data[:whole]))
+
+    def read_again(self) -> None:
+        """The journals are not what they were."""
+        self._journaled.clear()
 
     def look_at_state_files(self, run: Path) -> None:
         """Each one parses, or is absent (promise 4)."""
@@ -167,6 +185,13 @@ class World:
             vmid, node = FOREIGN[n], nodes[n % len(nodes)]
             await node.run(
                 ("pct", "create", str(vmid), SPEC.image, "--storage", "local-zfs", "--hostname", f"other{n}")
+            )
+            if n % 2:
+                await node.run(("pct", "start", str(vmid)))
+        for n, vmid in enumerate(self.plan.strays):
+            node = nodes[(n + 1) % len(nodes)]
+            await node.run(
+                ("pct", "create", str(vmid), SPEC.image, "--storage", "local-zfs", "--hostname", f"stray{n}")
             )
             if n % 2:
                 await node.run(("pct", "start", str(vmid)))

@@ -99,7 +99,10 @@ class Attempt:
                     verdict, state, pid = await self._verdict(certain=error is None)
                 except NexcageError as blind:
                     return op.given_up(began, (error or blind).noted(f"and looking failed: {blind}" if error else ""))
-            if verdict != "done" and self._steps.touched and await self._mended():
+            mended = await self._mended() if verdict != "done" and self._steps.touched else False
+            if mended is None:  # whoever recovers it removes that
+                return op.given_up(began, error)
+            if mended:
                 try:
                     verdict, state, pid = await self._verdict(certain=False)
                 except NexcageError as blind:
@@ -176,14 +179,18 @@ class Attempt:
         guest = self._node.seen.guests.get(self._machine.vmid) if self._node.seen is not None else None
         return "unknown" if guest is not None and guest.lock == "rollback" else "not"
 
-    async def _mended(self) -> bool:
-        """A killed tool may leave a container half made or half deleted; what is provably ours goes."""
+    async def _mended(self) -> bool | None:
+        """A killed tool may leave a container half made or half deleted; what is provably ours goes. None: not now, because the cluster
+        is not quorate.
+        """
         look = self._node.seen
         if look is None or self._began.op not in LOCKS:
             return False
         proof = await self._recovery.proof(self._node, self._began, self._machine, look)
         if proof is None:
             return False
+        if not look.quorate:
+            return None
         return await self._recovery.mend(self._steps, self._began, self._machine, look, proof)
 
     async def _completed(self) -> NexcageError | None:

@@ -32,7 +32,7 @@ from nexcage._engine.operation import notes_of
 from nexcage._engine.steps import Steps
 from nexcage._engine.tidying import completed, handed, leaves, tidied, tidies, unpacked
 from nexcage.abc import Backend, Journal, Lease, Ref
-from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable
+from nexcage.errors import Busy, CommandFailed, NexcageError, NodeError, NodeUnreachable, NoQuorum
 from nexcage.tools.claims import KEPT
 
 __all__ = ["Recovery"]
@@ -165,6 +165,10 @@ class Recovery:
             last is None or not hasattr(self._backends.get(began.backend), _mender(began))
         ):
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
+        if finding.verdict == "half" and not look.quorate:
+            raise NoQuorum(
+                node.key, f"what {began.op} of '{began.id}' left half done is removed when its cluster is quorate again"
+            )
         if finding.verdict == "half" and last is not None:
             mended = await self._mended(began, machine, node, look, last)
             machine = self._observer.machine(machine.id)

@@ -127,3 +127,38 @@ async def test_a_placement_that_makes_nodes_up_is_told_so(sim: SimCluster) -> No
     async with sim.fleet(placement=Elsewhere()) as fleet:
         with pytest.raises(nexcage.NoRoute, match="nowhere"):
             await fleet["web-1"].create(SPEC)
+
+
+@pytest.mark.sim(nodes=1)
+@pytest.mark.parametrize("ask", ["look", "again", "reopen"])
+async def test_a_copy_that_the_loss_of_quorum_leaves_half_made_goes_when_it_is_over(sim: SimCluster, ask: str) -> None:
+    spec = Spec.from_container("web-1")
+    async with sim.fleet() as fleet:
+        await fleet["web-1"].create(SPEC)
+        before = sim["pve-01"].model.config(fleet.machines["web-1"].vmid)
+
+        async def lose() -> None:
+            for _ in range(1000):  # it can be seen half made, so it is
+                await anyio.sleep(0.01)
+                if len(sim["pve-01"].model.containers()) == 2:
+                    sim["pve-01"].fault("no-quorum")
+                    return
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose)
+            with pytest.raises(nexcage.Uncertain):
+                await fleet["web-2"].create(spec)
+        with pytest.raises(nexcage.NoQuorum, match="half done is removed when its cluster is quorate again"):
+            await fleet["web-2"].start()
+        sim["pve-01"].fault("quorum")
+        if ask == "look":
+            await fleet["web-2"].reconcile()
+        elif ask == "again":
+            await fleet["web-2"].create(spec)
+            await fleet["web-2"].delete()
+    async with sim.fleet() as fleet:
+        await fleet.recover(wait=True)
+
+        assert fleet.machines["web-2"].state is State.ABSENT
+        assert sim["pve-01"].model.containers() == [fleet.machines["web-1"].vmid]
+        assert sim["pve-01"].model.config(fleet.machines["web-1"].vmid) == before

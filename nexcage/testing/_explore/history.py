@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nexcage._core.intents import Create, Inside, Intent
+
 if TYPE_CHECKING:
     from nexcage.testing._explore.world import World
 
@@ -56,7 +58,7 @@ def told(world: World, wrong: list[str], seconds: float) -> History:
     counts["outcomes"] += len(world.told)
     counts["epochs"] += len({effect["epoch"] for effect in world.sim.effects() if effect["op_id"]})
     counts.update(f"error {told.error}" for told in world.told if told.error)
-    counts.update(f"done {told.intent.op}" for told in world.told if told.ok and told.changed)
+    counts.update(f"done {_word(told.intent)}" for told in world.told if told.ok and told.changed)
     counts["uncertain"] += sum(told.uncertain for told in world.told)
     return History(
         seed=world.plan.seed,
@@ -65,6 +67,13 @@ def told(world: World, wrong: list[str], seconds: float) -> History:
         counts=dict(sorted(counts.items())),
         seconds=seconds,
     )
+
+
+def _word(intent: Intent | Inside) -> str:
+    """What it is called; a create by what it is made from."""
+    if isinstance(intent, Create) and intent.spec.source is not None:
+        return "clone"
+    return "restore" if isinstance(intent, Create) and ":backup/" in intent.spec.image else str(intent.op)
 
 
 def _lines(world: World) -> Iterator[str]:

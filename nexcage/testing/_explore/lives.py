@@ -71,6 +71,14 @@ class Life:
         """Those in which a program can run; all of them when there are none."""
         return [id for id in ids if self._believed[id] == "running"] or ids
 
+    def restored(self, ids: Sequence[str]) -> Sequence[str]:
+        """Those that may be made from an archive, all of them when there are none; one of them will have been."""
+        absent = [id for id in ids if self._believed[id] == "absent"]
+        if not absent:
+            return ids
+        self._believed[absent[0]] = "created"
+        return absent[:1]
+
     def _sensible(self, word: str, id: str) -> str:
         """What has something to work on."""
         if word in ("rollback", "delsnapshot") and not self._snapshots[id]:
@@ -96,7 +104,7 @@ class Life:
                 self._snapshots[id] = [*(other for other in self._snapshots[id] if other != name), name]
                 return Snapshot(id, name, op_id=key)
             case "delsnapshot":
-                return DelSnapshot(id, dice.choice(_SNAPSHOTS), op_id=key)
+                return DelSnapshot(id, dice.choice(self._snapshots[id] or _SNAPSHOTS), op_id=key)
             case "rollback":
                 return Rollback(id, (self._snapshots[id] or _SNAPSHOTS)[-1], start=dice.random() < 0.4, op_id=key)
             case "update":
@@ -142,11 +150,11 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
     "stopped": ("start", "start", "delete", "destroy"),
     "template": ("delete", "destroy", "start"),
 }
-_SNAPPED = ("snapshot", "snapshot", "rollback", "delsnapshot")
+_SNAPPED = ("snapshot", "rollback", "delsnapshot")
 _MORE: Mapping[str, tuple[str, ...]] = {
     "absent": ("clone", "clone", "create", "adopt"),
-    "created": (*_SNAPPED, "update", "resize", "move", "template", "migrate", "backup", "destroy"),
-    "running": (*_SNAPPED, "update", "resize", "migrate", "backup", "destroy"),
+    "created": (*_SNAPPED, "update", "resize", "move", "template", "migrate", "backup", "backup", "destroy"),
+    "running": (*_SNAPPED, "update", "resize", "migrate", "backup", "backup", "destroy"),
     "paused": ("update", "resize", "resume"),
     "stopped": (*_SNAPPED, "update", "resize", "move", "template", "migrate", "backup"),
     "template": ("update", "snapshot", "migrate", "delete"),

@@ -186,7 +186,8 @@ class _Acts:
         dice, given = self._dice, self._ran[self._host]
         if kind == "exec" and given and dice.random() < 0.2:
             return dice.choice(given)
-        ids = self._life.running(self._own()) if kind == "exec" else self._own()
+        own = self._own()
+        ids = self._life.running(own) if kind == "exec" else self._life.restored(own)
         intent = Start(dice.choice(ids), op_id=self._key())
         if kind == "exec" and intent.op_id is not None:
             given.append(intent)
@@ -207,4 +208,4 @@ class _Acts:
 
 
 _KINDS = {"do": 12, "run": 4, "stream": 2, "reconcile": 2, "states": 1, "look": 1, "listen": 2}
-_MORE = {"exec": 3, "restore": 1}
+_MORE = {"exec": 3, "restore": 4}

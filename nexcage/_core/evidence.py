@@ -47,6 +47,7 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     ``kept``: seconds of uptime that a node keeps ended claims, so that one that is not there never began.
     """
     step = machine.last
+    says = last is not None and isinstance(began.intent, Snapshot)  # what is half done of it names the operation itself
     if last is not None and (step is None or rebooted(step, last)):
         last = None  # what it had kept is gone
     if machine.steps == 0:
@@ -72,7 +73,8 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if began.op is Op.START and verdict == "done" and _refused(last) and not _runs(machine, look):
         return Judgement("not", "claim")  # it has ended, and not because it was started
     if half(began, machine, look) is not None:
-        begun = making(began, machine, look, fleet) or (last is not None and not never)  # it says so, or our claim does
+        # It says so, also after a reboot, or our claim does.
+        begun = says or making(began, machine, look, fleet) or (last is not None and not never)
         if begun and (last is None or _ours(last)):
             return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
         if began.op is Op.DELETE:

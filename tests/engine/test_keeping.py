@@ -22,6 +22,7 @@ from nexcage import (
 )
 from nexcage._core.states import KEEPING
 from nexcage.testing import SimCluster
+from nexcage.testing.cluster import SimNode
 
 SPEC = Spec("local:vztmpl/debian-12-standard_12.7-1_amd64.tar.zst", node="pve-01", storage="local-zfs")
 
@@ -89,6 +90,43 @@ async def test_what_a_killed_worker_left_of_a_snapshot_is_removed(sim: SimCluste
         assert [snap.name for snap in await one.snapshots()] == (["s0"] if verb == "snapshot" else [])
         assert "snapstate" not in config(sim, fleet)
         assert "lock:" not in config(sim, fleet)
+
+
+@pytest.mark.sim(nodes=2)
+@pytest.mark.parametrize("driver", ["waits", "is gone"])
+async def test_a_snapshot_that_its_node_did_not_live_to_finish_is_removed(sim: SimCluster, driver: str) -> None:
+    node = sim["pve-01"]
+
+    async def down() -> None:
+        for _ in range(1000):  # it can be seen half made, so it is
+            await anyio.sleep(0.01)
+            if "snapstate" in config(sim, fleet):
+                node.crash()
+                return
+
+    async with sim.fleet() as fleet:
+        one = await web(fleet, start=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(down)
+            if driver == "waits":  # and makes it again
+                tasks.start_soon(_up_later, node)
+                await one.snapshot("s0")
+            else:
+                with pytest.raises(Uncertain):
+                    await one.snapshot("s0")
+    if driver == "is gone":
+        node.restart()
+    async with sim.fleet() as fleet:
+        await fleet.recover(wait=True)
+
+        assert "snapstate" not in config(sim, fleet)
+        assert "lock:" not in config(sim, fleet)
+        assert len(await fleet["web-1"].snapshots()) == (1 if driver == "waits" else 0)
+
+
+async def _up_later(node: SimNode) -> None:
+    await anyio.sleep(20)
+    node.restart()
 
 
 @pytest.mark.sim(nodes=2)

@@ -299,9 +299,8 @@ async def test_what_a_killed_driver_had_begun_is_finished_or_gone(places: Path, 
         driver.send_signal(signal.SIGKILL)
     async with opened(places, program) as fleet:
         web = fleet[WEB]
-        with anyio.fail_after(
-            60
-        ):  # a child that it had forked, and that is about to exec, holds its ownership a little longer
+        # A child that it had forked holds its ownership until that runs another program.
+        with anyio.fail_after(60):
             while web.machine.running is not None:
                 await fleet.recover(wait=True)
                 await anyio.sleep(0.01)

@@ -152,8 +152,10 @@ class Driver:
         holder = self._turns.holder(intent.id)
         if holder is None:
             return
-        if isinstance(intent, Stop) and intent.force and holder.hurry is not None:
-            holder.hurry.set()  # also of one that has not begun: its shutdown is skipped then
+        if isinstance(intent, Stop) and intent.force:
+            for op in (holder, *self._turns.waiting(intent.id)):
+                if op.hurry is not None:
+                    op.hurry.set()  # also of one that has not begun: its shutdown is skipped then
         if holder.began is None:
             if intent.op in (Op.STOP, Op.DELETE) and holder.intent.op in _SUPERSEDED:
                 holder.superseded_by = intent.op

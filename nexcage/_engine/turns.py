@@ -21,6 +21,10 @@ class Turns:
         """The operation whose turn it is."""
         return self._holders.get(id)
 
+    def waiting(self, id: str) -> tuple[Operation, ...]:
+        """The operations that wait for their turn, in the order in which they came."""
+        return tuple(op for op, _ in self._waiting.get(id, ()))
+
     async def take(self, op: Operation) -> None:
         """Wait for the turn of ``op``; whoever has it must give it back with `leave`."""
         id = op.intent.id

@@ -133,6 +133,25 @@ async def test_a_forced_stop_ends_a_graceful_one_that_waits(sim: SimCluster, lat
 
 
 @pytest.mark.sim(nodes=1)
+async def test_a_forced_stop_ends_a_graceful_one_whose_turn_has_not_come(sim: SimCluster) -> None:
+    sim.inits("stubborn")
+    async with sim.fleet() as fleet, anyio.create_task_group() as tasks:
+        web = fleet["web-1"]
+        await web.create(SPEC)
+        tasks.start_soon(web.start)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(web.stop, 600)
+        await anyio.sleep(0.5)
+        assert web.machine.state is State.STARTING
+        start = anyio.current_time()
+
+        await web.stop(force=True)
+
+        assert web.machine.state is State.STOPPED
+        assert anyio.current_time() - start < 60
+
+
+@pytest.mark.sim(nodes=1)
 async def test_a_stop_takes_the_place_of_a_start_that_has_not_begun(sim: SimCluster) -> None:
     async with sim.fleet(limits=nexcage.Limits(per_node=1)) as fleet:
         busy, web = fleet["busy"], fleet["web-1"]

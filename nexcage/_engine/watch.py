@@ -29,10 +29,8 @@ __all__ = ["Watcher", "poll"]
 _log = logging.getLogger("nexcage")
 
 GATHERED = 0.05  # seconds in which hints are taken together: a stop alone is three of them
-SETTLED, AT_LAST = (
-    1.0,
-    25.0,
-)  # seconds after which the far side listens, and surely listens: what came before is looked for
+SETTLED = 1.0  # seconds after which the far side listens, unless it is slow: what came before is looked for
+AT_LAST = 25.0  # seconds after that look in which it surely listens, and everything is looked at once more
 SWEPT = 300.0  # seconds between looks at everything while a node is followed
 FIRST, MOST = 1.0, 15.0  # seconds between tries to follow, and so between looks at a node that cannot be followed
 STEADY = 30.0  # seconds of following after which the next try is the first one again
@@ -137,12 +135,15 @@ class Watcher:
     async def _now_and_then(self) -> None:
         pause = math.inf
         while True:
-            with anyio.move_on_after(pause) as nothing_new:
+            with anyio.move_on_after(pause):
                 await self._begun.wait()
+            if self._begun.is_set():
                 self._begun = anyio.Event()
                 await anyio.sleep(SETTLED)
+                pause = AT_LAST
+            else:
+                pause = SWEPT * self._random.uniform(0.5, 1.5)
             self._notice(_ALL)
-            pause = SWEPT * self._random.uniform(0.5, 1.5) if nothing_new.cancelled_caught else AT_LAST
 
     def _notice(self, *vmids: int) -> None:
         if vmids:

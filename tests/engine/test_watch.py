@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, cast
 
 import anyio
 import pytest
 
 import nexcage
-from nexcage import Config, Create, Observed, Spec, Start, State
+from nexcage import Command, Config, Create, Observed, Result, Spec, Start, State
+from nexcage._backends.lxc import Lxc
+from nexcage._engine.node import FleetNode
+from nexcage._engine.watch import Watcher
 from nexcage.testing import SimCluster
 from nexcage.tools.monitor import monitor
 
@@ -129,6 +136,68 @@ async def test_what_happens_before_a_slow_node_listens_is_found_too(sim: SimClus
         await anyio.sleep(5)
         await node.run(("pct", "stop", str(done.vmid)))
         await until(lambda: fleet["web-1"].machine.state is State.STOPPED, 30.0)
+
+
+class Silent:
+    """A node that can be followed for ``seconds``, then for ever, and says nothing."""
+
+    key = "pve-01"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def look(self) -> None:
+        """It answers."""
+
+    @asynccontextmanager
+    async def stream(self, command: Command[Any]) -> AsyncIterator[Silent]:
+        yield self
+
+    async def send_eof(self) -> None:
+        """Nothing reads it."""
+
+    async def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
+        seconds, self.seconds = self.seconds, math.inf
+        await anyio.sleep(seconds)
+        for nothing in ():
+            yield nothing
+
+    async def wait(self) -> Result:
+        return Result(exit=1)
+
+
+class Even(Random):
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+@pytest.mark.parametrize("seconds", [10.0, 24.5, 24.9, 100.0])
+async def test_a_node_that_is_followed_again_is_looked_at_twice_whenever_that_is(
+    virtual_time: object, seconds: float
+) -> None:
+    looked: list[float] = []
+    machines = {"web-1": nexcage.Machine("web-1", state=State.RUNNING, node="pve-01", vmid=100)}
+
+    async def refresh() -> None:
+        """Nobody else writes."""
+
+    async def reconcile(ids: list[str]) -> None:
+        looked.append(anyio.current_time() - start)
+
+    start = anyio.current_time()
+    watcher = Watcher(
+        cast("FleetNode", Silent(seconds)),
+        Lxc(),
+        machines=lambda: machines,
+        refresh=refresh,
+        reconcile=reconcile,
+        random=Even(),
+    )
+    with anyio.move_on_after(seconds + 100):
+        await watcher.run()
+
+    again = seconds + 1
+    assert [round(at - again) for at in looked if at >= again] == [0, 1, 26]
 
 
 @pytest.mark.sim(nodes=1)

@@ -142,7 +142,9 @@ async def test_a_forced_stop_ends_a_graceful_one_whose_turn_has_not_come(sim: Si
         await anyio.wait_all_tasks_blocked()
         tasks.start_soon(web.stop, 600)
         await anyio.sleep(0.5)
-        assert web.machine.state is State.STARTING
+        running = web.machine.running
+        assert running is not None
+        assert running.op is nexcage.Op.START
         start = anyio.current_time()
 
         await web.stop(force=True)

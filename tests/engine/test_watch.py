@@ -159,8 +159,7 @@ class Silent:
     async def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
         seconds, self.seconds = self.seconds, math.inf
         await anyio.sleep(seconds)
-        for nothing in ():
-            yield nothing
+        yield "stdout", b""
 
     async def wait(self) -> Result:
         return Result(exit=1)

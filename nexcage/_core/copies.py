@@ -13,7 +13,7 @@ from nexcage._core.spec import Spec
 from nexcage._core.states import TABLE, Op, State
 from nexcage.errors import Busy, IllegalTransition, NotFound
 
-__all__ = ["copied", "in_the_way"]
+__all__ = ["copied", "in_the_way", "templated"]
 
 
 def copied(spec: Spec, source: Machine) -> Plan:
@@ -45,17 +45,25 @@ def copied(spec: Spec, source: Machine) -> Plan:
     return Plan(what, source.backend, (source.node,), (f"it is a copy of '{source.id}'",))
 
 
-def in_the_way(intent: Intent, machines: Mapping[str, Machine], *, since: int) -> Busy | None:
-    """A linked copy that is being made of the template that ``intent`` deletes, or has come to its end later than record ``since``; and the
-    other way round. A template that is destroyed then would lose its config and keep its disks.
+def templated(machine: Machine) -> bool:
+    """Whether it has lately been made a template, or tried to: an older look may not show it."""
+    return any(end.op is Op.TEMPLATE for end in machine.done)
+
+
+def in_the_way(intent: Intent, machines: Mapping[str, Machine], *, since: int) -> tuple[Machine, Busy] | None:
+    """A linked copy that is being made of the template that ``intent`` deletes (also when it is not known what became of that), or has
+    come to its end later than record ``since``; and the other way round; with what to say of it. A template that is destroyed then
+    would lose its config and keep its disks.
     """
     if isinstance(intent, Create) and intent.spec.linked:
         source = machines.get(intent.spec.source or "")
-        if source is not None and source.running is not None and source.running.op is Op.DELETE:
-            return Busy(f"container '{source.id}'", f"delete by {source.running.owner}")
+        open_ = None if source is None else source.running or source.unresolved
+        if source is not None and open_ is not None and open_.op is Op.DELETE:
+            return source, Busy(f"container '{source.id}'", f"delete by {open_.owner}")
     if isinstance(intent, Delete):
         copies = (m for m in machines.values() if m.spec is not None and m.spec.linked and m.spec.source == intent.id)
         for copy in copies:
-            if copy.seq > since or (copy.running is not None and copy.running.op is Op.CREATE):
-                return Busy(f"container '{intent.id}'", f"the linked copy '{copy.id}' is made of it")
+            open_ = copy.running or copy.unresolved
+            if copy.seq > since or (open_ is not None and open_.op is Op.CREATE):
+                return copy, Busy(f"container '{intent.id}'", f"the linked copy '{copy.id}' is made of it")
     return None

@@ -20,7 +20,7 @@ import msgspec
 from nexcage._core.adopting import adoptable
 from nexcage._core.command import Command
 from nexcage._core.config import Config, Limits
-from nexcage._core.copies import in_the_way
+from nexcage._core.copies import in_the_way, templated
 from nexcage._core.events import Began, Ended, Failed, Problem, Succeeded
 from nexcage._core.intents import Adopt, Create, Delete, Intent, Kill, Start, Stop
 from nexcage._core.keeping import Keeping
@@ -342,7 +342,7 @@ class Driver:
             # The command itself checks the mark and the outcome is looked at afterwards, so this look need not be
             # the very newest.
             since = self._journal.seq
-            shared = isinstance(intent, Delete) and _is_template(node.seen, machine)
+            shared = isinstance(intent, Delete) and (_is_template(node.seen, machine) or templated(machine))
             look = await node.look(within=0.0 if shared or isinstance(intent, (Keeping, Adopt)) else FRESH)
             if not look.quorate and not isinstance(intent, Kill):
                 raise NoQuorum(node.key, "its cluster can be read but not changed until it is quorate again")
@@ -363,9 +363,9 @@ class Driver:
                 intent = wanted
             if self._hooks is not None and await self._hooks.before(op, intent, machine):
                 return None  # that took its time: decide and look again
-            linked = _is_template(look, machine) or (isinstance(intent, Create) and intent.spec.linked)
-            if linked and (busy := in_the_way(intent, self._journal.machines, since=self._journal.seq)) is not None:
-                raise busy
+            linked = shared or _is_template(look, machine) or (isinstance(intent, Create) and intent.spec.linked)
+            if linked and not await self._clear(intent):
+                return None
             steps = await self._begin(op, intent, machine, node, backend, look, since=since if linked else None)
             node.at_work += 1
             op.beginning = True
@@ -374,6 +374,19 @@ class Driver:
             finally:
                 op.beginning = False
                 node.at_work -= 1
+
+    async def _clear(self, intent: Intent) -> bool:
+        """Whether nothing is in the way between a template and its linked copies: find out what became of what nobody drives, raise Busy
+        of the rest.
+        """
+        found = in_the_way(intent, self._journal.machines, since=self._journal.seq)
+        if found is None:
+            return True
+        other, busy = found
+        if self._recovery.left(other.id) is None:
+            raise busy
+        await self._recovery.resolve(other.id)
+        return False
 
     async def _begin(
         self,
@@ -413,6 +426,8 @@ class Driver:
                 machine.vmid,
             ):
                 raise Raced
+            if since is None and isinstance(intent, Delete) and templated(now):
+                raise Raced  # the look may be older than that
             if since is not None and in_the_way(intent, machines, since=since) is not None:
                 raise Raced
             return begin(now)

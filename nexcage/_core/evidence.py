@@ -18,10 +18,12 @@ from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.seen import Guest, Look, Mark, Settled, Verdict, probe
 from nexcage._core.states import Op
 
-__all__ = ["LOCKS", "Judgement", "half", "judge", "making", "proof", "rebooted"]
+__all__ = ["LOCKS", "Judgement", "emptied", "half", "judge", "making", "proof", "rebooted"]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
+TICKS = 100
+"""In a second, as the kernel counts them for programs."""
 _BESIDE = ("zfs", "pvesm")
 """Tools of steps that do not work on the container itself."""
 LOCKS = {
@@ -104,6 +106,13 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     return guest if guest.lock == lock or mended else None
 
 
+def emptied(machine: Machine, look: Look) -> bool:
+    """Whether what mending had begun to remove is there with nothing in its config any more, not even PVE's lock."""
+    guest = look.guests.get(machine.vmid)
+    mended = machine.last is not None and machine.last.tool == MENDING
+    return mended and guest is not None and guest.kind != "oci" and machine.vmid not in look.details
+
+
 def making(began: Began, machine: Machine, look: Look, fleet: str) -> bool:
     """Whether the container says that this create is making it: then a step of ours has worked on it, also where the newest never began."""
     details = look.details.get(machine.vmid)
@@ -152,12 +161,27 @@ def _held(began: Began, guest: Guest) -> bool:
 
 
 def proof(machine: Machine, last: Settled) -> Settled:
-    """When our step worked on what it left half done. Mending is no such step: what others did before it is not ours."""
+    """When our step worked on what it left half done. Mending is no such step: what others did before it is not ours. But what it ran
+    itself is (``again``).
+    """
     step = machine.last
     if step is None or step.tool != MENDING:
         return last
     at, started = step.tries.get("at"), step.tries.get("started")
-    return msgspec.structs.replace(last, at=at, started=started) if at is not None and started is not None else last
+    if not isinstance(at, int) or not isinstance(started, int):
+        return last
+    before = tuple(str(step.tries.get("again", "")).split())
+    now = _while(last, started)
+    return msgspec.structs.replace(
+        last, at=at, started=started, again=before if now in before else (*before, *filter(None, [now]))
+    )
+
+
+def _while(last: Settled, started: int) -> str:
+    """When that repair ran; empty for one of which that is not known."""
+    if last.result is None or last.started <= started:
+        return ""
+    return f"{last.started}-{last.started + int((last.result.seconds + 1.0) * TICKS)}"
 
 
 def _ours(last: Settled) -> bool:

@@ -120,6 +120,7 @@ class Settled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     back as claims are kept). ``lost``: it began and its supervisor is gone, or what lies there is no claim; nobody knows. ``unusable``:
     no claim can be kept there now, so it may even begin later. ``at`` and ``started``: when it began, in
     Unix seconds of the node's clock and in ticks since its boot, 0 for void; ``boot_id`` and ``uptime`` (seconds) of the node now.
+    ``again``: while which later steps of the same operation ran that were to remove what it left (ticks, ``FROM-TO``).
     """
 
     kind: Literal["ended", "running", "void", "lost", "unusable"]
@@ -128,6 +129,7 @@ class Settled(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     started: int = 0
     boot_id: str = ""
     uptime: float = 0.0
+    again: tuple[str, ...] = ()
 
 
 class Look(msgspec.Struct, gc=False, frozen=True):

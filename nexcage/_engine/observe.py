@@ -9,6 +9,7 @@ import anyio
 
 from nexcage._core.config import Limits
 from nexcage._core.events import Interrupted, Observed, Problem
+from nexcage._core.evidence import emptied
 from nexcage._core.machine import Event, Machine
 from nexcage._core.seen import Guest, Look, observed, probe
 from nexcage._core.states import Op, State
@@ -185,12 +186,13 @@ class Observer:
         lost = machine.unresolved
         if (
             half is not None
-            and half.lock == "destroyed"
             and half.mark is None
             and lost is not None
             and lost.op is Op.DELETE
+            and (half.lock == "destroyed" or emptied(machine, look))
         ):
-            do = f"`{half.tool} unlock {half.vmid}` and `{half.tool} destroy {half.vmid}` there finish it"
+            unlock = f"`{half.tool} unlock {half.vmid}` and " if half.lock else ""
+            do = f"{unlock}`{half.tool} destroy {half.vmid}` there finish it"
             raise Blocked(f"container '{machine.id}'", f"its half-deleted {half.vmid} on {look.node}; {do}")
         op = machine.unresolved.op_id if machine.unresolved and not machine.mark else machine.mark
         guest = look.find(self._fleet, machine.id, op, vmid=machine.vmid)

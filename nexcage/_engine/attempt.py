@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import anyio
@@ -191,7 +192,11 @@ class Attempt:
             return False
         if not look.quorate:
             return None
-        return await self._recovery.mend(self._steps, self._began, self._machine, look, proof)
+        if await self._recovery.mend(self._steps, self._began, self._machine, look, proof):
+            return True
+        with suppress(NexcageError):  # it may have lost its quorum meanwhile
+            look = await self._node.look()
+        return False if look.quorate else None
 
     async def _completed(self) -> NexcageError | None:
         """What follows a start, where its verb did not come so far; the error when that failed. Raises NodeError and Lost."""

@@ -53,6 +53,12 @@ def _mender(began: Began) -> str:
     return "mend_clone" if isinstance(began.intent, Create) and began.intent.spec.source is not None else "mend"
 
 
+def _wants_quorum(began: Began, node: FleetNode, look: Look) -> None:
+    if not look.quorate:
+        when = "is removed when its cluster is quorate again"
+        raise NoQuorum(node.key, f"what {began.op} of '{began.id}' left half done {when}")
+
+
 class Recovery:
     """Resolves what is left of operations; `Driver` and `Fleet` ask it for one container at a time."""
 
@@ -165,10 +171,8 @@ class Recovery:
             last is None or not hasattr(self._backends.get(began.backend), _mender(began))
         ):
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
-        if finding.verdict == "half" and not look.quorate:
-            raise NoQuorum(
-                node.key, f"what {began.op} of '{began.id}' left half done is removed when its cluster is quorate again"
-            )
+        if finding.verdict == "half":
+            _wants_quorum(began, node, look)
         if finding.verdict == "half" and last is not None:
             mended = await self._mended(began, machine, node, look, last)
             machine = self._observer.machine(machine.id)
@@ -176,6 +180,8 @@ class Recovery:
                 return None
             look = mended
             began = machine.running
+            if half(began, machine, look) is not None:  # lost while that was tried
+                _wants_quorum(began, node, look)
             finding = judge(began, machine, look, None, self._fleet, kept=KEPT)
             finding = Judgement(finding.verdict, "repair", finding.why)
         left: NexcageError | None = None

@@ -182,7 +182,7 @@ class Attempt:
 
     async def _mended(self) -> bool | None:
         """A killed tool may leave a container half made or half deleted; what is provably ours goes. None: not now, because the cluster
-        is not quorate.
+        is not quorate, or the answer was lost.
         """
         look = self._node.seen
         if look is None or self._began.op not in LOCKS:
@@ -192,8 +192,9 @@ class Attempt:
             return False
         if not look.quorate:
             return None
-        if await self._recovery.mend(self._steps, self._began, self._machine, look, proof):
-            return True
+        mended = await self._recovery.mend(self._steps, self._began, self._machine, look, proof)
+        if mended is not False:
+            return mended
         with suppress(NexcageError):  # it may have lost its quorum meanwhile
             look = await self._node.look()
         return False if look.quorate else None

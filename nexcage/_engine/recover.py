@@ -299,7 +299,10 @@ class Recovery:
         machine = self._observer.machine(began.id)
         assert machine.running is not None
         steps = self.steps(node, machine.running, look, count=machine.steps)
-        await self.mend(steps, machine.running, machine, look, last)
+        if await self.mend(steps, machine.running, machine, look, last) is None:
+            raise NodeUnreachable(
+                node.key, f"whether what {began.op} of '{began.id}' left half done is gone is not known"
+            )
         return await node.look((began.op_id,))
 
     async def _take_over(self, began: Began) -> bool:
@@ -338,8 +341,10 @@ class Recovery:
             raise left
         return left
 
-    async def mend(self, steps: Steps, began: Began, machine: Machine, look: Look, last: Settled) -> bool:
-        """Remove what a create or delete that is being driven here left half done; whether that was tried with success."""
+    async def mend(self, steps: Steps, began: Began, machine: Machine, look: Look, last: Settled) -> bool | None:
+        """Remove what a create or delete that is being driven here left half done; whether that was tried with success, None when the
+        answer was lost.
+        """
         guest = half(began, machine, look)
         backend = self._backends.get(began.backend)
         do = getattr(backend, _mender(began), None)
@@ -360,7 +365,7 @@ class Recovery:
                     await do(steps, ref, lock, proof(machine, last))
         except (NexcageError, Lost) as error:
             _log.warning("%s of %s left %s half done on %s: %s", began.op, began.id, machine.vmid, began.node, error)
-            return False
+            return None if isinstance(error, Lost) or (isinstance(error, NodeError) and error.retryable) else False
         return True
 
     def steps(self, node: FleetNode, began: Began, look: Look, *, count: int = 0, hurry: Hurry | None = None) -> Steps:

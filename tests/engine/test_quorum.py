@@ -1,4 +1,4 @@
-"""A cluster that loses its quorum while something half done is removed: that is not forgotten."""
+"""A cluster that loses its quorum, or a node its power, while something half done is removed: that is not forgotten."""
 
 from __future__ import annotations
 
@@ -23,6 +23,31 @@ async def prepared(fleet: nexcage.Fleet, intent: Intent) -> None:
         await fleet["web"].create(SPEC)
     if isinstance(intent, DelSnapshot):
         await fleet.do(Snapshot("web", "one"))
+
+
+async def crash_while_mending(sim: SimCluster, fleet: nexcage.Fleet) -> None:
+    while (last := fleet.machines["web"].last) is None or last.tool != "mend":
+        await anyio.sleep(0.001)
+    await anyio.sleep(0.5)
+    sim["pve-01"].crash()
+    await anyio.sleep(5)
+    sim["pve-01"].restart()
+
+
+@pytest.mark.sim(nodes=1)
+async def test_a_snapshot_whose_node_crashes_while_its_rest_is_removed_is_not_forgotten(sim: SimCluster) -> None:
+    async with sim.fleet() as fleet:
+        await fleet["web"].create(SPEC)
+        sim["pve-01"].fault("kill-worker", on="pct snapshot")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crash_while_mending, sim, fleet)
+            with pytest.raises(Uncertain):
+                await fleet.do(Snapshot("web", "one"))
+
+        await fleet.reconcile("web")
+
+        config = sim["pve-01"].model.config(fleet["web"].machine.vmid) or ""
+        assert ("lock:" in config, "snapstate" in config) == (False, False)
 
 
 async def lose_quorum_while_mending(sim: SimCluster, fleet: nexcage.Fleet, after: int) -> None:

@@ -240,7 +240,10 @@ class Keeper(Protocol):
     async def migrate(
         self, node: Node, ref: Ref, target: str, *, restart: bool, timeout: int, storage: str | None
     ) -> None:
-        """Move it to the PVE node ``target`` of the same cluster."""
+        """Move it to the PVE node ``target`` of the same cluster.
+
+        Optional: ``async def mend_lock(self, node, ref, proof)``: take away the lock that a failed one left, as `mend_snapshot` does.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from nexcage._core.seen import Mark, Settled
 from nexcage._core.spec import Spec
 from nexcage.abc import Node, Ref
 from nexcage.errors import CommandFailed, NotFound
-from nexcage.tools import lxc, mend_clone, mend_snapshot, pct, pvesm, vzdump
+from nexcage.tools import lxc, mend_clone, mend_lock, mend_snapshot, pct, pvesm, vzdump
 from nexcage.tools.config import Section
 
 __all__ = ["Keeps"]
@@ -96,6 +96,9 @@ class Keeps:
         seconds = timeout if restart else None
         command = pct.migrate(ref.vmid, target, restart=restart, timeout=seconds, storage=storage or "")
         await node.run(_ours(node, ref, command))
+
+    async def mend_lock(self, node: Node, ref: Ref, proof: Settled) -> None:
+        await node.run(mend_lock.mend(node.mark(ref.id, ref.vmid), proof))
 
 
 def _ours(node: Node, ref: Ref, command: Command[None]) -> Command[None]:

@@ -18,7 +18,19 @@ from nexcage._core.runtimes import RUNTIMES
 from nexcage._core.seen import Guest, Look, Mark, Settled, Verdict, probe
 from nexcage._core.states import Op
 
-__all__ = ["LOCKS", "Judgement", "emptied", "half", "judge", "making", "proof", "rebooted"]
+__all__ = [
+    "LOCKS",
+    "Judgement",
+    "aborted",
+    "emptied",
+    "half",
+    "judge",
+    "making",
+    "proof",
+    "ran",
+    "rebooted",
+    "unproven",
+]
 
 MENDING = "mend"
 """The tool of a step that finishes or removes what is half made."""
@@ -31,8 +43,9 @@ LOCKS = {
     Op.DELETE: "destroyed",
     Op.SNAPSHOT: "snapshot",
     Op.DELSNAPSHOT: "snapshot-delete",
+    Op.MIGRATE: "migrate",
 }
-"""What PVE writes into a config while it makes or deletes a container (all that a killed one leaves there) or a snapshot."""
+"""What PVE writes into a config while it makes or deletes a container (all that a killed one leaves there) or a snapshot, or moves it."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -77,10 +90,14 @@ def judge(began: Began, machine: Machine, look: Look, last: Settled | None, flee
     if half(began, machine, look) is not None:
         # It says so, also after a reboot, or our claim does.
         begun = says or making(began, machine, look, fleet) or (last is not None and not never)
+        if began.op is Op.MIGRATE:
+            begun = last is not None and (aborted(last) or (step is not None and step.tool == MENDING))
         if begun and (last is None or _ours(last)):
             return Judgement("half", "repair", f"{machine.vmid} on {look.node} is half done and ours")
         if began.op is Op.DELETE:
             return Judgement("unknown", "", f"half-deleted {machine.vmid} is left on {look.node}")
+        if began.op is Op.MIGRATE:
+            return Judgement("not", "probe", unproven(began, machine, look))
         what = "half-made" if began.op is Op.CREATE else "an incomplete snapshot of"
         return Judgement("not", "probe", f"{what} {machine.vmid} is left on {look.node}")
     known = last is not None and last.kind == "ended"
@@ -97,6 +114,8 @@ def half(began: Began, machine: Machine, look: Look) -> Guest | None:
     guest = look.guests.get(machine.vmid)
     if isinstance(began.intent, (Snapshot, DelSnapshot)):
         return _half_snapshot(began, began.intent, machine, look)
+    if began.op is Op.MIGRATE:
+        return guest if guest is not None and _carries(guest, machine) and guest.lock == LOCKS[began.op] else None
     lock = LOCKS.get(began.op)
     if guest is None or lock is None or (guest.mark is not None and not _held(began, guest)):
         return None
@@ -118,6 +137,28 @@ def making(began: Began, machine: Machine, look: Look, fleet: str) -> bool:
     details = look.details.get(machine.vmid)
     wanted = f"making {Mark(fleet, began.id, machine.vmid, began.op_id)}"
     return began.op is Op.CREATE and details is not None and wanted in details.description.split("\n")
+
+
+def _carries(guest: Guest, machine: Machine) -> bool:
+    return guest.mark is not None and guest.mark.op == machine.mark and not guest.copy
+
+
+def aborted(last: Settled) -> bool:
+    """Whether our ``pct migrate`` itself says that it came to its end without success, and not because of somebody else's lock: so the
+    lock that is there was its own. One that was killed may have waited for another.
+    """
+    result = last.result
+    said = b"" if result is None else result.stdout + result.stderr
+    theirs = (b"is locked", b"can't lock file", b"got timeout")
+    return bool(result and result.exit) and b"migration aborted" in said and not any(word in said for word in theirs)
+
+
+def unproven(began: Began, machine: Machine, look: Look | None) -> str:
+    """What is to be told of the lock of a migration that nobody can prove to be this one's; empty when there is none."""
+    if look is None or began.op is not Op.MIGRATE or half(began, machine, look) is None:
+        return ""
+    do = f"when nothing works on it there and on its target any more, `pct unlock {machine.vmid}` on {look.node} takes it away"
+    return f"it is still on {look.node}, with the lock of a migration that nobody can prove to be this one's; {do}"
 
 
 def _half_snapshot(began: Began, intent: Snapshot | DelSnapshot, machine: Machine, look: Look) -> Guest | None:
@@ -171,15 +212,15 @@ def proof(machine: Machine, last: Settled) -> Settled:
     if not isinstance(at, int) or not isinstance(started, int):
         return last
     before = tuple(str(step.tries.get("again", "")).split())
-    now = _while(last, started)
+    now = ran(last) if last.started > started else ""
     return msgspec.structs.replace(
         last, at=at, started=started, again=before if now in before else (*before, *filter(None, [now]))
     )
 
 
-def _while(last: Settled, started: int) -> str:
-    """When that repair ran; empty for one of which that is not known."""
-    if last.result is None or last.started <= started:
+def ran(last: Settled) -> str:
+    """While which ticks that command ran; empty for one of which that is not known."""
+    if last.result is None:
         return ""
     return f"{last.started}-{last.started + int((last.result.seconds + 1.0) * TICKS)}"
 

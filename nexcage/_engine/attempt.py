@@ -13,7 +13,7 @@ import msgspec
 
 from nexcage._core.config import Limits
 from nexcage._core.events import Began, Ended, Succeeded
-from nexcage._core.evidence import LOCKS
+from nexcage._core.evidence import LOCKS, unproven
 from nexcage._core.intents import Stop
 from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
@@ -145,6 +145,8 @@ class Attempt:
             if not (repeat and self._may_retry(attempt)):
                 if error is None and self._steps.requested:
                     error = self._ignored(state)
+                if error is not None and (told := unproven(began, self._machine, self._node.seen)):
+                    error.noted(told)
                 return op.failed(began, state, pid, error, lost=lost, resolved_by=self._steps.resolved_by)
             op.retries += 1
             self._steps.touched = False

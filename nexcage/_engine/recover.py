@@ -50,6 +50,8 @@ _RESULT = {
 def _mender(began: Began) -> str:
     if isinstance(began.intent, (Snapshot, DelSnapshot)):
         return "mend_snapshot"
+    if began.op is Op.MIGRATE:
+        return "mend_lock"
     return "mend_clone" if isinstance(began.intent, Create) and began.intent.spec.source is not None else "mend"
 
 
@@ -361,6 +363,8 @@ class Recovery:
                     if source is None or source.mark is None:
                         return False
                     await do(steps, ref, source.mark, proof(machine, last))
+                elif began.op is Op.MIGRATE:
+                    await do(steps, ref, proof(machine, last))
                 else:
                     await do(steps, ref, lock, proof(machine, last))
         except (NexcageError, Lost) as error:

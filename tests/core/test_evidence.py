@@ -9,6 +9,7 @@ from nexcage._core.command import Result
 from nexcage._core.events import Attempted, Began
 from nexcage._core.evidence import judge
 from nexcage._core.intents import Create, Delete, Kill, Start, Stop
+from nexcage._core.keeping import Migrate
 from nexcage._core.machine import Machine
 from nexcage._core.seen import Guest, Look, Mark, Settled, Task
 from nexcage._core.spec import Spec
@@ -153,3 +154,39 @@ def test_another_container_in_its_place_is_never_confused():
     assert verdict(Start("web"), look(other), settled("ended", 0))[0] == "unknown"
     assert verdict(Delete("web"), look(other), settled("lost"), via=State.DELETING)[0] == "unknown"
     assert machine(Start("web")).running.op is Op.START
+
+
+LOCKED = Guest(104, mark=MARK, lock="migrate")
+ABORTED = b"ERROR: unable to write the config: no quorum\nmigration aborted\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"),
+    [
+        (settled("ended", 255, stderr=ABORTED), "half"),
+        (settled("ended", 255, stderr=b"ERROR: CT is locked (migrate)\n" + ABORTED), "not"),
+        (settled("ended", 255, stderr=b"can't lock file '/run/lock' - got timeout\n" + ABORTED), "not"),
+        (settled("ended", 137), "not"),
+        (settled("ended", 0, stderr=ABORTED), "not"),
+        (settled("lost"), "not"),
+        (settled("ended", 255, stderr=ABORTED, boot="b2"), "not"),
+        (settled("void", boot="b2"), "not"),
+        (None, "not"),
+    ],
+)
+def test_the_lock_of_a_migration_is_ours_when_its_own_command_says_that_it_came_so_far(last, wanted):
+    assert verdict(Migrate("web", "n2"), look(LOCKED), last)[0] == wanted
+
+
+@pytest.mark.parametrize(
+    "guest",
+    [Guest(104, mark=MARK, lock="backup"), Guest(104, lock="migrate"), OURS, Guest(105, mark=MARK, lock="migrate")],
+)
+def test_no_other_lock_is_that_of_our_migration(guest):
+    assert verdict(Migrate("web", "n2"), look(guest), settled("ended", 255, stderr=ABORTED))[0] != "half"
+
+
+def test_who_has_to_take_that_lock_away_is_told_how():
+    m = machine(Migrate("web", "n2"))
+    told = judge(m.running, m, look(LOCKED), settled("ended", 137), "f", kept=KEPT).why
+    assert "`pct unlock 104` on n takes it away" in told

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexcage import Mark, Settled
-from nexcage._core.command import Command
-from nexcage.tools import mend_clone, mend_snapshot
+from nexcage._core.command import Command, Result
+from nexcage.tools import mend_clone, mend_lock, mend_snapshot
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 MARK = Mark("f1", "web-1", 104, "made")
@@ -144,3 +144,50 @@ def test_a_source_of_somebody_else_keeps_its_lock(node: Node) -> None:
         "unlock 105",
         "destroy 105 --destroy-unreferenced-disks 1",
     ]
+
+
+MOVE = Settled(kind="ended", result=Result(255, seconds=20.0), at=AT, started=5)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "config", "why"),
+    [
+        ((("vzmigrate", AT),), MAIN + "lock: migrate\n", ""),
+        ((("vzmigrate", AT), ("vzcreate", AT - 90)), MAIN + "lock: migrate\n", ""),
+        ((), MAIN + "lock: migrate\n", "0 migrations began since ours"),
+        ((("vzmigrate", AT), ("vzmigrate", AT + 5)), MAIN + "lock: migrate\n", "2 migrations began since ours"),
+        ((("vzmigrate", AT),), MAIN + "lock: backup\n", "it is another one"),
+        ((("vzmigrate", AT),), "arch: amd64\nlock: migrate\n", "it does not carry our mark"),
+        ((("vzmigrate", AT),), f"lock: migrate\n[s1]\n#{MARK}\n", "it does not carry our mark"),
+    ],
+)
+def test_only_the_lock_of_our_own_failed_migration_is_taken_away(
+    node: Node, tasks: tuple[tuple[str, int], ...], config: str, why: str
+) -> None:
+    node.config(104, config)
+    for kind, at in tasks:
+        node.task(104, kind, at=at)
+    status, calls, said = node.run(mend_lock.mend(MARK, MOVE))
+    assert (status, calls) == ((9, []) if why else (0, ["unlock 104"]))
+    assert why in said
+
+
+def test_a_migration_that_began_when_ours_was_over_keeps_its_lock(node: Node) -> None:
+    node.config(104, MAIN + "lock: migrate\n")
+    node.task(104, "vzmigrate", at=AT + 900)  # 9 ticks after boot: not while ours ran
+    late = Settled(kind="ended", result=Result(255, seconds=20.0), at=AT, started=5000)
+    assert node.run(mend_lock.mend(MARK, late))[0] == 9
+
+
+def test_a_lock_stays_while_a_task_works_under_it(node: Node) -> None:
+    node.config(104, MAIN + "lock: migrate\n")
+    node.task(104, "vzmigrate", alive=True)
+    status, calls, said = node.run(mend_lock.mend(MARK, MOVE))
+    assert (status, calls) == (9, [])
+    assert "a task works on it" in said
+
+
+def test_one_without_a_lock_or_that_is_elsewhere_now_is_left_alone(node: Node) -> None:
+    assert node.run(mend_lock.mend(MARK, MOVE))[:2] == (0, [])
+    node.config(104, MAIN)
+    assert node.run(mend_lock.mend(MARK, MOVE))[:2] == (0, [])

@@ -19,6 +19,7 @@ from nexcage.testing._model.insight import INSIDE
 from nexcage.testing._model.kept import KEEPING
 from nexcage.testing._model.lease import LEASE
 from nexcage.testing._model.mend_clone import MENDING_CLONES
+from nexcage.testing._model.mend_lock import MENDING_LOCKS
 from nexcage.testing._model.mend_snapshot import MENDING_SNAPSHOTS
 from nexcage.testing._model.mending import MENDING
 from nexcage.testing._model.node import Node
@@ -179,6 +180,7 @@ SCRIPTS: dict[str, Tool] = {
     **MENDING,
     **MENDING_SNAPSHOTS,
     **MENDING_CLONES,
+    **MENDING_LOCKS,
     **KEEPING,
     **LEASE,
     **ON_ZFS,

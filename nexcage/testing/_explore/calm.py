@@ -266,7 +266,7 @@ def _excused(world: World, failure: Failure) -> bool:
     return _unproven(world, guest) or _locked(world, guest)
 
 
-_LEAVES = {"disk": (Op.CREATE, Op.MOVE_VOLUME), "migrate": (Op.MIGRATE,), "rollback": (Op.ROLLBACK,)}
+_LEAVES = {"disk": (Op.CREATE, Op.MOVE_VOLUME), "rollback": (Op.ROLLBACK,)}
 """What a command of ours that was killed, or whose node went down, leaves in the config of a container, and nobody takes away."""
 _DEADLY = ("kill-worker", "kill-supervisor", "crash", "restart")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -19,6 +18,7 @@ from nexcage.testing.executables import bin_dir
 from nexcage.testing.real_lxc import missing
 from nexcage.testing.real_sshd import RealSshd
 from nexcage.testing.real_sshd import missing as no_sshd
+from tests.real.oci_bundle import until
 
 ODD = ["", "two words", "it's", 'say "so"', "line\nbreak", "\\", "$HOME", "ü", "-n"]
 SCRIPT = (
@@ -83,25 +83,16 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def _until(path: Path) -> bytes:
-    gives_up = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < gives_up
-        time.sleep(0.01)
+    until(path.exists, 20)
     return path.read_bytes()
 
 
 def _until_gone(pid: int) -> None:
-    gives_up = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < gives_up
-        time.sleep(0.01)
+    until(lambda: not Path(f"/proc/{pid}").exists(), 20)
 
 
 def _until_nothing_runs(place: Place) -> None:
-    gives_up = time.monotonic() + 20
-    while place.sim["pve-01"].model.running():
-        assert time.monotonic() < gives_up
-        time.sleep(0.01)
+    until(lambda: not place.sim["pve-01"].model.running(), 20)
 
 
 async def test_the_program_runs_after_start_only_with_exactly_its_argv_and_environment(place: Place) -> None:

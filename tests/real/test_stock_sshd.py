@@ -13,6 +13,7 @@ from nexcage._core.command import Result, nothing
 from nexcage._transports.ssh import Logins, SshSettings, SshTransport
 from nexcage.testing.real_sshd import RealSshd, missing
 from tests.transports.commands import alive as running
+from tests.transports.commands import until
 
 STOCK: dict[str, str | int] = {"MaxSessions": 10, "MaxStartups": "10:30:100"}
 
@@ -50,13 +51,6 @@ async def at_once(ssh: SshTransport, commands: list[Command[None]]) -> list[Resu
 
 def logins(server: RealSshd) -> int:
     return (server.dir / f"{server.name}.log").read_text().count("Accepted publickey")
-
-
-async def until(true: object) -> None:
-    assert callable(true)
-    with anyio.fail_after(20):
-        while not true():
-            await anyio.sleep(0.01)
 
 
 def alive(dir: Path) -> list[int]:

@@ -16,6 +16,7 @@ from nexcage._core.bundle_plan.model import Call
 from nexcage._core.command import Result
 from nexcage.errors import CommandFailed
 from nexcage.tools import hook
+from tests.transports.commands import alive
 
 pytestmark = pytest.mark.skipif(shutil.which("perl") is None, reason="hooks need perl: apt-get install perl-base")
 STATE = b'{"ociVersion":"1.3.0","id":"web-1","status":"creating","pid":7}'
@@ -126,17 +127,10 @@ def test_when_its_time_is_over_the_whole_group_is_killed(tmp_path: Path) -> None
     _until_gone(int(file.read_text()))
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def _until_gone(pid: int) -> None:
     """What is killed ends in its own time."""
     gives_up = time.monotonic() + 20
-    while _alive(pid):
+    while alive(pid):
         assert time.monotonic() < gives_up
         time.sleep(0.005)
 
@@ -146,7 +140,7 @@ def test_what_it_leaves_running_is_neither_killed_nor_waited_for(tmp_path: Path)
     pid = int((tmp_path / "pid").read_text())
     try:
         assert result.exit == 0  # whoever is waited for until the timeout fails
-        assert _alive(pid)
+        assert alive(pid)
     finally:
         os.kill(pid, 9)
 

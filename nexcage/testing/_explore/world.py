@@ -181,18 +181,11 @@ class World:
     async def _foreigners(self) -> None:
         """Containers of somebody else, in the middle of the numbers that the fleet may use."""
         nodes = list(self.sim)
-        for n in range(self.plan.foreign):
-            vmid, node = FOREIGN[n], nodes[n % len(nodes)]
-            await node.run(
-                ("pct", "create", str(vmid), SPEC.image, "--storage", "local-zfs", "--hostname", f"other{n}")
-            )
-            if n % 2:
-                await node.run(("pct", "start", str(vmid)))
-        for n, vmid in enumerate(self.plan.strays):
-            node = nodes[(n + 1) % len(nodes)]
-            await node.run(
-                ("pct", "create", str(vmid), SPEC.image, "--storage", "local-zfs", "--hostname", f"stray{n}")
-            )
+        others = [(n, vmid, f"other{n}", n) for n, vmid in enumerate(FOREIGN[: self.plan.foreign])]
+        strays = [(n, vmid, f"stray{n}", n + 1) for n, vmid in enumerate(self.plan.strays)]
+        for n, vmid, name, place in others + strays:
+            node = nodes[place % len(nodes)]
+            await node.run(("pct", "create", str(vmid), SPEC.image, "--storage", "local-zfs", "--hostname", name))
             if n % 2:
                 await node.run(("pct", "start", str(vmid)))
         for vmid, guest in guests(self.sim).items():
